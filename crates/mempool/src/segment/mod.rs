@@ -1,0 +1,3 @@
+//! The segment: one reservation, metadata inside it, described by a versioned header.
+
+pub mod slot;

@@ -1,0 +1,239 @@
+//! Slot descriptors: the words that describe one slot of the segment.
+//!
+//! The data area is cut into *slots* of equal size (4 to 64 KiB, a power of two, one constant per pool).
+//! A slab or a heap page begins at a slot; `address >> shift` finds its descriptor, so no page table is
+//! needed. A descriptor is an array of 64-bit words:
+//!
+//! ```text
+//!  [pad] cold[0..6]  remote[words-1] ... remote[1] remote[0]  owner  recip | free[0] free[1] ... free[words-1]
+//!                                                             ^ word 0     ^ a cache line begins
+//! ```
+//!
+//! `owner`, `recip` and the first six `remote` words share one line and the first eight `free` words the
+//! next, so that a free of an item of 128 bytes or more touches two lines. The stride between
+//! descriptors is an odd number of lines, since a power of two would map all of them to few cache sets.
+//! What the words mean is the business of the tier that owns the slot; the one thing all tiers agree on
+//! is the owner word.
+#![allow(unsafe_code)]
+
+use crate::sync::AtomicU64;
+use crate::units::GRANULE;
+
+/// Cold words of a descriptor.
+pub const COLD: usize = 6;
+/// Words in a cache line.
+const LINE_WORDS: usize = 8;
+
+/// What a slot is used for: the `state` field of its owner word.
+///
+/// `owner = [generation:28 | state:4 | thread:32]`. Every transition adds one to the generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// No slab and no heap page begins or continues here. Runs may lie here all the same.
+    Free = 0,
+    /// A slab whose owner allocates from it, takes remote frees and frees plainly.
+    Held = 1,
+    /// A slab in its owner's queue: the owner frees plainly, never allocates or takes.
+    Queued = 2,
+    /// A slab of nobody: anybody adopts.
+    Nobody = 3,
+    /// A slab that is going back: whoever made this transition gives the run back.
+    Giving = 4,
+    /// The continuation of a slab of several slots; `recip` holds the index of its first slot.
+    Continued = 5,
+    /// A heap page.
+    Heap = 6,
+}
+
+impl State {
+    const ALL: [State; 7] =
+        [State::Free, State::Held, State::Queued, State::Nobody, State::Giving, State::Continued, State::Heap];
+}
+
+/// An owner word, taken apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Owner(pub u64);
+
+impl core::fmt::Debug for Owner {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Owner({:?}, thread {}, generation {})", self.state(), self.thread(), self.0 >> 36)
+    }
+}
+
+impl Owner {
+    /// The state.
+    #[must_use]
+    pub const fn state(self) -> State {
+        let raw = (self.0 >> 32) as usize & 0xf;
+        if raw < State::ALL.len() { State::ALL[raw] } else { State::Free }
+    }
+
+    /// The owning thread, 0 for none.
+    #[must_use]
+    pub const fn thread(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The word that follows this one: `state`, `thread`, the generation `by` transitions later.
+    #[must_use]
+    pub const fn next(self, state: State, thread: u32, by: u64) -> Owner {
+        let generation = (self.0 >> 36).wrapping_add(by) << 36;
+        Owner(generation | (state as u64) << 32 | thread as u64)
+    }
+}
+
+/// The geometry of descriptors and slots of one pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotGeometry {
+    /// log2 of the bytes in a slot, 12 to 16.
+    pub shift: u32,
+    /// Words in each of the two bitmaps: one bit per 16 bytes of the slot.
+    pub words: usize,
+    /// Words from one descriptor to the next.
+    pub stride: usize,
+    /// Index of the owner word within a descriptor.
+    pub hot: usize,
+}
+
+impl SlotGeometry {
+    /// For slots of `1 << shift` bytes.
+    #[must_use]
+    pub const fn new(shift: u32) -> Self {
+        let words = (1usize << shift) / GRANULE / 64;
+        let pad = words.wrapping_neg() % LINE_WORDS;
+        let hot = pad + COLD + words;
+        let stride = (hot + 2 + words).next_multiple_of(LINE_WORDS);
+        Self { shift, words, stride, hot }
+    }
+
+    /// Bytes in a slot.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        1 << self.shift
+    }
+}
+
+const fn odd_lines(shift: u32) -> bool {
+    let g = SlotGeometry::new(shift);
+    (g.stride / LINE_WORDS) % 2 == 1 && (g.hot + 2) % LINE_WORDS == 0
+}
+const _: () = assert!(odd_lines(12) && odd_lines(13) && odd_lines(14) && odd_lines(15) && odd_lines(16));
+
+/// All descriptors of a pool.
+#[derive(Clone, Copy)]
+pub struct Slots {
+    /// The owner word of slot 0.
+    hot: *const AtomicU64,
+    /// Slots in the pool.
+    count: usize,
+    geometry: SlotGeometry,
+}
+
+// SAFETY: `Slots` is a pointer to words that are only reached as atomics and that outlive it (contract of `new`).
+unsafe impl Send for Slots {}
+// SAFETY: as above.
+unsafe impl Sync for Slots {}
+
+impl Slots {
+    /// Descriptors in the `count * geometry.stride` words at `words`.
+    ///
+    /// # Safety
+    /// The words are valid atomics for as long as the result or a [`Slot`] made from it is used, and
+    /// `words` is aligned to a cache line.
+    #[must_use]
+    pub const unsafe fn new(words: *const AtomicU64, count: usize, geometry: SlotGeometry) -> Self {
+        // SAFETY: `hot < stride`, inside the first descriptor.
+        Self { hot: unsafe { words.add(geometry.hot) }, count, geometry }
+    }
+
+    /// Number of slots.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The geometry.
+    #[must_use]
+    pub const fn geometry(&self) -> SlotGeometry {
+        self.geometry
+    }
+
+    /// The owner word of slot 0, for the hot path's own arithmetic.
+    #[must_use]
+    pub(crate) const fn hot_base(&self) -> *const AtomicU64 {
+        self.hot
+    }
+
+    /// The descriptor of slot `index`.
+    #[inline]
+    #[must_use]
+    pub fn slot(&self, index: usize) -> Slot<'_> {
+        assert!(index < self.count, "slot out of range");
+        // SAFETY: `index < count`, so the descriptor lies in the area that `new` was promised.
+        let hot = unsafe { self.hot.add(index * self.geometry.stride) };
+        Slot { hot, index, words: self.geometry.words, life: core::marker::PhantomData }
+    }
+}
+
+/// One descriptor.
+#[derive(Clone, Copy)]
+pub struct Slot<'a> {
+    hot: *const AtomicU64,
+    /// Which slot this is.
+    pub index: usize,
+    words: usize,
+    life: core::marker::PhantomData<&'a AtomicU64>,
+}
+
+impl<'a> Slot<'a> {
+    /// The owner word, see [`Owner`].
+    #[inline]
+    #[must_use]
+    pub fn owner(&self) -> &'a AtomicU64 {
+        // SAFETY: `hot` points into a descriptor, see `Slots::slot`.
+        unsafe { &*self.hot }
+    }
+
+    /// The reciprocal of the item size (slab), the first slot's index (continuation).
+    #[inline]
+    #[must_use]
+    pub fn recip(&self) -> &'a AtomicU64 {
+        // SAFETY: the word behind the owner word belongs to the descriptor.
+        unsafe { &*self.hot.add(1) }
+    }
+
+    /// Word `w` of the first bitmap: a slab's `free` bits, a heap page's chunk starts.
+    #[inline]
+    #[must_use]
+    pub fn free(&self, w: usize) -> &'a AtomicU64 {
+        debug_assert!(w < self.words);
+        // SAFETY: `words` words follow `recip`.
+        unsafe { &*self.hot.add(2 + w) }
+    }
+
+    /// Word `w` of the second bitmap: a slab's `freed_remotely` bits, a heap page's chunks in use.
+    #[inline]
+    #[must_use]
+    pub fn remote(&self, w: usize) -> &'a AtomicU64 {
+        debug_assert!(w < self.words);
+        // SAFETY: `words` words lie before the owner word, the first one nearest.
+        unsafe { &*self.hot.sub(1 + w) }
+    }
+
+    /// Cold word `k`.
+    #[inline]
+    #[must_use]
+    pub fn cold(&self, k: usize) -> &'a AtomicU64 {
+        debug_assert!(k < COLD);
+        // SAFETY: `COLD` words lie before the second bitmap.
+        unsafe { &*self.hot.sub(self.words + COLD - k) }
+    }
+
+    /// Words in each bitmap.
+    #[inline]
+    #[must_use]
+    pub const fn words(&self) -> usize {
+        self.words
+    }
+}

@@ -1,0 +1,18 @@
+//! The one door to atomics: `core`, or loom under `cfg(loom)`.
+//!
+//! All metadata that threads share is an array of these, reached by element arithmetic (never by byte
+//! arithmetic), so that the very same code runs under loom, whose atomics have another size.
+
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Tells the processor (or loom) that this is a spin.
+#[inline]
+pub(crate) fn spin() {
+    #[cfg(not(loom))]
+    core::hint::spin_loop();
+    #[cfg(loom)]
+    loom::thread::yield_now();
+}
