@@ -4,6 +4,7 @@
 #[cfg(any(test, feature = "std", loom))]
 extern crate std;
 
-pub mod segment;
+mod segment;
+mod slab;
 mod sync;
 pub mod units;

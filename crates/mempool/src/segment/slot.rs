@@ -116,7 +116,7 @@ impl SlotGeometry {
 
 const fn odd_lines(shift: u32) -> bool {
     let g = SlotGeometry::new(shift);
-    (g.stride / LINE_WORDS) % 2 == 1 && (g.hot + 2) % LINE_WORDS == 0
+    (g.stride / LINE_WORDS) % 2 == 1 && (g.hot + 2).is_multiple_of(LINE_WORDS)
 }
 const _: () = assert!(odd_lines(12) && odd_lines(13) && odd_lines(14) && odd_lines(15) && odd_lines(16));
 

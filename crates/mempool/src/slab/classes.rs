@@ -1,0 +1,106 @@
+//! Size classes: 16-byte steps to 128 bytes, then eight per doubling, 56 in all up to 8 KiB.
+//!
+//! The steps keep the waste inside an item below an eighth, and few enough classes that a program with
+//! few live objects doesn't hold a slab of each (docs/DECISIONS.md has the figures).
+#![allow(unsafe_code)]
+
+use crate::units::GRANULE;
+
+/// Number of size classes.
+pub const CLASSES: usize = 56;
+/// The largest size that a size class serves. A pool with small slots serves less, see [`largest`].
+pub const MAX_SMALL: usize = 8 * 1024;
+/// Classes in steps of [`GRANULE`] at the start.
+const LINEAR: usize = 8;
+/// Classes per doubling.
+const STEPS: usize = 8;
+
+/// The item size of class `class`, in bytes.
+#[must_use]
+pub const fn size_of(class: usize) -> usize {
+    if class < LINEAR {
+        return (class + 1) * GRANULE;
+    }
+    let doubling = (class - LINEAR) / STEPS;
+    let step = (class - LINEAR) % STEPS + 1;
+    let base = (LINEAR * GRANULE) << doubling;
+    base + step * (base / STEPS)
+}
+
+/// Class by size in granules, rounded up.
+static TABLE: [u8; MAX_SMALL / GRANULE + 1] = table();
+
+const fn table() -> [u8; MAX_SMALL / GRANULE + 1] {
+    let mut table = [0; MAX_SMALL / GRANULE + 1];
+    let mut class = 0;
+    let mut granules = 0;
+    while granules < table.len() {
+        while size_of(class) < granules * GRANULE {
+            class += 1;
+        }
+        table[granules] = class as u8;
+        granules += 1;
+    }
+    table
+}
+
+const _: () = assert!(size_of(CLASSES - 1) == MAX_SMALL);
+const _: () = assert!(size_of(LINEAR) == 144 && size_of(LINEAR + STEPS) == 288);
+
+/// The class that serves `size` bytes, which are at most [`MAX_SMALL`]. O(1).
+#[inline(always)]
+#[must_use]
+pub(crate) fn class_of(size: usize) -> usize {
+    debug_assert!(size <= MAX_SMALL);
+    // SAFETY: the caller's contract keeps the index at or below MAX_SMALL / GRANULE; the table has one more.
+    unsafe { *TABLE.get_unchecked(size.div_ceil(GRANULE)) as usize }
+}
+
+/// The largest item of a slab in a slot of `1 << shift` bytes: an eighth of the slot.
+#[must_use]
+pub const fn largest(shift: u32) -> usize {
+    (1 << shift) / 8
+}
+
+/// The smallest class whose items hold `size` bytes at a multiple of `align`, a power of two.
+/// Items begin at multiples of their size within a slot, so the size must be a multiple of `align`. O(classes).
+#[must_use]
+pub fn class_of_aligned(size: usize, align: usize) -> Option<usize> {
+    if size > MAX_SMALL || align > MAX_SMALL {
+        return None;
+    }
+    (class_of(size.max(align))..CLASSES).find(|&class| size_of(class).is_multiple_of(align))
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_size_gets_the_tightest_class() {
+        for size in 0..=MAX_SMALL {
+            let class = class_of(size);
+            assert!(size_of(class) >= size);
+            assert!(class == 0 || size_of(class - 1) < size, "{size}");
+        }
+    }
+
+    #[test]
+    fn waste_inside_an_item_is_below_an_eighth_above_128() {
+        for size in 129..=MAX_SMALL {
+            assert!((size_of(class_of(size)) - size) * 8 < size_of(class_of(size)));
+        }
+    }
+
+    #[test]
+    fn aligned_classes_are_multiples() {
+        for shift in 0..13 {
+            for size in [1, 16, 100, 129, 1000, 5000, MAX_SMALL] {
+                let align = 1 << shift;
+                let class = class_of_aligned(size, align).expect("the power of two above both is a class");
+                assert!(size_of(class) >= size && size_of(class) % align == 0);
+            }
+        }
+        assert_eq!(class_of_aligned(8, 2 * MAX_SMALL), None);
+    }
+}

@@ -1,0 +1,123 @@
+//! The local heap: one thread's set of bins, the lock-free front.
+//!
+//! It begins with a cache line of constants copied from the pool, so that the hot path finds all it needs
+//! behind one thread-local pointer, and continues with one bin per class: the size classes here, the
+//! classes of named caches behind them in memory. A thread without a local heap of its own points to
+//! [`LocalHeap::none`], whose bins are empty and whose address range is empty too: no null check needed.
+#![allow(unsafe_code)]
+
+use super::classes::CLASSES;
+use super::queue::Bin;
+use crate::segment::slot::Slots;
+use crate::sync::AtomicU64;
+
+/// A thread's bins.
+#[repr(C, align(64))]
+pub struct LocalHeap {
+    /// The thread's number in owner words: 1 is the shared heap, threads count from 2.
+    pub(crate) id: u32,
+    /// log2 of the bytes in a slot.
+    pub(crate) shift: u32,
+    /// Address of slot 0.
+    pub(crate) data: usize,
+    /// Bytes from there that belong to the pool.
+    pub(crate) len: usize,
+    /// Bytes in a slot, less one.
+    pub(crate) mask: usize,
+    /// Owner word of slot 0, and words from one to the next.
+    pub(crate) hot: *const AtomicU64,
+    pub(crate) stride: usize,
+    /// The pool; the front knows its type.
+    pub(crate) pool: *const (),
+    /// Number of bins, at least `CLASSES`.
+    count: usize,
+    bins: [Bin; CLASSES],
+}
+
+impl LocalHeap {
+    /// The local heap of a thread that has none: serves nothing, owns nothing. `zero` stays zero for ever.
+    pub const fn none(zero: *const AtomicU64) -> Self {
+        let mut bins = [const { Bin::new(core::ptr::null()) }; CLASSES];
+        let mut class = 0;
+        while class < CLASSES {
+            bins[class] = Bin::new(zero);
+            class += 1;
+        }
+        Self {
+            id: u32::MAX,
+            shift: 0,
+            data: 0,
+            len: 0,
+            mask: 0,
+            hot: core::ptr::null(),
+            stride: 0,
+            pool: core::ptr::null(),
+            count: CLASSES,
+            bins,
+        }
+    }
+
+    /// Bytes of a local heap with bins for `classes` classes.
+    pub const fn bytes(classes: usize) -> usize {
+        size_of::<Self>() + classes.saturating_sub(CLASSES) * size_of::<Bin>()
+    }
+
+    /// Writes an empty local heap to `at`.
+    ///
+    /// # Safety
+    /// `at` is aligned to a cache line and valid for writes of `bytes(classes)` bytes, which nobody else uses; `zero`
+    /// stays zero and valid while the local heap is used; `classes >= CLASSES`.
+    pub unsafe fn write(
+        at: *mut Self,
+        id: u32,
+        slots: &Slots,
+        data: (usize, usize),
+        pool: *const (),
+        classes: usize,
+        zero: *const AtomicU64,
+    ) {
+        let geometry = slots.geometry();
+        let heap = Self {
+            id,
+            shift: geometry.shift,
+            data: data.0,
+            len: data.1,
+            mask: geometry.bytes() - 1,
+            hot: slots.hot_base(),
+            stride: geometry.stride,
+            pool,
+            count: classes,
+            bins: [const { Bin::new(core::ptr::null()) }; CLASSES],
+        };
+        // SAFETY: valid for writes of more than this (contract).
+        unsafe { at.write(heap) };
+        for class in 0..classes {
+            // SAFETY: bin `class` lies within `bytes(classes)` bytes of `at`.
+            unsafe { (&raw mut (*at).bins).cast::<Bin>().add(class).write(Bin::new(zero)) };
+        }
+    }
+
+    /// The bin of `class`, None when the local heap has none for it.
+    #[inline(always)]
+    pub fn bin(&self, class: usize) -> Option<&Bin> {
+        // SAFETY: `write` made `count` bins.
+        (class < self.count).then(|| unsafe { self.bin_unchecked(class) })
+    }
+
+    /// The bin of `class`.
+    ///
+    /// # Safety
+    /// `class < CLASSES`, or the local heap was written for more classes than `class`.
+    #[inline(always)]
+    pub unsafe fn bin_unchecked(&self, class: usize) -> &Bin {
+        debug_assert!(class < self.count);
+        // SAFETY: the bins lie one behind the other from `bins` on (contract).
+        unsafe { &*(&raw const self.bins).cast::<Bin>().add(class) }
+    }
+
+    /// All bins with their classes.
+    pub(super) fn bins(&self) -> impl Iterator<Item = (usize, &Bin)> {
+        // SAFETY: `write` made `count` bins.
+        (0..self.count).map(|class| (class, unsafe { self.bin_unchecked(class) }))
+    }
+}

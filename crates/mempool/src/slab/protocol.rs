@@ -1,0 +1,423 @@
+//! One slab and its protocol: who may touch what, with which ordering.
+//!
+//! A slab is a run cut into equal items. Per item there are two bits: `free`, written by the owner alone,
+//! and `remote` (freed remotely), set by everybody else. **An item is allocated if and only if neither
+//! bit is set.** Items that don't exist, behind the last one, have their `remote` bit set for good: they
+//! look free to whoever asks and are never taken, so no bound check and no mask are needed to tell a full
+//! word (all items free) or a bad index.
+//!
+//! The owner word decides who is who; `segment::slot::State` lists the states, docs/SAFETY.md the
+//! transitions and what the loom models showed. Nothing here waits or loops without a bound.
+
+use crate::segment::slot::{Owner, Slot, State};
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+/// Cold words of a slab's descriptor.
+const LINKS: usize = 0;
+const LINKED: usize = 1;
+const SHAPE: usize = 2;
+const SIZE: usize = 3;
+const RUN: usize = 4;
+const COUNT: usize = 5;
+
+/// What a slab is cut into; constant from carve to giving back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Size class, or class of a named cache.
+    pub class: u32,
+    /// Number of items.
+    pub items: u32,
+    /// Bytes from item to item.
+    pub size: usize,
+    /// Fragments of the run.
+    pub run: usize,
+    /// Length of the one array that this slab is, or 0.
+    pub count: usize,
+    /// Whether the hot path may free into it: one slot, items of at least a granule, no arrays.
+    pub plain: bool,
+}
+
+/// An item that was freed although it is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DoubleFree {
+    /// Number of the item in its slab.
+    pub item: usize,
+}
+
+/// What became of a slab that its owner let go.
+#[derive(Debug, PartialEq, Eq)]
+pub enum LetGo {
+    /// It belongs to nobody now.
+    Gone,
+    /// Somebody freed into it meanwhile, and the owner has it back.
+    Kept,
+}
+
+/// A slab.
+#[derive(Clone, Copy)]
+pub struct Slab<'a> {
+    slot: Slot<'a>,
+}
+
+/// The bits of word `w` that items `first .. first + n` have, see [`words_of`].
+fn mask(w: usize, first: usize, n: usize) -> u64 {
+    let low = first.saturating_sub(w * 64).min(64);
+    let high = (first + n).saturating_sub(w * 64).min(64);
+    let upto = |bits: usize| if bits == 64 { !0 } else { (1u64 << bits) - 1 };
+    upto(high) & !upto(low)
+}
+
+/// The words that items `first .. first + n` lie in.
+fn words_of(first: usize, n: usize) -> core::ops::Range<usize> {
+    first / 64..(first + n).div_ceil(64)
+}
+
+impl<'a> Slab<'a> {
+    pub fn new(slot: Slot<'a>) -> Self {
+        Self { slot }
+    }
+
+    /// The slot where it begins.
+    pub fn index(&self) -> usize {
+        self.slot.index
+    }
+
+    /// The owner word, unordered.
+    pub fn peek(&self) -> Owner {
+        Owner(self.slot.owner().load(Relaxed))
+    }
+
+    /// The owner word, with all that was written before it.
+    pub fn owner(&self) -> Owner {
+        Owner(self.slot.owner().load(Acquire))
+    }
+
+    /// Its shape. Stable while an item of it is allocated or the caller owns it.
+    pub fn shape(&self) -> Shape {
+        let shape = self.slot.cold(SHAPE).load(Relaxed);
+        let run = self.slot.cold(RUN).load(Relaxed);
+        Shape {
+            class: (shape >> 32) as u32,
+            items: shape as u32,
+            size: self.slot.cold(SIZE).load(Relaxed) as usize,
+            run: run as usize,
+            count: self.slot.cold(COUNT).load(Relaxed) as usize,
+            plain: self.slot.recip().load(Relaxed) != 0,
+        }
+    }
+
+    /// Words in use for `items` items.
+    fn used(&self) -> usize {
+        let items = self.slot.cold(SHAPE).load(Relaxed) as u32 as usize;
+        items.div_ceil(64).min(self.slot.words())
+    }
+
+    /// The bits of word `w` that stand for no item.
+    fn pad(&self, w: usize) -> u64 {
+        let items = self.slot.cold(SHAPE).load(Relaxed) as u32 as usize;
+        !mask(w, 0, items)
+    }
+
+    /// Makes a slab of a run that the caller has just taken: all items free, owned by `me`.
+    /// With `me == 0` it is born full and belongs to nobody (an array in a slab of its own).
+    pub fn carve(&self, shape: Shape, me: u32) {
+        self.slot.cold(SHAPE).store(u64::from(shape.class) << 32 | u64::from(shape.items), Relaxed);
+        self.slot.cold(SIZE).store(shape.size as u64, Relaxed);
+        self.slot.cold(RUN).store(shape.run as u64, Relaxed);
+        self.slot.cold(COUNT).store(shape.count as u64, Relaxed);
+        let recip = if shape.plain { (1u64 << 32).div_ceil(shape.size as u64) } else { 0 };
+        self.slot.recip().store(recip, Relaxed);
+        for w in 0..self.slot.words() {
+            let pad = self.pad(w);
+            self.slot.remote(w).store(pad, Relaxed);
+            self.slot.free(w).store(if me == 0 { 0 } else { !pad }, Relaxed);
+        }
+        let state = if me == 0 { State::Nobody } else { State::Held };
+        // Release: whoever acts on the owner word finds the words above. Pairs with every Acquire of it.
+        self.slot.owner().store(self.peek().next(state, me, 1).0, Release);
+    }
+
+    /// The next word with a free item, after `w` and around. For the owner (HELD).
+    pub fn next_word(&self, after: usize) -> Option<usize> {
+        let used = self.used();
+        (after + 1..used).chain(0..used.min(after + 1)).find(|&w| self.slot.free(w).load(Relaxed) != 0)
+    }
+
+    /// The `free` word `w`, for the hot path.
+    pub fn free_word(&self, w: usize) -> &'a AtomicU64 {
+        self.slot.free(w)
+    }
+
+    /// Takes over what was freed remotely. For the owner (HELD). Whether anything was.
+    pub fn take(&self) -> Result<bool, DoubleFree> {
+        let mut any = false;
+        for w in 0..self.used() {
+            // Acquire pairs with the freer's fetch_or: its last use of the item comes before our reuse.
+            let remote = self.slot.remote(w).load(Acquire) & !self.pad(w);
+            if remote == 0 {
+                continue;
+            }
+            let free = self.slot.free(w).load(Relaxed);
+            if free & remote != 0 {
+                return Err(DoubleFree { item: w * 64 + (free & remote).trailing_zeros() as usize });
+            }
+            // First set, then clear: an item in between shows both bits and still counts as free. Release keeps that
+            // order for whoever reads the remote word with Acquire.
+            self.slot.free(w).store(free | remote, Relaxed);
+            self.slot.remote(w).fetch_and(!remote, Release);
+            any = true;
+        }
+        Ok(any)
+    }
+
+    /// Frees items as the owner (HELD or QUEUED). Whether a word is now all free, so that the slab may be empty.
+    pub fn own_free(&self, first: usize, n: usize) -> Result<bool, DoubleFree> {
+        let mut filled = false;
+        for w in words_of(first, n) {
+            self.check_allocated(w, mask(w, first, n))?;
+        }
+        for w in words_of(first, n) {
+            let bits = self.slot.free(w).load(Relaxed) | mask(w, first, n);
+            // Release pairs with a thief's Acquire in `is_empty`: our last use of the item comes before its reuse.
+            self.slot.free(w).store(bits, Release);
+            filled |= bits | self.slot.remote(w).load(Relaxed) == !0;
+        }
+        Ok(filled)
+    }
+
+    fn check_allocated(&self, w: usize, mask: u64) -> Result<(), DoubleFree> {
+        let twice = (self.slot.free(w).load(Relaxed) | self.slot.remote(w).load(Relaxed)) & mask;
+        if twice == 0 { Ok(()) } else { Err(DoubleFree { item: w * 64 + twice.trailing_zeros() as usize }) }
+    }
+
+    /// Frees items as somebody else. Look at the owner word afterwards: if it says NOBODY, adopt.
+    pub fn remote_free(&self, first: usize, n: usize) -> Result<(), DoubleFree> {
+        for w in words_of(first, n) {
+            self.check_allocated(w, mask(w, first, n))?;
+        }
+        for w in words_of(first, n) {
+            // AcqRel: Release pairs with the Acquire of `take` and `is_empty`; Acquire with the compare-exchange of
+            // `let_go`: if that came first we read from it, and then must see NOBODY.
+            let twice = self.slot.remote(w).fetch_or(mask(w, first, n), AcqRel) & mask(w, first, n);
+            if twice != 0 {
+                return Err(DoubleFree { item: w * 64 + twice.trailing_zeros() as usize });
+            }
+        }
+        Ok(())
+    }
+
+    /// NOBODY to QUEUED of `me`.
+    /// AcqRel: Acquire to see the last owner's `free` words, Release so that the next one sees ours.
+    pub fn adopt(&self, seen: Owner, me: u32) -> bool {
+        seen.state() == State::Nobody && self.transit(seen, seen.next(State::Queued, me, 1))
+    }
+
+    /// NOBODY to HELD of `me`, through a hint.
+    pub fn adopt_held(&self, seen: Owner, me: u32) -> bool {
+        seen.state() == State::Nobody && self.transit(seen, seen.next(State::Held, me, 1))
+    }
+
+    /// QUEUED to HELD. Fails when the slab was stolen.
+    pub fn claim(&self, me: u32) -> bool {
+        let seen = self.peek();
+        seen.state() == State::Queued && seen.thread() == me && self.transit(seen, seen.next(State::Held, me, 1))
+    }
+
+    /// HELD (not full) to QUEUED: the owner puts an array slab back in its queue.
+    pub fn requeue(&self, me: u32) {
+        // Release pairs with a thief's Acquire of the owner word.
+        self.slot.owner().store(self.peek().next(State::Queued, me, 1).0, Release);
+    }
+
+    /// HELD or QUEUED of `me` to NOBODY; false when it was stolen.
+    pub fn orphan(&self, me: u32) -> bool {
+        let seen = self.peek();
+        matches!(seen.state(), State::Held | State::Queued)
+            && seen.thread() == me
+            && self.transit(seen, seen.next(State::Nobody, 0, 1))
+    }
+
+    /// QUEUED or NOBODY, and empty, to GIVING: the caller, whoever it is, gives the run back. Touches no link.
+    pub fn steal(&self, seen: Owner) -> bool {
+        matches!(seen.state(), State::Queued | State::Nobody)
+            && self.is_empty()
+            && self.transit(seen, seen.next(State::Giving, 0, 1))
+    }
+
+    /// HELD of `me`, and empty, to GIVING.
+    pub fn retire(&self, me: u32) -> bool {
+        let seen = self.peek();
+        seen.state() == State::Held
+            && seen.thread() == me
+            && self.is_empty()
+            && self.transit(seen, seen.next(State::Giving, 0, 1))
+    }
+
+    /// Any state to GIVING: the cache is destroyed and nobody uses it any more.
+    pub fn condemn(&self) -> bool {
+        let seen = self.owner();
+        matches!(seen.state(), State::Held | State::Queued | State::Nobody)
+            && self.transit(seen, seen.next(State::Giving, 0, 1))
+    }
+
+    /// GIVING to FREE, between winning the right to give the run back and making it available.
+    pub fn vacate(&self) {
+        // Release pairs with the next carver's view through the page-frag tier (its busy bits).
+        self.slot.owner().store(self.peek().next(State::Free, 0, 1).0, Release);
+    }
+
+    fn transit(&self, from: Owner, to: Owner) -> bool {
+        self.slot.owner().compare_exchange(from.0, to.0, AcqRel, Relaxed).is_ok()
+    }
+
+    /// Lets a full slab go. For the owner (HELD).
+    pub fn let_go(&self, me: u32) -> LetGo {
+        let nobody = self.peek().next(State::Nobody, 0, 1);
+        // Release pairs with the Acquire of whoever adopts.
+        self.slot.owner().store(nobody.0, Release);
+        // A freer's fetch_or and this compare-exchange are read-modify-writes of the same word: if the freer was first
+        // this fails and we see its bit; if it comes later it reads from this one and must see NOBODY.
+        let touched = (0..self.used()).any(|w| {
+            let pad = self.pad(w);
+            self.slot.remote(w).compare_exchange(pad, pad, AcqRel, Relaxed).is_err()
+        });
+        // The exact generation: the slab may have been adopted, emptied and carved again meanwhile.
+        if touched && self.transit(nobody, nobody.next(State::Held, me, 1)) { LetGo::Kept } else { LetGo::Gone }
+    }
+
+    /// Whether every item is free. Acquire pairs with `own_free` and `remote_free`.
+    pub fn is_empty(&self) -> bool {
+        (0..self.used()).all(|w| self.slot.remote(w).load(Acquire) | self.slot.free(w).load(Acquire) == !0)
+    }
+
+    /// Whether some item is free (unordered).
+    pub fn has_free(&self) -> bool {
+        (0..self.used())
+            .any(|w| (self.slot.remote(w).load(Relaxed) & !self.pad(w)) | self.slot.free(w).load(Relaxed) != 0)
+    }
+
+    /// Number of allocated items (unordered; exact when nobody is at work).
+    pub fn live(&self) -> usize {
+        let allocated = |w| !(self.slot.remote(w).load(Relaxed) | self.slot.free(w).load(Relaxed));
+        (0..self.used()).map(|w| allocated(w).count_ones() as usize).sum()
+    }
+
+    /// Whether item `i` is allocated.
+    /// Acquire pairs with `claim_region`: who sees it allocated sees how it is joined.
+    pub fn is_allocated(&self, i: usize) -> bool {
+        let both = self.slot.free(i / 64).load(Acquire) | self.slot.remote(i / 64).load(Acquire);
+        both >> (i % 64) & 1 == 0
+    }
+
+    /// Next and previous in the queue: slot plus one, 0 for none. For the thread in `linked`.
+    pub fn links(&self) -> (u32, u32) {
+        let links = self.slot.cold(LINKS).load(Relaxed);
+        ((links >> 32) as u32, links as u32)
+    }
+
+    pub fn set_links(&self, next: u32, previous: u32) {
+        self.slot.cold(LINKS).store(u64::from(next) << 32 | u64::from(previous), Relaxed);
+    }
+
+    /// The thread in whose queue the links are in use (0: none), and the class of that queue.
+    /// Acquire pairs with `unlink`.
+    pub fn linked(&self) -> (u32, u32) {
+        let linked = self.slot.cold(LINKED).load(Acquire);
+        (linked as u32, (linked >> 32) as u32)
+    }
+
+    pub fn set_linked(&self, me: u32, class: u32) {
+        self.slot.cold(LINKED).store(u64::from(class) << 32 | u64::from(me), Relaxed);
+    }
+
+    /// The links are in use no more. Release pairs with `linked`: the next user's links come after ours.
+    pub fn unlink(&self) {
+        self.slot.cold(LINKED).store(0, Release);
+    }
+
+    /// Makes a slab whole that vanished threads may have left in the middle of anything. Child of a fork only.
+    /// Whether it has become one of nobody with free items, and so needs a hint.
+    pub fn repair(&self, me: u32) -> bool {
+        let seen = self.peek();
+        for w in 0..self.used() {
+            // A take cut in half shows both bits.
+            let free = self.slot.free(w).load(Relaxed);
+            self.slot.remote(w).fetch_and(!free, Relaxed);
+        }
+        if self.linked().0 != me {
+            self.unlink();
+        }
+        if seen.thread() != me {
+            self.slot.owner().store(seen.next(State::Nobody, 0, 1).0, Relaxed);
+            return self.has_free();
+        }
+        false
+    }
+}
+
+/// Arrays: consecutive items, told apart by *joined* bits ("this item and the next belong together") in
+/// the upper half of the `free` words of slabs that hold arrays and have at most half as many items.
+impl Slab<'_> {
+    fn joined(&self, w: usize) -> &AtomicU64 {
+        self.slot.free(self.slot.words() / 2 + w)
+    }
+
+    fn is_joined(&self, i: usize) -> bool {
+        self.joined(i / 64).load(Relaxed) >> (i % 64) & 1 == 1
+    }
+
+    /// Finds and claims `n` consecutive free items. For the owner (HELD). The first one's number.
+    pub fn claim_region(&self, n: usize) -> Option<usize> {
+        let items = self.shape().items as usize;
+        let first = self.find_region(items, n)?;
+        for w in words_of(first, n) {
+            let members = mask(w, first, n);
+            let links = mask(w, first, n - 1);
+            let joined = self.joined(w);
+            joined.store(joined.load(Relaxed) & !members | links, Relaxed);
+        }
+        for w in words_of(first, n) {
+            let free = self.slot.free(w);
+            // Release pairs with `is_allocated`: who sees the item allocated sees how it is joined.
+            free.store(free.load(Relaxed) & !mask(w, first, n), Release);
+        }
+        Some(first)
+    }
+
+    /// The first `n` consecutive set bits of the `free` words.
+    fn find_region(&self, items: usize, n: usize) -> Option<usize> {
+        let (mut start, mut length) = (0, 0);
+        let mut at = 0;
+        while at < items {
+            let word = self.slot.free(at / 64).load(Relaxed) >> (at % 64);
+            let ones = (word.trailing_ones() as usize).min(64 - at % 64);
+            if length == 0 {
+                start = at;
+            }
+            length += ones;
+            if length >= n {
+                return Some(start);
+            }
+            at += ones;
+            if at % 64 == 0 && ones > 0 {
+                continue;
+            }
+            length = 0;
+            let zeros = (!(self.slot.free(at / 64).load(Relaxed) >> (at % 64))).trailing_ones() as usize;
+            at += zeros.clamp(1, 64 - at % 64);
+        }
+        None
+    }
+
+    /// The number of items of the allocation that begins at item `i`, or None when `i` lies inside one.
+    pub fn region_at(&self, i: usize) -> Option<usize> {
+        // Item i - 1 may be free with a stale bit, so the bit counts only if it is allocated; a new allocation of it
+        // writes the bit first.
+        if i > 0 && self.is_allocated(i - 1) && self.is_joined(i - 1) {
+            return None;
+        }
+        let items = self.shape().items as usize;
+        Some((i..items).take_while(|&k| self.is_joined(k)).count() + 1)
+    }
+}

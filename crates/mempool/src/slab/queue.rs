@@ -1,0 +1,126 @@
+//! Bins and their queues: what one thread keeps of one class.
+//!
+//! A bin has at most one *current* slab (state HELD), whose free word the hot path pops from, and a queue
+//! of partly free slabs (state QUEUED), doubly linked through the slabs' descriptors by slot number plus
+//! one, first in, first out: letting free items gather before a slab is used again halves the cost of a
+//! large live set against last in, first out (docs/DECISIONS.md).
+//!
+//! A slab's `linked` word names the thread and the class in whose queue its links are in use. It is
+//! written by that thread alone; a slab may be stolen, carved again and even be HELD elsewhere while it
+//! is still linked here, so popping it is followed by a claim that may fail.
+#![allow(unsafe_code)]
+
+use core::cell::Cell;
+
+use super::protocol::Slab;
+use crate::segment::slot::Slots;
+use crate::sync::AtomicU64;
+
+/// One thread's part of one class. Only the owning thread touches it (the child of a fork and the
+/// destroyer of a cache do so when no owner runs).
+#[repr(C)]
+pub struct Bin {
+    /// The free word that the hot path pops from; a word that is always zero when there is no current slab.
+    pub(super) word: Cell<*const AtomicU64>,
+    /// Address of the item that bit 0 of `word` stands for.
+    pub(super) base: Cell<usize>,
+    /// Bytes from item to item.
+    pub(super) size: Cell<u32>,
+    /// The current slab: its slot plus one, 0 for none.
+    pub(super) current: Cell<u32>,
+    /// First and last of the queue: slot plus one, 0 for none.
+    head: Cell<u32>,
+    tail: Cell<u32>,
+}
+
+impl Bin {
+    /// A bin with nothing in it, which pops from `zero`, a word that is always zero.
+    pub const fn new(zero: *const AtomicU64) -> Self {
+        Self {
+            word: Cell::new(zero),
+            base: Cell::new(0),
+            size: Cell::new(0),
+            current: Cell::new(0),
+            head: Cell::new(0),
+            tail: Cell::new(0),
+        }
+    }
+
+    /// Takes the lowest free item of the current word: its address, or 0 when the word has none.
+    ///
+    /// The hot path of every allocation. Relaxed: only the owner writes the word while the slab is HELD.
+    #[inline(always)]
+    pub fn pop(&self) -> usize {
+        use crate::sync::Ordering::Relaxed;
+        // SAFETY: `word` points to a descriptor's word or to the zero word; both live as long as the bin.
+        let word = unsafe { &*self.word.get() };
+        let free = word.load(Relaxed);
+        if free == 0 {
+            return 0;
+        }
+        word.store(free & (free - 1), Relaxed);
+        self.base.get() + free.trailing_zeros() as usize * self.size.get() as usize
+    }
+
+    /// Which word of the current slab `word` is.
+    pub(super) fn word_index(&self, slab: &Slab<'_>) -> usize {
+        let first: *const AtomicU64 = slab.free_word(0);
+        (self.word.get() as usize).wrapping_sub(first as usize) / size_of::<AtomicU64>()
+    }
+
+    /// Pops from word `w` of `slab`, which begins at `address`, from now on.
+    pub(super) fn point(&self, slab: &Slab<'_>, w: usize, address: usize) {
+        let size = slab.shape().size;
+        self.word.set(slab.free_word(w));
+        self.base.set(address + w * 64 * size);
+        // Slabs of larger items hold one array and are never current.
+        self.size.set(size as u32);
+    }
+
+    /// Has no current slab any more.
+    pub(super) fn reset(&self, zero: *const AtomicU64) {
+        self.word.set(zero);
+        self.current.set(0);
+    }
+
+    /// The first slab of the queue.
+    pub(super) fn first(&self) -> Option<usize> {
+        self.head.get().checked_sub(1).map(|slot| slot as usize)
+    }
+
+    /// Whether the queue holds exactly one slab.
+    pub(super) fn has_one(&self) -> bool {
+        self.head.get() != 0 && self.head.get() == self.tail.get()
+    }
+
+    /// Appends `slab`, which is linked nowhere.
+    pub(super) fn enqueue(&self, slots: &Slots, slab: &Slab<'_>) {
+        let me = slab.index() as u32 + 1;
+        let tail = self.tail.get();
+        slab.set_links(0, tail);
+        if tail == 0 {
+            self.head.set(me);
+        } else {
+            let last = Slab::new(slots.slot(tail as usize - 1));
+            last.set_links(me, last.links().1);
+        }
+        self.tail.set(me);
+    }
+
+    /// Takes `slab` out of this queue, wherever in it it stands.
+    pub(super) fn dequeue(&self, slots: &Slots, slab: &Slab<'_>) {
+        let (next, previous) = slab.links();
+        if previous == 0 {
+            self.head.set(next);
+        } else {
+            let p = Slab::new(slots.slot(previous as usize - 1));
+            p.set_links(next, p.links().1);
+        }
+        if next == 0 {
+            self.tail.set(previous);
+        } else {
+            let n = Slab::new(slots.slot(next as usize - 1));
+            n.set_links(n.links().0, previous);
+        }
+    }
+}

@@ -1,0 +1,531 @@
+//! The slab tier's operations: pop and push behind the hot path, arrays, orphans, thread exit.
+#![allow(unsafe_code)]
+
+use super::*;
+
+// SAFETY: the tier is pointers to atomics that live as long as the pool (contract of the pool that fills it in).
+unsafe impl Send for SlabTier {}
+// SAFETY: as above.
+unsafe impl Sync for SlabTier {}
+
+/// Array slabs of the queue that are tried before a fresh one is carved.
+const ARRAY_TRIES: usize = 4;
+
+impl SlabTier {
+    /// The slab that begins at `slot`.
+    pub fn slab(&self, slot: usize) -> Slab<'_> {
+        Slab::new(self.slots.slot(slot))
+    }
+
+    /// Address of the first byte of `slab`.
+    pub fn address(&self, slab: &Slab<'_>) -> usize {
+        self.data + (slab.index() << self.slots.geometry().shift)
+    }
+
+    fn shape_word(&self, class: usize, k: usize) -> &AtomicU64 {
+        debug_assert!(class < self.classes && k < SHAPE_WORDS);
+        // SAFETY: the table has SHAPE_WORDS words for each class.
+        unsafe { &*self.shapes.add(class * SHAPE_WORDS + k) }
+    }
+
+    fn hint(&self, slot: usize) -> &AtomicU64 {
+        debug_assert!(slot < self.slots.count());
+        // SAFETY: one bit per slot.
+        unsafe { &*self.hints.add(slot / 64) }
+    }
+
+    fn class_hint(&self, class: usize) -> &AtomicU64 {
+        debug_assert!(class < self.classes);
+        // SAFETY: one word per class.
+        unsafe { &*self.class_hints.add(class) }
+    }
+
+    /// Slots in a group of the class hints.
+    fn group(&self) -> usize {
+        self.slots.count().div_ceil(64).max(1)
+    }
+
+    /// Says what slabs of `class` are cut into. Before anybody allocates from the class.
+    pub fn define(&self, class: usize, shape: &Shape) {
+        self.shape_word(class, 0).store(shape.size as u64, Relaxed);
+        self.shape_word(class, 1).store(u64::from(shape.items), Relaxed);
+        self.shape_word(class, 2).store(shape.run as u64, Relaxed);
+        self.shape_word(class, 3).store(u64::from(shape.plain), Relaxed);
+    }
+
+    /// What slabs of `class` are cut into; None when the class isn't defined.
+    pub fn shape(&self, class: usize) -> Option<Shape> {
+        let size = self.shape_word(class, 0).load(Relaxed) as usize;
+        (size != 0).then(|| Shape {
+            class: class as u32,
+            items: self.shape_word(class, 1).load(Relaxed) as u32,
+            size,
+            run: self.shape_word(class, 2).load(Relaxed) as usize,
+            count: 0,
+            plain: self.shape_word(class, 3).load(Relaxed) != 0,
+        })
+    }
+
+    /// The best shape for items of `size` bytes: as many as fit in a slot, or in two when fewer than eight do.
+    pub fn shape_for(&self, class: usize, size: usize) -> Shape {
+        let geometry = self.slots.geometry();
+        let slot = geometry.bytes();
+        let space = if size * 8 <= slot { slot } else { 2 * slot };
+        let items = (space / size).clamp(1, geometry.words * 64);
+        let run = (items * size).div_ceil(FRAGMENT);
+        let plain = size >= crate::units::GRANULE && items * size <= slot;
+        Shape { class: class as u32, items: items as u32, size, run, count: 0, plain }
+    }
+
+    /// The shape of slabs that hold arrays of such items: at most half as many, since the other half of the words
+    /// says how items are joined, and never freed into by the hot path.
+    pub fn array_shape_for(&self, class: usize, size: usize) -> Shape {
+        let shape = self.shape_for(class, size);
+        let items = (shape.items as usize).min(self.slots.geometry().words / 2 * 64);
+        Shape { items: items as u32, run: (items * size).div_ceil(FRAGMENT), plain: false, ..shape }
+    }
+
+    /// Where `offset` bytes from slot 0 lies, if in a slab. O(1).
+    pub fn locate(&self, offset: usize) -> Option<Located<'_>> {
+        let slot = offset >> self.slots.geometry().shift;
+        let mut slab = self.slab(slot);
+        if slab.peek().state() == State::Continued {
+            let head = self.slots.slot(slot).recip().load(Relaxed) as usize;
+            slab = self.slab(head.min(slot));
+        }
+        if !matches!(slab.peek().state(), State::Held | State::Queued | State::Nobody) {
+            return None;
+        }
+        let shape = slab.shape();
+        let inside = offset - (slab.index() << self.slots.geometry().shift);
+        let item = inside.checked_div(shape.size)?;
+        (item < shape.items as usize).then(|| Located { slab, shape, item, exact: inside.is_multiple_of(shape.size) })
+    }
+
+    // --- pop ---------------------------------------------------------------------------------------------
+
+    /// An item of `class` when the hot path found none: its address, or None when no run is left to carve.
+    /// O(words of a slab) now and then, amortised O(1).
+    pub fn pop(&self, runs: &impl Runs, local: &LocalHeap, class: usize) -> Result<Option<usize>, Bad> {
+        let Some(bin) = local.bin(class) else { return Ok(None) };
+        while self.next_word(local, bin)? || self.next_slab(runs, local, bin, class) {
+            let address = bin.pop();
+            if address != 0 {
+                return Ok(Some(address));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Moves the bin to the current slab's next word with free items, taking remote frees when it runs dry.
+    /// Lets the slab go when it is full: false, and the bin has no current slab.
+    fn next_word(&self, local: &LocalHeap, bin: &Bin) -> Result<bool, Bad> {
+        let Some(slot) = bin.current.get().checked_sub(1) else { return Ok(false) };
+        let slab = self.slab(slot as usize);
+        loop {
+            if let Some(w) = slab.next_word(bin.word_index(&slab)) {
+                bin.point(&slab, w, self.address(&slab));
+                return Ok(true);
+            }
+            if slab.take().map_err(|e| self.bad(&slab, e))? {
+                continue;
+            }
+            if slab.let_go(local.id) == LetGo::Gone {
+                bin.reset(self.zero);
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Finds the bin another current slab: from its queue, an orphan, a fresh one.
+    fn next_slab(&self, runs: &impl Runs, local: &LocalHeap, bin: &Bin, class: usize) -> bool {
+        let slab = self
+            .dequeue(local, bin)
+            .or_else(|| self.adopt_orphan(local, class))
+            .or_else(|| self.carve(runs, class, local.id));
+        let Some(slab) = slab else { return false };
+        bin.current.set(slab.index() as u32 + 1);
+        bin.point(&slab, 0, self.address(&slab));
+        true
+    }
+
+    /// The longest queued slab, claimed. Those that turn out to be stolen only leave the queue.
+    fn dequeue(&self, local: &LocalHeap, bin: &Bin) -> Option<Slab<'_>> {
+        while let Some(slot) = bin.first() {
+            let slab = self.slab(slot);
+            let claimed = slab.claim(local.id);
+            self.unlink(local, &slab);
+            if claimed {
+                return Some(slab);
+            }
+        }
+        None
+    }
+
+    fn carve(&self, runs: &impl Runs, class: usize, me: u32) -> Option<Slab<'_>> {
+        let shape = self.shape(class)?;
+        self.carve_shape(runs, shape, 1, me)
+    }
+
+    fn carve_shape(&self, runs: &impl Runs, shape: Shape, align: usize, me: u32) -> Option<Slab<'_>> {
+        let slot = runs.take(shape.run, align)?;
+        let slab = self.slab(slot);
+        for k in 1..self.slots_of(shape.run) {
+            let next = self.slots.slot(slot + k);
+            next.recip().store(slot as u64, Relaxed);
+            let seen = Owner(next.owner().load(Relaxed));
+            // Published by the Release of the carve.
+            next.owner().store(seen.next(State::Continued, 0, 1).0, Relaxed);
+        }
+        slab.carve(shape, me);
+        Some(slab)
+    }
+
+    /// Slots that a run of `fragments` from a slot's start reaches into.
+    fn slots_of(&self, fragments: usize) -> usize {
+        (fragments * FRAGMENT).div_ceil(self.slots.geometry().bytes())
+    }
+
+    // --- push --------------------------------------------------------------------------------------------
+
+    /// Frees `n` items from `item` on. O(n / 64 + 1) but for the rare slab that becomes empty.
+    pub fn push(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, item: usize, n: usize) -> Result<(), Bad> {
+        let me = local.id;
+        let bad = |e| self.bad(slab, e);
+        let seen = slab.peek();
+        if seen.thread() == me {
+            if slab.own_free(item, n).map_err(bad)? {
+                self.maybe_empty(runs, local, slab);
+            }
+            return Ok(());
+        }
+        if slab.adopt(seen, me) {
+            let freed = slab.own_free(item, n).map_err(bad);
+            self.adopted(runs, local, slab);
+            return freed.map(|_| ());
+        }
+        slab.remote_free(item, n).map_err(bad)?;
+        let seen = slab.peek();
+        if slab.adopt(seen, me) {
+            self.adopted(runs, local, slab);
+        }
+        Ok(())
+    }
+
+    /// Queues a slab that `local` has just made its own (QUEUED).
+    fn adopted(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
+        if self.link(local, slab) {
+            self.maybe_empty(runs, local, slab);
+        } else if slab.orphan(local.id) {
+            self.set_hint(slab);
+        }
+    }
+
+    /// Puts an own slab in the queue of its class. False when its links are still in use in another thread's queue,
+    /// from which it was stolen: then it can't be queued here.
+    fn link(&self, local: &LocalHeap, slab: &Slab<'_>) -> bool {
+        let (thread, class) = slab.linked();
+        let wanted = slab.shape().class;
+        if thread == local.id && class == wanted {
+            return true;
+        }
+        // Stolen from another queue of this thread and carved again.
+        self.unlink(local, slab);
+        let bin = local.bin(wanted as usize).filter(|_| thread == 0 || thread == local.id);
+        if let Some(bin) = bin {
+            slab.set_linked(local.id, wanted);
+            bin.enqueue(&self.slots, slab);
+        }
+        bin.is_some()
+    }
+
+    /// Gives a queued slab back when it is empty, but for the only one of its bin, kept against thrashing.
+    #[cold]
+    pub fn maybe_empty(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
+        let seen = slab.peek();
+        if seen.state() != State::Queued || seen.thread() != local.id {
+            return;
+        }
+        let shape = slab.shape();
+        let kept = shape.count == 0 && local.bin(shape.class as usize).is_some_and(Bin::has_one);
+        if !kept && slab.steal(seen) {
+            self.unlink(local, slab);
+            self.give(runs, slab);
+        }
+    }
+
+    /// Takes `slab` out of the queue of `local` that it is linked in, if any.
+    fn unlink(&self, local: &LocalHeap, slab: &Slab<'_>) {
+        let (thread, class) = slab.linked();
+        if thread != local.id {
+            return;
+        }
+        if let Some(bin) = local.bin(class as usize) {
+            bin.dequeue(&self.slots, slab);
+        }
+        slab.unlink();
+    }
+
+    /// Gives the run of a slab (GIVING) back to the page-frag tier.
+    fn give(&self, runs: &impl Runs, slab: &Slab<'_>) {
+        let slots = self.slots_of(slab.shape().run);
+        runs.give(slab.index(), &mut || {
+            for k in 1..slots {
+                Slab::new(self.slots.slot(slab.index() + k)).vacate();
+            }
+            slab.vacate();
+        });
+    }
+
+    fn bad(&self, slab: &Slab<'_>, DoubleFree { item }: DoubleFree) -> Bad {
+        Bad { slot: slab.index(), item }
+    }
+
+    // --- arrays ------------------------------------------------------------------------------------------
+
+    /// `n` consecutive items of the array class `class`: the address of the first.
+    pub fn pop_array(
+        &self,
+        runs: &impl Runs,
+        local: &LocalHeap,
+        class: usize,
+        n: usize,
+        align: usize,
+    ) -> Result<Option<usize>, Bad> {
+        let (Some(bin), Some(shape)) = (local.bin(class), self.shape(class)) else { return Ok(None) };
+        if n > shape.items as usize {
+            return Ok(self.pop_whole(runs, shape, n, align));
+        }
+        for _ in 0..ARRAY_TRIES {
+            let Some(slab) = self.dequeue(local, bin) else { break };
+            let found = self.claim_array(local, &slab, n)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        let Some(slab) = self.adopt_orphan(local, class).or_else(|| self.carve(runs, class, local.id)) else {
+            return Ok(None);
+        };
+        match self.claim_array(local, &slab, n)? {
+            // An orphan without room for it: a fresh one has.
+            None => {
+                let Some(slab) = self.carve(runs, class, local.id) else { return Ok(None) };
+                self.claim_array(local, &slab, n)
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// Claims `n` items of a held array slab and puts it back in the queue, or lets it go when it is full.
+    fn claim_array(&self, local: &LocalHeap, slab: &Slab<'_>, n: usize) -> Result<Option<usize>, Bad> {
+        slab.take().map_err(|e| self.bad(slab, e))?;
+        let shape = slab.shape();
+        let found = slab.claim_region(n).map(|item| self.address(slab) + item * shape.size);
+        let full = slab.next_word(0).is_none();
+        if full && slab.let_go(local.id) == LetGo::Gone {
+            return Ok(found);
+        }
+        // Linked before it is QUEUED, since a thief touches no link.
+        if self.link(local, slab) {
+            slab.requeue(local.id);
+        } else if slab.orphan(local.id) {
+            self.set_hint(slab);
+        }
+        Ok(found)
+    }
+
+    /// An array that no slab of its class holds gets a slab of its own: one item, born full, nobody's.
+    fn pop_whole(&self, runs: &impl Runs, shape: Shape, n: usize, align: usize) -> Option<usize> {
+        let size = shape.size.checked_mul(n)?;
+        let whole = Shape { items: 1, size, run: size.div_ceil(FRAGMENT), count: n, ..shape };
+        let slab = self.carve_shape(runs, whole, align, 0)?;
+        Some(self.address(&slab))
+    }
+
+    // --- orphans, exhaustion, exit, fork -------------------------------------------------------------------
+
+    /// Says that `slab` (NOBODY by now) has free items. Release: after the state; pairs with `adopt_orphan`.
+    fn set_hint(&self, slab: &Slab<'_>) {
+        let slot = slab.index();
+        self.hint(slot).fetch_or(1 << (slot % 64), Release);
+        let class = slab.shape().class as usize;
+        if class < self.classes {
+            self.class_hint(class).fetch_or(1 << (slot / self.group()), Release);
+        }
+    }
+
+    /// An orphan of `class`, HELD. O(slots / 4096) per hint, O(1) when there is none.
+    fn adopt_orphan(&self, local: &LocalHeap, class: usize) -> Option<Slab<'_>> {
+        let groups = self.class_hint(class);
+        let mut left = groups.load(Relaxed);
+        while left != 0 {
+            let group = left.trailing_zeros() as usize;
+            left &= left - 1;
+            // Cleared before the group is searched: who sets a hint later sets this bit again. AcqRel pairs with `set_hint`.
+            groups.fetch_and(!(1 << group), AcqRel);
+            let slots = group * self.group()..((group + 1) * self.group()).min(self.slots.count());
+            let mut found = None;
+            for slot in slots {
+                if found.is_some() && self.hint_is_of(slot, class) {
+                    groups.fetch_or(1 << group, Release);
+                    break;
+                }
+                if found.is_none() {
+                    found = self.adopt_hinted(local, class, slot);
+                }
+            }
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    fn hint_is_of(&self, slot: usize, class: usize) -> bool {
+        self.hint(slot).load(Relaxed) >> (slot % 64) & 1 == 1 && self.slab(slot).shape().class as usize == class
+    }
+
+    fn adopt_hinted(&self, local: &LocalHeap, class: usize, slot: usize) -> Option<Slab<'_>> {
+        if !self.hint_is_of(slot, class) {
+            return None;
+        }
+        let bit = 1 << (slot % 64);
+        // Cleared before the state changes. AcqRel pairs with `set_hint`.
+        if self.hint(slot).fetch_and(!bit, AcqRel) & bit == 0 {
+            return None;
+        }
+        let slab = self.slab(slot);
+        let seen = slab.owner();
+        let right_class = slab.shape().class as usize == class;
+        if right_class && slab.adopt_held(seen, local.id) {
+            return Some(slab);
+        }
+        // Of another class by now, or somebody else's. If it is still nobody's the hint must not get lost.
+        if slab.owner().state() == State::Nobody {
+            self.set_hint(&slab);
+        }
+        None
+    }
+
+    /// Exhaustion: takes every wholly empty slab that waits in a queue or belongs to nobody, whosever it is.
+    /// How many. O(slots).
+    pub fn steal_empty(&self, runs: &impl Runs) -> usize {
+        (0..self.slots.count())
+            .filter(|&slot| {
+                let slab = self.slab(slot);
+                let stolen = slab.steal(slab.owner());
+                if stolen {
+                    self.give(runs, &slab);
+                }
+                stolen
+            })
+            .count()
+    }
+
+    /// Gives this thread's own empty current slabs back. How many.
+    pub fn return_empty(&self, runs: &impl Runs, local: &LocalHeap) -> Result<usize, Bad> {
+        let mut returned = 0;
+        for (_, bin) in local.bins() {
+            let Some(slot) = bin.current.get().checked_sub(1) else { continue };
+            let slab = self.slab(slot as usize);
+            slab.take().map_err(|e| self.bad(&slab, e))?;
+            if slab.retire(local.id) {
+                bin.reset(self.zero);
+                self.give(runs, &slab);
+                returned += 1;
+            }
+        }
+        Ok(returned)
+    }
+
+    /// The thread ends: all its slabs go back or to nobody, with a hint.
+    pub fn leave(&self, runs: &impl Runs, local: &LocalHeap) {
+        for (_, bin) in local.bins() {
+            if let Some(slot) = bin.current.get().checked_sub(1) {
+                bin.reset(self.zero);
+                self.abandon(runs, local, &self.slab(slot as usize));
+            }
+            while let Some(slot) = bin.first() {
+                let slab = self.slab(slot);
+                self.unlink(local, &slab);
+                self.abandon(runs, local, &slab);
+            }
+        }
+    }
+
+    fn abandon(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
+        let seen = slab.peek();
+        if seen.thread() != local.id {
+            return;
+        }
+        if slab.retire(local.id) || slab.steal(seen) {
+            self.give(runs, slab);
+        } else if slab.orphan(local.id) {
+            self.set_hint(slab);
+        }
+    }
+
+    /// The cache of `class` ends: every slab goes back, live items or not. Nobody uses the cache any more.
+    /// The number of live items (arrays count their items).
+    pub fn destroy(&self, runs: &impl Runs, class: usize) -> usize {
+        let mut live = 0;
+        for slot in 0..self.slots.count() {
+            let slab = self.slab(slot);
+            let state = slab.owner().state();
+            let shape = slab.shape();
+            if !matches!(state, State::Held | State::Queued | State::Nobody) || shape.class as usize != class {
+                continue;
+            }
+            live += if shape.count == 0 { slab.live() } else { slab.live() * shape.count };
+            if slab.condemn() {
+                slab.unlink();
+                self.give(runs, &slab);
+            }
+        }
+        self.class_hint(class).store(0, Relaxed);
+        self.shape_word(class, 0).store(0, Relaxed);
+        live
+    }
+
+    /// Forgets what `local` holds of `class`: before [`Self::destroy`], for every local heap.
+    pub fn forget(&self, local: &LocalHeap, class: usize) {
+        if let Some(bin) = local.bin(class) {
+            while let Some(slot) = bin.first() {
+                self.unlink(local, &self.slab(slot));
+            }
+            bin.reset(self.zero);
+        }
+    }
+
+    /// The child of a fork: slabs of vanished threads become nobody's, half-given ones go back. Only thread `me` exists.
+    pub fn repair(&self, runs: &impl Runs, me: u32) {
+        for slot in 0..self.slots.count() {
+            let slab = self.slab(slot);
+            match slab.peek().state() {
+                State::Giving => self.give(runs, &slab),
+                State::Held | State::Queued | State::Nobody => {
+                    if slab.repair(me) {
+                        self.set_hint(&slab);
+                    }
+                }
+                State::Continued => {
+                    let head = self.slots.slot(slot).recip().load(Relaxed) as usize;
+                    if self.slab(head.min(slot)).peek().state() == State::Free {
+                        slab.vacate();
+                    }
+                }
+                State::Free | State::Heap => {}
+            }
+        }
+    }
+
+    /// Calls `f` with every slab and its shape. Exact when nobody is at work.
+    pub fn for_each(&self, f: &mut dyn FnMut(&Slab<'_>, Shape)) {
+        for slot in 0..self.slots.count() {
+            let slab = self.slab(slot);
+            if matches!(slab.owner().state(), State::Held | State::Queued | State::Nobody) {
+                f(&slab, slab.shape());
+            }
+        }
+    }
+}
