@@ -1,3 +1,5 @@
 //! The segment: one reservation, metadata inside it, described by a versioned header.
 
+pub mod header;
+pub mod layout;
 pub mod slot;
