@@ -6,6 +6,8 @@
 //! [`LocalHeap::none`], whose bins are empty and whose address range is empty too: no null check needed.
 #![allow(unsafe_code)]
 
+use core::cell::Cell;
+
 use super::classes::CLASSES;
 use super::queue::Bin;
 use crate::segment::slot::Slots;
@@ -30,7 +32,11 @@ pub struct LocalHeap {
     /// The pool; the front knows its type.
     pub(crate) pool: *const (),
     /// Number of bins, at least `CLASSES`.
-    count: usize,
+    count: u32,
+    /// Depth of the thread's critical scopes: above 0 its requests may use the reserve.
+    pub(crate) critical: Cell<u16>,
+    /// The thread is inside the pool's reclaim callbacks.
+    pub(crate) reclaiming: Cell<bool>,
     bins: [Bin; CLASSES],
 }
 
@@ -52,7 +58,9 @@ impl LocalHeap {
             hot: core::ptr::null(),
             stride: 0,
             pool: core::ptr::null(),
-            count: CLASSES,
+            count: CLASSES as u32,
+            critical: Cell::new(0),
+            reclaiming: Cell::new(false),
             bins,
         }
     }
@@ -86,7 +94,9 @@ impl LocalHeap {
             hot: slots.hot_base(),
             stride: geometry.stride,
             pool,
-            count: classes,
+            count: classes as u32,
+            critical: Cell::new(0),
+            reclaiming: Cell::new(false),
             bins: [const { Bin::new(core::ptr::null()) }; CLASSES],
         };
         // SAFETY: valid for writes of more than this (contract).
@@ -101,7 +111,7 @@ impl LocalHeap {
     #[inline(always)]
     pub fn bin(&self, class: usize) -> Option<&Bin> {
         // SAFETY: `write` made `count` bins.
-        (class < self.count).then(|| unsafe { self.bin_unchecked(class) })
+        (class < self.count as usize).then(|| unsafe { self.bin_unchecked(class) })
     }
 
     /// The bin of `class`.
@@ -110,7 +120,7 @@ impl LocalHeap {
     /// `class < CLASSES`, or the local heap was written for more classes than `class`.
     #[inline(always)]
     pub unsafe fn bin_unchecked(&self, class: usize) -> &Bin {
-        debug_assert!(class < self.count);
+        debug_assert!(class < self.count as usize);
         // SAFETY: the bins lie one behind the other from `bins` on (contract).
         unsafe { &*(&raw const self.bins).cast::<Bin>().add(class) }
     }
@@ -118,6 +128,6 @@ impl LocalHeap {
     /// All bins with their classes.
     pub(super) fn bins(&self) -> impl Iterator<Item = (usize, &Bin)> {
         // SAFETY: `write` made `count` bins.
-        (0..self.count).map(|class| (class, unsafe { self.bin_unchecked(class) }))
+        (0..self.count as usize).map(|class| (class, unsafe { self.bin_unchecked(class) }))
     }
 }

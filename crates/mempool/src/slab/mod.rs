@@ -23,7 +23,7 @@ use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Relaxed, Release};
 use crate::units::FRAGMENT;
 pub use local::LocalHeap;
-pub use protocol::{DoubleFree, LetGo, Shape, Slab};
+pub use protocol::{DoubleFree, LetGo, Shape, Slab, owner_id};
 pub use queue::Bin;
 
 /// What the slab tier needs of the page-frag tier.

@@ -9,6 +9,7 @@
 //! The owner word decides who is who; `segment::slot::State` lists the states, docs/SAFETY.md the
 //! transitions and what the loom models showed. Nothing here waits or loops without a bound.
 
+use super::classes::CLASSES;
 use crate::segment::slot::{Owner, Slot, State};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -20,6 +21,20 @@ const SHAPE: usize = 2;
 const SIZE: usize = 3;
 const RUN: usize = 4;
 const COUNT: usize = 5;
+
+/// Set in the thread field of the owner word of slabs of named caches: the hot path of `free`, which compares that
+/// field with its own number, thus leaves them alone, and a cache's own hot path compares with this bit set.
+pub const CACHE_BIT: u32 = 1 << 31;
+
+/// What the owner word of slabs of `class` says for the thread `id`.
+pub const fn owner_id(id: u32, class: usize) -> u32 {
+    if class < CLASSES { id } else { id | CACHE_BIT }
+}
+
+/// What stands beside the reciprocal, in its upper half: nothing for a size class, a named cache's class for its slabs.
+const fn tag(class: u32) -> u64 {
+    if (class as usize) < CLASSES { 0 } else { (class as u64) << 32 }
+}
 
 /// What a slab is cut into; constant from carve to giving back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +141,7 @@ impl<'a> Slab<'a> {
         self.slot.cold(SIZE).store(shape.size as u64, Relaxed);
         self.slot.cold(RUN).store(shape.run as u64, Relaxed);
         self.slot.cold(COUNT).store(shape.count as u64, Relaxed);
-        let recip = if shape.plain { (1u64 << 32).div_ceil(shape.size as u64) } else { 0 };
+        let recip = if shape.plain { (1u64 << 32).div_ceil(shape.size as u64) | tag(shape.class) } else { 0 };
         self.slot.recip().store(recip, Relaxed);
         for w in 0..self.slot.words() {
             let pad = self.pad(w);
@@ -348,7 +363,7 @@ impl<'a> Slab<'a> {
         if self.linked().0 != me {
             self.unlink();
         }
-        if seen.thread() != me {
+        if seen.thread() & !CACHE_BIT != me {
             self.slot.owner().store(seen.next(State::Nobody, 0, 1).0, Relaxed);
             return self.has_free();
         }

@@ -130,7 +130,7 @@ impl SlabTier {
             if slab.take().map_err(|e| self.bad(&slab, e))? {
                 continue;
             }
-            if slab.let_go(local.id) == LetGo::Gone {
+            if slab.let_go(self.me(local, &slab)) == LetGo::Gone {
                 bin.reset(self.zero);
                 return Ok(false);
             }
@@ -142,7 +142,7 @@ impl SlabTier {
         let slab = self
             .dequeue(local, bin)
             .or_else(|| self.adopt_orphan(local, class))
-            .or_else(|| self.carve(runs, class, local.id));
+            .or_else(|| self.carve(runs, class, owner_id(local.id, class)));
         let Some(slab) = slab else { return false };
         bin.current.set(slab.index() as u32 + 1);
         bin.point(&slab, 0, self.address(&slab));
@@ -153,7 +153,7 @@ impl SlabTier {
     fn dequeue(&self, local: &LocalHeap, bin: &Bin) -> Option<Slab<'_>> {
         while let Some(slot) = bin.first() {
             let slab = self.slab(slot);
-            let claimed = slab.claim(local.id);
+            let claimed = slab.claim(self.me(local, &slab));
             self.unlink(local, &slab);
             if claimed {
                 return Some(slab);
@@ -190,7 +190,7 @@ impl SlabTier {
 
     /// Frees `n` items from `item` on. O(n / 64 + 1) but for the rare slab that becomes empty.
     pub fn push(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, item: usize, n: usize) -> Result<(), Bad> {
-        let me = local.id;
+        let me = self.me(local, slab);
         let bad = |e| self.bad(slab, e);
         let seen = slab.peek();
         if seen.thread() == me {
@@ -216,7 +216,7 @@ impl SlabTier {
     fn adopted(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
         if self.link(local, slab) {
             self.maybe_empty(runs, local, slab);
-        } else if slab.orphan(local.id) {
+        } else if slab.orphan(self.me(local, slab)) {
             self.set_hint(slab);
         }
     }
@@ -243,7 +243,7 @@ impl SlabTier {
     #[cold]
     pub fn maybe_empty(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
         let seen = slab.peek();
-        if seen.state() != State::Queued || seen.thread() != local.id {
+        if seen.state() != State::Queued || seen.thread() != self.me(local, slab) {
             return;
         }
         let shape = slab.shape();
@@ -277,6 +277,11 @@ impl SlabTier {
         });
     }
 
+    /// What the owner word of `slab` says when it belongs to `local`.
+    fn me(&self, local: &LocalHeap, slab: &Slab<'_>) -> u32 {
+        owner_id(local.id, slab.shape().class as usize)
+    }
+
     fn bad(&self, slab: &Slab<'_>, DoubleFree { item }: DoubleFree) -> Bad {
         Bad { slot: slab.index(), item }
     }
@@ -303,13 +308,13 @@ impl SlabTier {
                 return Ok(found);
             }
         }
-        let Some(slab) = self.adopt_orphan(local, class).or_else(|| self.carve(runs, class, local.id)) else {
+        let Some(slab) = self.adopt_orphan(local, class).or_else(|| self.carve(runs, class, owner_id(local.id, class))) else {
             return Ok(None);
         };
         match self.claim_array(local, &slab, n)? {
             // An orphan without room for it: a fresh one has.
             None => {
-                let Some(slab) = self.carve(runs, class, local.id) else { return Ok(None) };
+                let Some(slab) = self.carve(runs, class, owner_id(local.id, class)) else { return Ok(None) };
                 self.claim_array(local, &slab, n)
             }
             found => Ok(found),
@@ -319,16 +324,17 @@ impl SlabTier {
     /// Claims `n` items of a held array slab and puts it back in the queue, or lets it go when it is full.
     fn claim_array(&self, local: &LocalHeap, slab: &Slab<'_>, n: usize) -> Result<Option<usize>, Bad> {
         slab.take().map_err(|e| self.bad(slab, e))?;
+        let me = self.me(local, slab);
         let shape = slab.shape();
         let found = slab.claim_region(n).map(|item| self.address(slab) + item * shape.size);
         let full = slab.next_word(0).is_none();
-        if full && slab.let_go(local.id) == LetGo::Gone {
+        if full && slab.let_go(me) == LetGo::Gone {
             return Ok(found);
         }
         // Linked before it is QUEUED, since a thief touches no link.
         if self.link(local, slab) {
-            slab.requeue(local.id);
-        } else if slab.orphan(local.id) {
+            slab.requeue(me);
+        } else if slab.orphan(me) {
             self.set_hint(slab);
         }
         Ok(found)
@@ -397,7 +403,7 @@ impl SlabTier {
         let slab = self.slab(slot);
         let seen = slab.owner();
         let right_class = slab.shape().class as usize == class;
-        if right_class && slab.adopt_held(seen, local.id) {
+        if right_class && slab.adopt_held(seen, owner_id(local.id, class)) {
             return Some(slab);
         }
         // Of another class by now, or somebody else's. If it is still nobody's the hint must not get lost.
@@ -429,7 +435,7 @@ impl SlabTier {
             let Some(slot) = bin.current.get().checked_sub(1) else { continue };
             let slab = self.slab(slot as usize);
             slab.take().map_err(|e| self.bad(&slab, e))?;
-            if slab.retire(local.id) {
+            if slab.retire(self.me(local, &slab)) {
                 bin.reset(self.zero);
                 self.give(runs, &slab);
                 returned += 1;
@@ -454,13 +460,13 @@ impl SlabTier {
     }
 
     fn abandon(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
-        let seen = slab.peek();
-        if seen.thread() != local.id {
+        let (seen, me) = (slab.peek(), self.me(local, slab));
+        if seen.thread() != me {
             return;
         }
-        if slab.retire(local.id) || slab.steal(seen) {
+        if slab.retire(me) || slab.steal(seen) {
             self.give(runs, slab);
-        } else if slab.orphan(local.id) {
+        } else if slab.orphan(me) {
             self.set_hint(slab);
         }
     }

@@ -1,0 +1,325 @@
+//! Named caches: a name, an item size, two classes (single items; arrays) in the pool's class tables.
+#![allow(unsafe_code)]
+
+use core::fmt;
+use core::num::NonZeroUsize;
+
+use super::core::Core;
+use super::exhausted::Fail;
+use super::misuse::{ItemText, Misuse};
+use super::route::{Holder, MAX_REQUEST, Request};
+use crate::error::Text;
+use crate::segment::header::NAME_LEN;
+use crate::segment::layout::CACHE_WORDS;
+use crate::slab::classes::CLASSES;
+use crate::slab::{LocalHeap, Located, owner_id};
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::units::GRANULE;
+
+/// Longest name of a cache, in bytes.
+pub const NAME_MAX: usize = NAME_LEN - 1;
+/// Largest item of a cache, in bytes.
+pub const ITEM_MAX: usize = 1 << 20;
+/// Words of an entry of the cache table. The state word: generation and one of the states below.
+const SIZE: usize = 4;
+const ALIGN: usize = 5;
+const STATE: usize = 6;
+/// States of an entry.
+const VACANT: u64 = 0;
+const MAKING: u64 = 1;
+const ALIVE: u64 = 2;
+
+/// Which cache. Stale handles are recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct CacheHandle {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+impl CacheHandle {
+    /// The class of its single items.
+    pub(crate) const fn class(self) -> usize {
+        CLASSES + 2 * self.index as usize
+    }
+
+    const fn array_class(self) -> usize {
+        self.class() + 1
+    }
+}
+
+/// What a cache is.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheInfo {
+    /// The cache.
+    pub handle: CacheHandle,
+    /// Its name.
+    pub name: Text<NAME_LEN>,
+    /// Bytes of an item as asked for.
+    pub item_size: usize,
+    /// Multiple that items begin at.
+    pub align: usize,
+    /// Items of a slab.
+    pub items_per_slab: usize,
+}
+
+/// Why there is no cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CacheError {
+    /// The name has so many bytes, more than [`NAME_MAX`].
+    NameTooLong(usize),
+    /// Items of so many bytes; 1 byte to 1 MiB is possible.
+    ItemSize(usize),
+    /// Not a power of two, or larger than the pool can align to.
+    Alignment(usize),
+    /// The pool has so many caches already.
+    TooMany(usize),
+}
+
+impl fmt::Display for CacheError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NameTooLong(len) => write!(f, "the cache's name has {len} bytes, more than {NAME_MAX}"),
+            Self::ItemSize(size) => write!(f, "items of {size} bytes: a cache holds items of 1 to {ITEM_MAX} bytes"),
+            Self::Alignment(align) => write!(f, "an alignment of {align} bytes: it must be a power of two up to {ITEM_MAX}"),
+            Self::TooMany(most) => write!(f, "the pool has {most} caches already; max_caches sets how many it can have"),
+        }
+    }
+}
+
+impl core::error::Error for CacheError {}
+
+impl Core {
+    fn cache_word(&self, index: usize, k: usize) -> &AtomicU64 {
+        debug_assert!(index < self.layout.max_caches as usize && k < CACHE_WORDS);
+        // SAFETY: the table has CACHE_WORDS words for each of `max_caches` caches.
+        unsafe { &*self.caches.add(index * CACHE_WORDS + k) }
+    }
+
+    /// Makes a cache. O(caches).
+    pub(crate) fn cache_create(&self, name: &str, size: usize, align: usize) -> Result<CacheHandle, CacheError> {
+        if name.len() > NAME_MAX {
+            return Err(CacheError::NameTooLong(name.len()));
+        }
+        if !(1..=ITEM_MAX).contains(&size) {
+            return Err(CacheError::ItemSize(size));
+        }
+        if !align.is_power_of_two() || align > ITEM_MAX {
+            return Err(CacheError::Alignment(align));
+        }
+        let most = self.layout.max_caches as usize;
+        let claimed = (0..most).find_map(|index| {
+            let state = self.cache_word(index, STATE);
+            let seen = state.load(Relaxed);
+            // Acquire pairs with the Release of `cache_destroy`.
+            let vacant = seen as u32 as u64 == VACANT;
+            let claimed = vacant && state.compare_exchange(seen, seen | MAKING, AcqRel, Relaxed).is_ok();
+            claimed.then_some((index, (seen >> 32) as u32))
+        });
+        let Some((index, generation)) = claimed else { return Err(CacheError::TooMany(most)) };
+        self.write_name(index, name);
+        self.cache_word(index, SIZE).store(size as u64, Relaxed);
+        self.cache_word(index, ALIGN).store(align as u64, Relaxed);
+        let handle = CacheHandle { index: index as u32, generation };
+        let stride = size.next_multiple_of(align);
+        self.slabs.define(handle.class(), &self.slabs.shape_for(handle.class(), stride));
+        self.slabs.define(handle.array_class(), &self.slabs.array_shape_for(handle.array_class(), stride));
+        // Release pairs with `cache_state`: who sees it alive sees what it is.
+        self.cache_word(index, STATE).store(u64::from(generation) << 32 | ALIVE, Release);
+        Ok(handle)
+    }
+
+    fn write_name(&self, index: usize, name: &str) {
+        let mut bytes = [0u8; NAME_LEN];
+        for (to, from) in bytes.iter_mut().zip(name.bytes().take(NAME_MAX)) {
+            *to = from;
+        }
+        for (k, word) in bytes.chunks_exact(8).enumerate() {
+            let word = word.iter().rev().fold(0u64, |sum, &byte| sum << 8 | u64::from(byte));
+            self.cache_word(index, k).store(word, Relaxed);
+        }
+    }
+
+    fn is_alive(&self, handle: CacheHandle) -> bool {
+        (handle.index as usize) < self.layout.max_caches as usize
+            && self.cache_word(handle.index as usize, STATE).load(Acquire)
+                == u64::from(handle.generation) << 32 | ALIVE
+    }
+
+    /// What the cache is; None when it has been destroyed.
+    pub(crate) fn cache_info(&self, handle: CacheHandle) -> Option<CacheInfo> {
+        if !self.is_alive(handle) {
+            return None;
+        }
+        let index = handle.index as usize;
+        Some(CacheInfo {
+            handle,
+            name: self.cache_name(handle.class())?,
+            item_size: self.cache_word(index, SIZE).load(Relaxed) as usize,
+            align: self.cache_word(index, ALIGN).load(Relaxed) as usize,
+            items_per_slab: self.slabs.shape(handle.class())?.items as usize,
+        })
+    }
+
+    /// The handle of the `index`-th entry, if there is a cache.
+    pub(crate) fn cache_at(&self, index: usize) -> Option<CacheHandle> {
+        let generation = (self.cache_word(index, STATE).load(Acquire) >> 32) as u32;
+        let handle = CacheHandle { index: index as u32, generation };
+        self.is_alive(handle).then_some(handle)
+    }
+
+    /// The name of the cache that `class` belongs to; None for a size class.
+    pub(crate) fn cache_name(&self, class: usize) -> Option<Text<NAME_LEN>> {
+        let index = class.checked_sub(CLASSES)? / 2;
+        let mut bytes = [0u8; NAME_LEN];
+        for (k, part) in bytes.chunks_exact_mut(8).enumerate() {
+            part.copy_from_slice(&self.cache_word(index, k).load(Relaxed).to_le_bytes());
+        }
+        let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(NAME_MAX);
+        let name = core::str::from_utf8(bytes.get(..end)?).unwrap_or("?");
+        Some(Text::of(name))
+    }
+
+    fn stale(&self, handle: CacheHandle, call: &'static str, address: usize) -> ! {
+        let text = ItemText::of(format_args!("cache {} (destroyed, or of another pool)", handle.index));
+        self.misuse(call, address, &Misuse::WrongCache(ItemText::of("a use"), text))
+    }
+
+    /// One item behind the hot path. Null only when the policy or `fail` allows it.
+    pub(crate) fn cache_alloc(&self, handle: CacheHandle, fail: Fail, call: &'static str) -> *mut u8 {
+        let Some(info) = self.cache_info(handle) else { self.stale(handle, call, 0) };
+        if self.is_system() {
+            return crate::os::libc_alloc(info.item_size, info.align, false);
+        }
+        let class = handle.class();
+        let request = Request { size: info.item_size, align: info.align, zeroed: false };
+        self.finish(&request, fail, &mut || self.with_local(|local| self.cache_pop(local, class)))
+    }
+
+    fn cache_pop(&self, local: &LocalHeap, class: usize) -> Option<NonZeroUsize> {
+        let popped = local.bin(class).map_or(0, crate::slab::Bin::pop);
+        NonZeroUsize::new(popped).or_else(|| {
+            let popped = self.slabs.pop(self, local, class).unwrap_or_else(|bad| self.late_double_free(bad));
+            popped.and_then(NonZeroUsize::new)
+        })
+    }
+
+    fn finish(&self, request: &Request, fail: Fail, serve: &mut dyn FnMut() -> Option<NonZeroUsize>) -> *mut u8 {
+        let served = serve().or_else(|| self.exhausted(request, fail, serve));
+        served.map_or(core::ptr::null_mut(), |address| address.get() as *mut u8)
+    }
+
+    /// `n` consecutive items (0 counts as 1).
+    pub(crate) fn cache_alloc_array(&self, handle: CacheHandle, n: usize, fail: Fail, call: &'static str) -> *mut u8 {
+        let Some(info) = self.cache_info(handle) else { self.stale(handle, call, 0) };
+        let n = n.max(1);
+        if n == 1 {
+            return self.cache_alloc(handle, fail, call);
+        }
+        let stride = info.item_size.next_multiple_of(info.align);
+        let size = stride.checked_mul(n).unwrap_or(MAX_REQUEST);
+        let request = Request { size, align: info.align, zeroed: false };
+        if self.is_system() {
+            return crate::os::libc_alloc(size, info.align, false);
+        }
+        self.finish(&request, fail, &mut || {
+            if size > self.data_len {
+                return None;
+            }
+            let class = handle.array_class();
+            let popped = self.with_local(|local| self.slabs.pop_array(self, local, class, n, info.align));
+            popped.unwrap_or_else(|bad| self.late_double_free(bad)).and_then(NonZeroUsize::new)
+        })
+    }
+
+    /// Frees `n` items that `cache_alloc_array` handed out (or one of `cache_alloc`). O(n / 64 + 1).
+    pub(crate) fn cache_free(&self, handle: CacheHandle, address: usize, n: usize, call: &'static str) {
+        if !self.is_alive(handle) {
+            self.stale(handle, call, address)
+        }
+        if self.is_system() && !self.contains(address) {
+            // SAFETY: with `small = system` every address outside the pool is the C library's.
+            return unsafe { crate::os::libc_free(address as *mut u8) };
+        }
+        let n = n.max(1);
+        if !self.contains(address) {
+            self.misuse(call, address, &Misuse::Foreign)
+        }
+        let Holder::Item(located) = self.holder(address) else {
+            self.misuse(call, address, &Misuse::WrongCache(ItemText::of("nothing of a cache is there"), self.cache_text(handle)))
+        };
+        let class = located.shape.class as usize;
+        if class != handle.class() && class != handle.array_class() {
+            self.misuse(call, address, &Misuse::WrongCache(self.item_text(&located), self.cache_text(handle)))
+        }
+        if !located.exact {
+            self.misuse(call, address, &Misuse::Interior(self.item_text(&located)))
+        }
+        if !located.slab.is_allocated(located.item) {
+            self.misuse(call, address, &Misuse::DoubleFree(self.item_text(&located)))
+        }
+        let right = self.count_at(&located, handle);
+        match right {
+            None => self.misuse(call, address, &Misuse::Interior(ItemText::of("an array"))),
+            Some(right) if right != n => self.misuse(call, address, &Misuse::WrongCount(self.item_text(&located), right, n)),
+            Some(_) => {
+                let items = if located.shape.count > 0 { 1 } else { n };
+                self.push_items(&located, items, address, call);
+            }
+        }
+    }
+
+    /// How many items the allocation at `located` has; None inside an array.
+    fn count_at(&self, located: &Located<'_>, handle: CacheHandle) -> Option<usize> {
+        if located.shape.class as usize == handle.class() {
+            Some(1)
+        } else if located.shape.count > 0 {
+            Some(located.shape.count)
+        } else {
+            located.slab.region_at(located.item)
+        }
+    }
+
+    fn cache_text(&self, handle: CacheHandle) -> ItemText {
+        let name = self.cache_name(handle.class()).unwrap_or(Text::new());
+        ItemText::of(format_args!("cache \"{}\"", name.as_str()))
+    }
+
+    /// Ends the cache: every slab goes back. The number of items that were still live. Nobody may use the cache
+    /// meanwhile or afterwards. O(slots).
+    pub(crate) fn cache_destroy(&self, handle: CacheHandle, call: &'static str) -> usize {
+        if !self.is_alive(handle) {
+            self.stale(handle, call, 0)
+        }
+        let mut live = 0;
+        for class in [handle.class(), handle.array_class()] {
+            self.each_local(&mut |local| self.slabs.forget(local, class));
+            live += self.slabs.destroy(self, class);
+        }
+        let next = u64::from(handle.generation.wrapping_add(1)) << 32 | VACANT;
+        // Release pairs with the next `cache_create`.
+        self.cache_word(handle.index as usize, STATE).store(next, Release);
+        live
+    }
+}
+
+/// **The hot path of a cache's allocation**: the item's address, 0 when the bin's word has none.
+#[inline(always)]
+pub fn pop_cache(local: &LocalHeap, handle: CacheHandle) -> usize {
+    local.bin(handle.class()).map_or(0, crate::slab::Bin::pop)
+}
+
+/// **The hot path of a cache's free**, as `front::push`.
+#[inline(always)]
+pub fn push_cache(local: &LocalHeap, handle: CacheHandle, address: usize) -> bool {
+    let class = handle.class();
+    super::push_tagged(local, address, owner_id(local.id, class), class as u64)
+}
+
+/// Items that a request without an alignment may hold: what `malloc` would align them to.
+pub(crate) const fn natural_align(size: usize) -> usize {
+    let align = 1usize << size.trailing_zeros();
+    if size == 0 || align > GRANULE { GRANULE } else { align }
+}

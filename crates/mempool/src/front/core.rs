@@ -1,0 +1,129 @@
+//! The core: what a pool is made of, in its own metadata.
+#![allow(unsafe_code)]
+
+use super::local::Threads;
+use crate::config::{Config, Small};
+use crate::frag::Frag;
+use crate::heap::Heap;
+use crate::os::Os;
+use crate::segment::layout::Layout;
+use crate::slab::{LocalHeap, SlabTier};
+use crate::sync::AtomicU64;
+use crate::units::FRAGMENT;
+
+/// Most reclaim callbacks of a pool.
+pub const CALLBACKS: usize = 8;
+
+/// A pool. Lives in the segment's metadata, never moves, and is shared by all threads.
+#[repr(C)]
+pub struct Core {
+    pub(crate) slabs: SlabTier,
+    pub(crate) frag: Frag,
+    pub(crate) heap: Heap,
+    pub(crate) config: Config,
+    pub(crate) os: &'static dyn Os,
+    pub(crate) layout: Layout,
+    /// The largest request that a size class serves; 0 when the slab tier serves none.
+    pub(crate) max_small: usize,
+    /// Start of the metadata, where the header is.
+    pub(crate) metadata: *mut u8,
+    /// Address of slot 0.
+    pub(crate) data: usize,
+    /// Bytes from there to the end of the last slot, not all of which may be open.
+    pub(crate) data_len: usize,
+    /// The reservation, given back at the end; null and 0 when the memory is the caller's.
+    pub(crate) reservation: (*mut u8, usize),
+    /// Number of this pool in the process; never reused.
+    pub(crate) serial: u64,
+    pub(crate) threads: Threads,
+    /// The next pool in the process's list; guarded by that list's lock.
+    pub(crate) next: core::cell::Cell<*const Core>,
+    /// Claims on cache table entries, one bit each.
+    pub(crate) caches: *const AtomicU64,
+    /// Reclaim callbacks: function and argument, 0 for none.
+    pub(crate) callbacks: [[AtomicU64; 2]; CALLBACKS],
+    /// What the pool could not get although it was asked to try.
+    pub(crate) shortfalls: [Option<crate::os::OsError>; 4],
+    pub(crate) events: Events,
+}
+
+/// Counts of things that happen seldom. Relaxed throughout: they order nothing.
+#[derive(Default)]
+pub struct Events {
+    /// Times that an allocation found neither a free item in its word nor anything in the local heap's other words.
+    pub refills: AtomicU64,
+    /// Runs handed out to requests above the largest size class.
+    pub runs: AtomicU64,
+    /// Requests that found the pool exhausted at first.
+    pub exhausted: AtomicU64,
+    /// Requests that were refused in the end.
+    pub refused: AtomicU64,
+}
+
+// SAFETY: all that changes after the pool is made are atomics, but for `next`, which the list's lock guards.
+unsafe impl Send for Core {}
+// SAFETY: as above.
+unsafe impl Sync for Core {}
+
+impl Core {
+    /// The pool of a local heap; None for the one that serves nothing.
+    pub(crate) fn of(local: &LocalHeap) -> Option<&Core> {
+        // SAFETY: null, or set by `Core::join` to the core that the local heap lies in.
+        unsafe { local.pool.cast::<Core>().as_ref() }
+    }
+
+    /// Whether `address` lies in the data area.
+    pub(crate) fn contains(&self, address: usize) -> bool {
+        address.wrapping_sub(self.data) < self.data_len
+    }
+
+    /// The fragment at `address`, when it begins there.
+    pub(crate) fn fragment_at(&self, address: usize) -> Option<usize> {
+        let offset = address.wrapping_sub(self.data);
+        (offset < self.data_len && offset.is_multiple_of(FRAGMENT)).then_some(offset / FRAGMENT)
+    }
+
+    /// Whether the C library serves the requests.
+    pub(crate) fn is_system(&self) -> bool {
+        self.config.small == Small::System
+    }
+
+    /// The words of the metadata at `offset`.
+    pub(crate) fn words(&self, offset: u64) -> *const AtomicU64 {
+        // SAFETY: offsets of the layout lie inside the metadata and are multiples of a cache line.
+        unsafe { self.metadata.add(offset as usize).cast::<AtomicU64>() }
+    }
+
+    /// Fragments in a slot.
+    pub(crate) fn slot_fragments(&self) -> usize {
+        self.slabs.slots.geometry().bytes() / FRAGMENT
+    }
+}
+
+/// The page-frag tier as the slab tier sees it: runs that begin at a slot.
+impl crate::slab::Runs for Core {
+    fn take(&self, fragments: usize, align: usize) -> Option<usize> {
+        let slot = self.slot_fragments();
+        let run = self.frag.take(fragments, slot.max(align / FRAGMENT))?;
+        Some(run.start / slot)
+    }
+
+    fn give(&self, slot: usize, before_clear: &mut dyn FnMut()) {
+        // Only a slab cut off in a fork can fail here: its run is gone already, its state is not.
+        if self.frag.give(slot * self.slot_fragments(), |_| before_clear()).is_err() {
+            before_clear();
+        }
+    }
+}
+
+/// The page-frag tier as the heap tier sees it: single slots.
+impl crate::heap::Runs for Core {
+    fn take_slot(&self) -> Option<usize> {
+        let slot = self.slot_fragments();
+        Some(self.frag.take(slot, slot)?.start / slot)
+    }
+
+    fn give_slot(&self, slot: usize, before_clear: &mut dyn FnMut()) {
+        crate::slab::Runs::give(self, slot, before_clear);
+    }
+}

@@ -1,0 +1,334 @@
+//! Threads and their local heaps: join, leave, the shared heap, thread exit and fork.
+//!
+//! A thread joins a pool with its first request. The directory has two words per thread: its token (0: the
+//! entry is vacant) and the address of its local heap, a run of the page-frag tier that stays with the entry
+//! for the next thread. A thread that finds no vacant entry, no memory for a local heap, or that has already
+//! ended (destructors of other libraries still free), uses the shared heap under a spin lock.
+#![allow(unsafe_code)]
+
+use core::ffi::c_void;
+
+use super::core::Core;
+use super::tls::{self, EXITED};
+use crate::os::{Os, ThreadKey};
+use crate::slab::LocalHeap;
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::spin;
+use crate::units::{FRAGMENT, fragments_for};
+
+/// The shared heap's number in owner words.
+const SHARED_ID: u32 = 1;
+/// The first thread's number in owner words.
+const FIRST_ID: u32 = 2;
+
+/// A pool's threads.
+pub struct Threads {
+    /// `THREAD_WORDS` words per thread: token, address of the local heap.
+    pub directory: *const AtomicU64,
+    pub most: usize,
+    /// The shared local heap, used under `lock`.
+    pub shared: *mut LocalHeap,
+    pub lock: SpinLock,
+    /// No entry below is vacant.
+    pub low: AtomicU64,
+}
+
+/// A lock for what happens seldom. Never held across a callback or a system call.
+#[derive(Default)]
+pub struct SpinLock(AtomicU64);
+
+impl SpinLock {
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Runs `f` alone.
+    pub fn with<R>(&self, f: impl FnOnce() -> R) -> R {
+        // Acquire pairs with the Release below: what the last holder did is seen.
+        while self.0.compare_exchange_weak(0, 1, Acquire, Relaxed).is_err() {
+            spin();
+        }
+        let result = f();
+        self.0.store(0, Release);
+        result
+    }
+
+    /// The child of a fork: whoever held it is gone.
+    pub fn reset(&self) {
+        self.0.store(0, Relaxed);
+    }
+}
+
+/// All pools of the process, for thread exit and fork.
+static LIST: SpinLock = SpinLock::new();
+static FIRST: AtomicU64 = AtomicU64::new(0);
+/// Tokens count from 1 and are never reused.
+static TOKENS: AtomicU64 = AtomicU64::new(1);
+static SERIALS: AtomicU64 = AtomicU64::new(1);
+/// The thread-exit key plus one; 0 none yet, `NO_KEY` when the OS has none.
+static KEY: AtomicU64 = AtomicU64::new(0);
+const NO_KEY: u64 = u64::MAX;
+
+/// A number for a new pool.
+pub fn next_serial() -> u64 {
+    SERIALS.fetch_add(1, Relaxed)
+}
+
+/// Adds a pool to the process's list and, the first time, asks to be told of thread exits and forks.
+pub fn enlist(core: &Core) {
+    LIST.with(|| {
+        core.next.set(FIRST.load(Relaxed) as *const Core);
+        FIRST.store(core::ptr::from_ref(core) as u64, Relaxed);
+    });
+    // After the pool is usable: both calls may allocate.
+    if KEY.compare_exchange(0, NO_KEY, AcqRel, Relaxed).is_ok() {
+        if let Ok(key) = core.os.thread_key_create(on_thread_exit) {
+            KEY.store(u64::from(key.0) + 1, Release);
+        }
+        // Without it a child finds what its parent's threads left; nothing else can be done.
+        let _ = core.os.at_fork_child(on_fork_child);
+    }
+}
+
+/// Takes a pool off the process's list: no thread exit or fork looks at it afterwards.
+pub fn delist(core: &Core) {
+    let this = core::ptr::from_ref(core);
+    LIST.with(|| {
+        let mut at = FIRST.load(Relaxed) as *const Core;
+        if at == this {
+            FIRST.store(core.next.get() as u64, Relaxed);
+        }
+        // SAFETY: pools on the list are alive; `Pool::drop` takes them off first, under this lock.
+        while let Some(pool) = unsafe { at.as_ref() } {
+            if pool.next.get() == this {
+                pool.next.set(core.next.get());
+            }
+            at = pool.next.get();
+        }
+    });
+    if let Some(words) = tls::words() {
+        if Core::of(tls::process()).is_some_and(|c| core::ptr::eq(c, core)) {
+            words.process.set(tls::none());
+        }
+        for (serial, heap) in &words.others {
+            if serial.get() == core.serial {
+                serial.set(0);
+                heap.set(core::ptr::null());
+            }
+        }
+    }
+}
+
+fn each_pool(mut f: impl FnMut(&Core)) {
+    let mut at = FIRST.load(Relaxed) as *const Core;
+    // SAFETY: the caller holds the list's lock or is alone, so that the pools on the list are alive.
+    while let Some(pool) = unsafe { at.as_ref() } {
+        f(pool);
+        at = pool.next.get();
+    }
+}
+
+/// The OS says that the calling thread ends.
+extern "C" fn on_thread_exit(_value: *mut c_void) {
+    let Some(words) = tls::words() else { return };
+    let token = words.token.replace(EXITED);
+    words.process.set(tls::none());
+    for (serial, heap) in &words.others {
+        serial.set(0);
+        heap.set(core::ptr::null());
+    }
+    if token != 0 && token != EXITED {
+        LIST.with(|| each_pool(|core| core.leave(token)));
+    }
+}
+
+/// The OS says that this is the child of a fork, in which only the calling thread goes on.
+extern "C" fn on_fork_child() {
+    LIST.reset();
+    let token = tls::words().map_or(0, |words| words.token.get());
+    each_pool(|core| core.repair(token));
+}
+
+impl Threads {
+    fn entry(&self, index: usize) -> (&AtomicU64, &AtomicU64) {
+        debug_assert!(index < self.most);
+        // SAFETY: the directory has two words for each of `most` threads.
+        unsafe { (&*self.directory.add(2 * index), &*self.directory.add(2 * index + 1)) }
+    }
+
+    /// The entry of `token`.
+    fn find(&self, token: u64) -> Option<usize> {
+        (0..self.most).find(|&index| self.entry(index).0.load(Relaxed) == token)
+    }
+
+    /// Claims a vacant entry for `token`. O(threads) at worst; at once when few threads come and go.
+    fn claim(&self, token: u64) -> Option<usize> {
+        let low = self.low.load(Relaxed) as usize;
+        for index in low..self.most {
+            let word = self.entry(index).0;
+            // Acquire pairs with the Release of `vacate`: the local heap is found as its last user left it.
+            if word.load(Relaxed) == 0 && word.compare_exchange(0, token, Acquire, Relaxed).is_ok() {
+                let _ = self.low.compare_exchange(low as u64, index as u64 + 1, Relaxed, Relaxed);
+                return Some(index);
+            }
+        }
+        None
+    }
+
+    fn vacate(&self, index: usize) {
+        self.entry(index).0.store(0, Release);
+        self.low.fetch_min(index as u64, Relaxed);
+    }
+}
+
+impl Core {
+    /// Runs `f` with a local heap that the calling thread may use: its own, or the shared one.
+    pub(crate) fn with_local<R>(&self, f: impl FnOnce(&LocalHeap) -> R) -> R {
+        match self.own().or_else(|| self.join()) {
+            Some(local) => f(local),
+            // SAFETY: the shared heap lives in the metadata; the lock makes us its only user.
+            None => self.threads.lock.with(|| f(unsafe { &*self.threads.shared })),
+        }
+    }
+
+    /// The calling thread's local heap in this pool, if it has joined.
+    pub(crate) fn own(&self) -> Option<&LocalHeap> {
+        let local = tls::process();
+        if core::ptr::eq(local.pool.cast(), self) {
+            return Some(local);
+        }
+        let words = tls::words()?;
+        let (_, heap) = words.others.iter().find(|(serial, _)| serial.get() == self.serial)?;
+        // SAFETY: serials are never reused, so this is this thread's local heap in this very pool.
+        unsafe { heap.get().as_ref() }
+    }
+
+    /// Gives the calling thread a local heap of its own.
+    #[cold]
+    fn join(&self) -> Option<&LocalHeap> {
+        let words = tls::words()?;
+        let key = KEY.load(Acquire);
+        if words.token.get() == EXITED || key == NO_KEY {
+            return None;
+        }
+        if words.token.get() == 0 {
+            words.token.set(TOKENS.fetch_add(1, Relaxed));
+        }
+        let token = words.token.get();
+        let known = self.threads.find_if(words, token);
+        let index = known.or_else(|| self.threads.claim(token))?;
+        let Some(local) = self.local_heap(index, known.is_none()) else {
+            self.threads.vacate(index);
+            return None;
+        };
+        if super::process_serial() == self.serial {
+            words.process.set(local);
+        } else {
+            let place = (self.serial % 3) as usize;
+            words.others[place].0.set(self.serial);
+            words.others[place].1.set(local);
+        }
+        if key != 0 {
+            // The value only has to be other than null. May allocate, which works by now.
+            let _ = self.os.set_thread_value(ThreadKey((key - 1) as u32), core::ptr::from_ref(words).cast_mut().cast());
+        }
+        Some(local)
+    }
+
+    /// The local heap of directory entry `index`, made if there is none yet, emptied if `fresh`.
+    fn local_heap(&self, index: usize, fresh: bool) -> Option<&LocalHeap> {
+        let word = self.threads.entry(index).1;
+        let mut address = word.load(Relaxed) as usize;
+        if address == 0 {
+            let bytes = LocalHeap::bytes(self.layout.classes as usize);
+            let run = self.frag.take_internal(fragments_for(bytes), 1)?;
+            address = self.data + run.start * FRAGMENT;
+        } else if !fresh {
+            // SAFETY: this entry is the calling thread's, and so is the local heap that it wrote.
+            return Some(unsafe { &*(address as *const LocalHeap) });
+        }
+        let at = address as *mut LocalHeap;
+        // SAFETY: the run is this entry's, which the calling thread has just claimed.
+        unsafe { self.write_local(at, index as u32 + FIRST_ID) };
+        word.store(address as u64, Relaxed);
+        // SAFETY: written above.
+        Some(unsafe { &*at })
+    }
+
+    /// # Safety
+    /// `at` is valid for a local heap of this pool, and nobody uses it.
+    unsafe fn write_local(&self, at: *mut LocalHeap, id: u32) {
+        let classes = self.layout.classes as usize;
+        let pool = core::ptr::from_ref(self).cast();
+        let zero = self.words(self.layout.zero);
+        // SAFETY: contract.
+        unsafe { LocalHeap::write(at, id, &self.slabs.slots, (self.data, self.data_len), pool, classes, zero) };
+    }
+
+    /// Makes the shared heap. Once, before the pool is used, and in the child of a fork.
+    pub(crate) fn write_shared(&self) {
+        // SAFETY: nobody else runs at these two moments.
+        unsafe { self.write_local(self.threads.shared, SHARED_ID) };
+    }
+
+    /// The thread with `token` ends.
+    fn leave(&self, token: u64) {
+        let Some(index) = self.threads.find(token) else { return };
+        let address = self.threads.entry(index).1.load(Relaxed) as usize;
+        // SAFETY: the entry is the calling thread's, its local heap lives in the pool.
+        if let Some(local) = unsafe { (address as *const LocalHeap).as_ref() } {
+            self.slabs.leave(self, local);
+        }
+        self.threads.vacate(index);
+    }
+
+    /// The child of a fork: only the thread with `token` (0: none yet) goes on.
+    fn repair(&self, token: u64) {
+        self.threads.lock.reset();
+        self.frag.repair(&mut |keep| self.internal_runs(keep));
+        self.heap.repair();
+        let mine = if token == 0 { None } else { self.threads.find(token) };
+        self.slabs.repair(self, mine.map_or(0, |index| index as u32 + FIRST_ID));
+        for index in (0..self.threads.most).filter(|&index| Some(index) != mine) {
+            self.threads.entry(index).0.store(0, Relaxed);
+        }
+        self.threads.low.store(0, Relaxed);
+        self.write_shared();
+    }
+
+    /// Calls `f` with every run that holds a local heap.
+    pub(crate) fn internal_runs(&self, f: &mut dyn FnMut(crate::frag::Run)) {
+        let len = fragments_for(LocalHeap::bytes(self.layout.classes as usize));
+        for index in 0..self.threads.most {
+            let address = self.threads.entry(index).1.load(Relaxed) as usize;
+            if let Some(start) = self.fragment_at(address) {
+                f(crate::frag::Run { start, len });
+            }
+        }
+    }
+
+    /// Calls `f` with every local heap that a thread uses. The threads must be kept from using what `f` changes.
+    pub(crate) fn each_local(&self, f: &mut dyn FnMut(&LocalHeap)) {
+        for index in 0..self.threads.most {
+            let (token, address) = self.threads.entry(index);
+            if token.load(Acquire) == 0 {
+                continue;
+            }
+            // SAFETY: local heaps are never freed while the pool lives.
+            if let Some(local) = unsafe { (address.load(Relaxed) as *const LocalHeap).as_ref() } {
+                f(local);
+            }
+        }
+        // SAFETY: the shared heap lives in the metadata.
+        self.threads.lock.with(|| f(unsafe { &*self.threads.shared }));
+    }
+}
+
+impl Threads {
+    /// The entry of `token` if the thread has joined before (its slot for other pools is small and forgets).
+    fn find_if(&self, words: &tls::Words, token: u64) -> Option<usize> {
+        let forgot = words.others.iter().any(|(serial, _)| serial.get() != 0);
+        if forgot { self.find(token) } else { None }
+    }
+}

@@ -1,0 +1,105 @@
+//! The front: the hot path, what lies right behind it, and what exhaustion means.
+//!
+//! An allocation pops a bit of the bin that the thread's local heap has for the size class; a free finds the
+//! slab's descriptor by a shift and sets a bit. Both are here, on one screen. Everything else is cold:
+//! `route` decides by size which tier serves, `exhausted` what to do when none can, `misuse` how to say that
+//! a pointer is wrong, `local` how threads come and go, `caches` what named caches add.
+#![allow(unsafe_code)]
+
+mod caches;
+mod core;
+mod exhausted;
+mod local;
+mod misuse;
+mod route;
+mod tls;
+
+pub use self::caches::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX, pop_cache, push_cache};
+pub use self::core::{CALLBACKS, Core, Events};
+pub use self::exhausted::Fail;
+pub use self::local::{SpinLock, Threads, delist, enlist, next_serial};
+pub use self::misuse::Misuse;
+pub use self::route::{MAX_REQUEST, Request};
+pub use self::tls::process as process_local;
+
+use crate::slab::LocalHeap;
+use crate::slab::classes::{MAX_SMALL, class_of};
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::{Relaxed, Release};
+
+/// Serial number of the process pool, 0 for none.
+static PROCESS: AtomicU64 = AtomicU64::new(0);
+
+/// Serial number of the process pool, whose local heaps are word 0 of the thread-local slot.
+pub fn process_serial() -> u64 {
+    PROCESS.load(Relaxed)
+}
+
+/// From now on `serial` is the process pool.
+pub fn set_process_serial(serial: u64) {
+    PROCESS.store(serial, Relaxed);
+}
+
+/// **The hot path of allocation.** `size` bytes from the local heap's current word: their address, 0 if it has none.
+#[inline(always)]
+pub fn pop(local: &LocalHeap, size: usize) -> usize {
+    if size > MAX_SMALL {
+        return 0;
+    }
+    // SAFETY: a size class is below CLASSES, and every local heap has bins for those.
+    unsafe { local.bin_unchecked(class_of(size)) }.pop()
+}
+
+/// **The hot path of free.** True when the item at `address` was this thread's and now is free; false when
+/// something else is the case, about anything, and nothing has changed.
+#[inline(always)]
+pub fn push(local: &LocalHeap, address: usize) -> bool {
+    push_tagged(local, address, local.id, 0)
+}
+
+/// `push` for slabs whose owner word says `id` and whose reciprocal has `tag` (a named cache's class, 0 for size
+/// classes) in its upper half.
+#[inline(always)]
+fn push_tagged(local: &LocalHeap, address: usize, id: u32, tag: u64) -> bool {
+    let offset = address.wrapping_sub(local.data);
+    if offset >= local.len {
+        return false;
+    }
+    // SAFETY: the offset lies in the data area, so the slot has a descriptor. See `segment::slot` for its layout.
+    let hot = unsafe { local.hot.add((offset >> local.shift) * local.stride) };
+    // SAFETY: the owner word and the word behind it, in the descriptor.
+    let (owner, recip) = unsafe { ((*hot).load(Relaxed), (*hot.add(1)).load(Relaxed)) };
+    if owner as u32 != id || tag != 0 && recip >> 32 != tag {
+        return false;
+    }
+    // The product's upper half is the item's number; its lower half is below `recip` exactly at an item's first byte.
+    // `recip` is 0, and the test fails, for slabs that need more care (arrays, tiny items, several slots).
+    let recip = if tag == 0 { recip } else { recip & u32::MAX as u64 };
+    let product = (offset & local.mask) as u64 * recip;
+    if product as u32 as u64 >= recip {
+        return false;
+    }
+    let item = (product >> 32) as usize;
+    let (w, bit) = (item / 64, 1u64 << (item % 64));
+    // SAFETY: items are at least a granule large, so `w` is below the words of each bitmap.
+    let (free, remote) = unsafe { (&*hot.add(2 + w), &*hot.sub(1 + w)) };
+    let (f, r) = (free.load(Relaxed), remote.load(Relaxed));
+    if (f | r) & bit != 0 {
+        return false;
+    }
+    // Release pairs with a thief's Acquire: our last use of the item comes before its reuse. A plain move on x86.
+    free.store(f | bit, Release);
+    if f | r | bit == !0 {
+        filled(local, offset >> local.shift);
+    }
+    true
+}
+
+/// A word of a slab has become all free.
+#[cold]
+#[inline(never)]
+fn filled(local: &LocalHeap, slot: usize) {
+    if let Some(core) = Core::of(local) {
+        core.slabs.maybe_empty(core, local, &core.slabs.slab(slot));
+    }
+}

@@ -1,0 +1,291 @@
+//! Which tier serves a request, and whose an address is.
+#![allow(unsafe_code)]
+
+use core::ptr::NonNull;
+
+use super::core::Core;
+use super::exhausted::Fail;
+use super::misuse::Misuse;
+use crate::config::Small;
+use crate::heap::HeapError;
+use crate::segment::slot::State;
+use crate::slab::classes::{CLASSES, class_of, class_of_aligned, size_of};
+use crate::slab::{Bad, LocalHeap, Located};
+use crate::sync::Ordering::Relaxed;
+use crate::units::{FRAGMENT, GRANULE, fragments_for};
+
+/// The largest request that any pool takes: half the address space, as in Rust's `Layout`.
+pub const MAX_REQUEST: usize = isize::MAX as usize;
+
+/// What somebody asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Bytes.
+    pub size: usize,
+    /// A power of two.
+    pub align: usize,
+    /// Whether the bytes must be zero.
+    pub zeroed: bool,
+}
+
+impl Request {
+    /// `size` bytes as `malloc` aligns them.
+    pub const fn plain(size: usize) -> Self {
+        Self { size, align: GRANULE, zeroed: false }
+    }
+}
+
+/// Which tier serves.
+enum Tier {
+    Class(usize),
+    Heap,
+    Runs,
+}
+
+/// What lies at an address.
+pub(crate) enum Holder<'a> {
+    /// An item of a slab, or an address inside one.
+    Item(Located<'a>),
+    /// A heap page.
+    HeapPage,
+    /// A run of its own, or nothing.
+    Run,
+}
+
+impl Core {
+    fn tier(&self, request: &Request) -> Tier {
+        let Request { size, align, .. } = *request;
+        if size <= self.max_small {
+            let class = if align <= GRANULE { Some(class_of(size)) } else { class_of_aligned(size, align) };
+            if let Some(class) = class.filter(|&class| size_of(class) <= self.max_small) {
+                return Tier::Class(class);
+            }
+        }
+        // The reference: large or fragment-sized requests go to the page-frag tier, all others to the heap.
+        let for_heap = size <= self.config.heap_max_alloc && align <= GRANULE && (size == 0 || size % FRAGMENT != 0);
+        if self.config.small == Small::Heap && for_heap { Tier::Heap } else { Tier::Runs }
+    }
+
+    /// Serves `request`: never null under `Fail::Policy` with policy abort.
+    pub(crate) fn alloc(&self, request: &Request, fail: Fail) -> *mut u8 {
+        if self.is_system() {
+            return crate::os::libc_alloc(request.size, request.align, request.zeroed);
+        }
+        let served = match self.serve(request) {
+            Some(address) => Some(address),
+            None => self.exhausted(request, fail, &mut || self.serve(request)),
+        };
+        served.map_or(core::ptr::null_mut(), |address| address.get() as *mut u8)
+    }
+
+    /// One attempt.
+    fn serve(&self, request: &Request) -> Option<core::num::NonZeroUsize> {
+        let address = match self.tier(request) {
+            Tier::Class(class) => self.with_local(|local| self.pop_class(local, class)),
+            Tier::Heap => match self.heap.alloc(self, request.size) {
+                Ok(object) => object.map(|object| object.as_ptr() as usize),
+                Err(error) => self.heap_misuse(error, "malloc", 0),
+            },
+            Tier::Runs => return self.serve_run(request),
+        }?;
+        if request.zeroed {
+            // SAFETY: `size` bytes at `address` were just handed out to us.
+            unsafe { core::ptr::write_bytes(address as *mut u8, 0, request.size) };
+        }
+        core::num::NonZeroUsize::new(address)
+    }
+
+    fn pop_class(&self, local: &LocalHeap, class: usize) -> Option<usize> {
+        let popped = local.bin(class).map_or(0, crate::slab::Bin::pop);
+        if popped != 0 {
+            return Some(popped);
+        }
+        self.events.refills.fetch_add(1, Relaxed);
+        self.slabs.pop(self, local, class).unwrap_or_else(|bad| self.late_double_free(bad))
+    }
+
+    fn serve_run(&self, request: &Request) -> Option<core::num::NonZeroUsize> {
+        if request.size > self.data_len {
+            return None;
+        }
+        let (len, align) = (fragments_for(request.size), (request.align / FRAGMENT).max(1));
+        let run = if request.zeroed { self.take_zeroed(len, align, request.size) } else { self.frag.take(len, align) }?;
+        self.events.runs.fetch_add(1, Relaxed);
+        core::num::NonZeroUsize::new(self.data + run.start * FRAGMENT)
+    }
+
+    /// A run whose first `size` bytes are zero; clears only what was in use before.
+    fn take_zeroed(&self, len: usize, align: usize, size: usize) -> Option<crate::frag::Run> {
+        let clear = |dirty: crate::frag::Run, first: usize| {
+            let from = (dirty.start - first) * FRAGMENT;
+            let bytes = (dirty.len * FRAGMENT).min(size.saturating_sub(from));
+            // SAFETY: the dirty part lies in the run, which was just handed out to us.
+            unsafe { core::ptr::write_bytes((self.data + dirty.start * FRAGMENT) as *mut u8, 0, bytes) };
+        };
+        self.frag.take_for_zeroed(len, align, clear)
+    }
+
+    /// From the reserve.
+    pub(crate) fn serve_reserve(&self, request: &Request) -> Option<core::num::NonZeroUsize> {
+        if request.size > self.data_len {
+            return None;
+        }
+        let run = self.frag.take_reserve(fragments_for(request.size), (request.align / FRAGMENT).max(1))?;
+        let address = self.data + run.start * FRAGMENT;
+        if request.zeroed {
+            // SAFETY: the run was just handed out to us.
+            unsafe { core::ptr::write_bytes(address as *mut u8, 0, request.size) };
+        }
+        core::num::NonZeroUsize::new(address)
+    }
+
+    /// What lies at `address`, which is in the data area. O(1).
+    pub(crate) fn holder(&self, address: usize) -> Holder<'_> {
+        let offset = address - self.data;
+        if let Some(located) = self.slabs.locate(offset) {
+            return Holder::Item(located);
+        }
+        let slot = offset >> self.slabs.slots.geometry().shift;
+        if self.slabs.slab(slot).peek().state() == State::Heap { Holder::HeapPage } else { Holder::Run }
+    }
+
+    /// Frees what `alloc` handed out. `call` is the name to blame.
+    pub(crate) fn free(&self, address: usize, call: &'static str) {
+        if !self.contains(address) {
+            return self.foreign(address, call);
+        }
+        match self.holder(address) {
+            Holder::Item(located) => self.free_item(&located, address, call),
+            Holder::HeapPage => {
+                if let Err(error) = self.heap.free(self, address) {
+                    self.heap_misuse::<()>(error, call, address);
+                }
+            }
+            Holder::Run => self.free_run(address, call),
+        }
+    }
+
+    fn foreign(&self, address: usize, call: &'static str) {
+        if self.is_system() {
+            // SAFETY: with `small = system` every address outside the pool is the C library's.
+            return unsafe { crate::os::libc_free(address as *mut u8) };
+        }
+        self.misuse(call, address, &Misuse::Foreign)
+    }
+
+    fn free_item(&self, located: &Located<'_>, address: usize, call: &'static str) {
+        if !located.exact {
+            self.misuse(call, address, &Misuse::Interior(self.item_text(located)))
+        }
+        if located.shape.class as usize >= CLASSES {
+            self.misuse(call, address, &Misuse::CacheItem(self.item_text(located)))
+        }
+        self.push_items(located, 1, address, call);
+    }
+
+    /// Frees `n` items from a located one on.
+    pub(crate) fn push_items(&self, located: &Located<'_>, n: usize, address: usize, call: &'static str) {
+        let pushed = self.with_local(|local| self.slabs.push(self, local, &located.slab, located.item, n));
+        if let Err(Bad { item, .. }) = pushed {
+            self.misuse(call, address, &Misuse::DoubleFree(self.item_text(&Located { item, ..*located })))
+        }
+    }
+
+    fn free_run(&self, address: usize, call: &'static str) {
+        let Some(start) = self.fragment_at(address) else {
+            return self.not_a_run(address, call);
+        };
+        if self.frag.give(start, |_| ()).is_err() {
+            self.not_a_run(address, call);
+        }
+    }
+
+    fn not_a_run(&self, address: usize, call: &'static str) {
+        let fragment = (address - self.data) / FRAGMENT;
+        match self.frag.run_of(fragment) {
+            Some(run) => self.misuse(call, address, &Misuse::InteriorOfRun(run)),
+            None => self.misuse(call, address, &Misuse::NotAllocated),
+        }
+    }
+
+    /// Bytes that may be used at `address`, at least those asked for.
+    pub(crate) fn usable_size(&self, address: usize, call: &'static str) -> usize {
+        if !self.contains(address) {
+            if self.is_system() {
+                // SAFETY: as in `foreign`.
+                return unsafe { crate::os::libc_usable_size(address as *mut u8) };
+            }
+            self.misuse(call, address, &Misuse::Foreign)
+        }
+        match self.holder(address) {
+            Holder::Item(located) => {
+                if !located.exact {
+                    self.misuse(call, address, &Misuse::Interior(self.item_text(&located)))
+                }
+                if !located.slab.is_allocated(located.item) {
+                    self.misuse(call, address, &Misuse::DoubleFree(self.item_text(&located)))
+                }
+                located.shape.size
+            }
+            Holder::HeapPage => match self.heap.size_of(address) {
+                Ok(size) => size,
+                Err(error) => self.heap_misuse(error, call, address),
+            },
+            Holder::Run => match self.fragment_at(address).and_then(|start| self.frag.run_at(start)) {
+                Some(run) => run.len * FRAGMENT,
+                None => {
+                    self.not_a_run(address, call);
+                    0
+                }
+            },
+        }
+    }
+
+    /// `size` bytes at the same address or another, with the old content; never shrinks. Null when exhausted (the old
+    /// object stays). `old` is not null.
+    pub(crate) fn realloc(&self, old: usize, request: &Request, fail: Fail, call: &'static str) -> *mut u8 {
+        if self.is_system() && !self.contains(old) {
+            // SAFETY: as in `foreign`.
+            return unsafe { crate::os::libc_realloc(old as *mut u8, request.size, request.align) };
+        }
+        let usable = self.usable_size(old, call);
+        if request.size <= usable && old.is_multiple_of(request.align) || self.grow(old, usable, request) {
+            return old as *mut u8;
+        }
+        let new = self.alloc(request, fail);
+        if let Some(new) = NonNull::new(new) {
+            // SAFETY: both are live and distinct; the smaller size is copied.
+            unsafe { core::ptr::copy_nonoverlapping(old as *const u8, new.as_ptr(), usable.min(request.size)) };
+            self.free(old, call);
+        }
+        new
+    }
+
+    /// Grows in place: a run by the free fragments behind it, a heap object by the free chunk behind it.
+    fn grow(&self, old: usize, usable: usize, request: &Request) -> bool {
+        if request.size <= usable || request.size > self.data_len || !old.is_multiple_of(request.align) {
+            return false;
+        }
+        match self.holder(old) {
+            Holder::Item(_) => false,
+            Holder::HeapPage => self.heap.grow_in_place(old, request.size).unwrap_or(false),
+            Holder::Run => {
+                let run = self.fragment_at(old).and_then(|start| self.frag.run_at(start));
+                run.is_some_and(|run| self.frag.grow_in_place(run, fragments_for(request.size)))
+            }
+        }
+    }
+
+    fn heap_misuse<T>(&self, error: HeapError, call: &'static str, address: usize) -> T {
+        self.misuse(call, address, &Misuse::Heap(error))
+    }
+
+    /// A double free that showed only when its owner took the remote frees.
+    pub(crate) fn late_double_free<T>(&self, bad: Bad) -> T {
+        let slab = self.slabs.slab(bad.slot);
+        let shape = slab.shape();
+        let address = self.slabs.address(&slab) + bad.item * shape.size;
+        let located = Located { slab, shape, item: bad.item, exact: true };
+        self.misuse("free", address, &Misuse::DoubleFree(self.item_text(&located)))
+    }
+}
