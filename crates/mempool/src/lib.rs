@@ -4,6 +4,8 @@
 #[cfg(any(test, feature = "std", loom))]
 extern crate std;
 
+pub mod bitmap;
+pub mod frag;
 pub mod segment;
 mod sync;
 pub mod units;
