@@ -4,7 +4,9 @@
 #[cfg(any(test, feature = "std", loom))]
 extern crate std;
 
+mod bitmap;
+mod frag;
 mod segment;
 mod slab;
 mod sync;
-pub mod units;
+mod units;

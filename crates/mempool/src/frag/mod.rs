@@ -1,0 +1,274 @@
+//! The page-frag tier: runs of fragments.
+//!
+//! It manages the data area of a segment in *fragments* of 256 bytes. A *run* is any number of consecutive
+//! fragments with one owner; it begins and ends at any fragment. Three bitmaps, one bit per fragment each:
+//!
+//! | bitmap | 1 | 0 |
+//! |---|---|---|
+//! | `busy` | in use: part of a run, or claimed | free |
+//! | `first` | a run begins here | not so: nothing to give back here |
+//! | `last` | a run ends here | not so |
+//!
+//! *Take* claims busy bits, records the end (`last`, and the length of a long run), then sets `first`. *Give*
+//! clears `first`, which exactly one of several callers does, then the record, lets the caller do its part,
+//! and clears the busy bits. So the length of a run is read from its own bits alone, and at every moment a
+//! run either is known by its `first` bit or is on its way from or to free: that is what [`Frag::repair`]
+//! relies on in the child of a fork.
+//!
+//! Busy bits are the truth and are claimed atomically; the tree above them is a guide (`tree`, `search`)
+//! under a lock that may be lost (`guide`). No operation waits for another thread without bound, sleeps,
+//! or calls the operating system; none allocates.
+//!
+//! The *open range* is what anybody may take; below it lies the reserve, above it what the pool has not
+//! grown into. One more bit per page, *touched*, says whether the page was handed out since it was last
+//! clean: fragments of other pages are all zeroes.
+//!
+//! Limits: a run has fewer than 2^32 fragments (1 TiB), the segment at most 2^42. All sizes, positions and
+//! alignments are in fragments.
+
+mod guide;
+mod parts;
+mod runs;
+mod search;
+mod take;
+mod tree;
+mod upkeep;
+mod verify;
+
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+pub use guide::CONTROL_WORDS;
+pub use parts::FragParts;
+pub use upkeep::Internal;
+pub use verify::Fault;
+
+use crate::bitmap::{clear, step, test, word};
+use crate::sync::Ordering;
+use crate::units::{CELL_BITS, LEAF_CELLS};
+use tree::{Open, Shape};
+
+/// Counts a word of the tree or of the bits that a search looks at; in tests alone.
+#[cfg(not(all(test, not(loom))))]
+#[inline(always)]
+fn visited() {}
+#[cfg(all(test, not(loom)))]
+use tests::visited;
+
+/// Consecutive fragments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The first fragment.
+    pub start: usize,
+    /// How many fragments.
+    pub len: usize,
+}
+
+impl Run {
+    /// The fragment behind the last one.
+    #[inline]
+    #[must_use]
+    pub const fn end(self) -> usize {
+        self.start + self.len
+    }
+}
+
+/// Why [`Frag::give`] refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GiveError {
+    /// The fragment is free: given twice, or never taken.
+    Free,
+    /// The fragment lies inside this run, not at its beginning.
+    Interior(Run),
+    /// The fragment is in use but part of no run: the pool's own ([`Frag::take_internal`]), or at this
+    /// moment being taken or given by another thread.
+    Internal,
+    /// There is no such fragment.
+    OutOfRange,
+}
+
+/// The page-frag tier of one pool: a handle to its words.
+///
+/// All operations may be called from any thread at any time, but for those that say otherwise.
+#[derive(Clone, Copy)]
+pub struct Frag {
+    parts: FragParts,
+    shape: Shape,
+    /// log2 of the leaves in a dirty group.
+    group_shift: u32,
+}
+
+impl core::fmt::Debug for Frag {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Open { low, high } = self.open();
+        write!(f, "Frag({} cells, open {low}..{high})", self.parts.cells)
+    }
+}
+
+impl Frag {
+    const fn over(parts: FragParts) -> Frag {
+        assert!(parts.valid(), "page-frag tier: cells or base address");
+        let leaves = parts.cells / LEAF_CELLS;
+        Frag { parts, shape: Shape::new(parts.cells), group_shift: guide::group_shift(leaves) }
+    }
+
+    /// Opens fragments `reserve..open_end`, of which none is in use, to takers; `0..reserve` becomes the
+    /// reserve. Once, before anything else, while no other thread uses the tier. Linear in the cells.
+    pub fn init(&self, reserve: usize, open_end: usize) {
+        let high = open_end.min(self.parts.fragments());
+        let open = Open { low: reserve.min(high), high };
+        self.set_open(open);
+        self.rebuild(open);
+    }
+
+    /// Takes a run of `len` fragments that begins at an address which is a multiple of `align` fragments
+    /// (a power of two; 1: anywhere).
+    ///
+    /// `None` if nothing fits, or if `len` is 0 or `align` no power of two. The bytes are those left by the
+    /// last owner. O(log segment), and linear in `len` with 1/64 of a step per fragment.
+    #[must_use]
+    pub fn take(&self, len: usize, align: usize) -> Option<Run> {
+        Some(self.publish(self.claim_open(len, align)?, &mut |_| {}))
+    }
+
+    /// Takes a run like [`Frag::take`] (or, with `reserve`, [`Frag::take_reserve`]) and calls `dirty` for
+    /// each part of it that may hold bytes other than zero. Once the caller has cleared those, all bytes
+    /// of the run are zero.
+    #[must_use]
+    pub fn take_zeroed(&self, len: usize, align: usize, reserve: bool, mut dirty: impl FnMut(Run)) -> Option<Run> {
+        let run = if reserve { self.claim_reserve(len, align) } else { self.claim_open(len, align) }?;
+        Some(self.publish(run, &mut dirty))
+    }
+
+    /// Takes a run of the reserve, like [`Frag::take`] otherwise. Linear in the reserve.
+    #[must_use]
+    pub fn take_reserve(&self, len: usize, align: usize) -> Option<Run> {
+        Some(self.publish(self.claim_reserve(len, align)?, &mut |_| {}))
+    }
+
+    /// Takes fragments for the pool's own use: they are no run, so [`Frag::give`] refuses them, and only
+    /// who remembers `Run` can give them back.
+    #[must_use]
+    pub fn take_internal(&self, len: usize, align: usize) -> Option<Run> {
+        let run = self.claim_open(len, align)?;
+        self.touch(run, &mut |_| {});
+        Some(run)
+    }
+
+    /// Gives back what [`Frag::take_internal`] returned. The run must be the caller's own.
+    pub fn give_internal(&self, run: Run) {
+        clear(self.parts.busy(), run.start, run.len);
+        self.tell(run);
+    }
+
+    /// Gives the run that begins at fragment `start` back.
+    ///
+    /// `before_clear` is called when the run is the caller's to give (of several callers only one gets so
+    /// far) and before anybody else can take it. Same cost as a take.
+    ///
+    /// # Errors
+    /// What `start` is instead; nothing has changed then.
+    pub fn give(&self, start: usize, before_clear: impl FnOnce(Run)) -> Result<Run, GiveError> {
+        if !self.clear_first(start) {
+            return Err(self.refusal(start));
+        }
+        // A run without an end means damaged bits; then its fragments stay lost.
+        let run = self.extent(start).ok_or(GiveError::Internal)?;
+        self.erase_end(run);
+        before_clear(run);
+        clear(self.parts.busy(), run.start, run.len);
+        self.tell(run);
+        Ok(run)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn refusal(&self, start: usize) -> GiveError {
+        if start >= self.parts.fragments() {
+            return GiveError::OutOfRange;
+        }
+        if !test(self.parts.busy(), start) {
+            return GiveError::Free;
+        }
+        match self.run_of(start) {
+            Some(run) if run.start != start => GiveError::Interior(run),
+            _ => GiveError::Internal,
+        }
+    }
+
+    /// Makes claimed fragments a run.
+    fn publish(&self, run: Run, dirty: &mut dyn FnMut(Run)) -> Run {
+        self.touch(run, dirty);
+        self.record_end(run);
+        self.set_first(run.start);
+        run
+    }
+
+    /// Marks the pages of a claimed run as touched; calls `dirty` for the parts of the run in pages that
+    /// were touched before.
+    ///
+    /// The fragments of the run in an untouched page are zero even if a neighbour in the same page is
+    /// marking it just now: every earlier owner of these very fragments marked the page before it gave
+    /// them, and our claim saw that.
+    fn touch(&self, run: Run, dirty: &mut dyn FnMut(Run)) {
+        let (from, to) = (run.start / CELL_BITS, (run.end() - 1) / CELL_BITS);
+        let mut open: Option<Run> = None;
+        for word in from / CELL_BITS..=to / CELL_BITS {
+            let Some(cell) = self.parts.touched().get(word) else { continue };
+            let base = word * CELL_BITS;
+            let low = from.max(base) - base;
+            let high = (to + 1).min(base + CELL_BITS) - base;
+            let pages = word::mask(low as u32, (high - low) as u32);
+            let mut before = cell.load(Ordering::Relaxed);
+            if before & pages != pages {
+                before = cell.fetch_or(pages, Ordering::Relaxed);
+                step();
+            }
+            let mut old = before & pages;
+            while old != 0 {
+                let page = base + old.trailing_zeros() as usize;
+                old &= old - 1;
+                let part = clip(run, page);
+                open = match open {
+                    Some(run) if run.end() == part.start => Some(Run { start: run.start, len: run.len + part.len }),
+                    Some(run) => {
+                        dirty(run);
+                        Some(part)
+                    }
+                    None => Some(part),
+                };
+            }
+        }
+        if let Some(run) = open {
+            dirty(run);
+        }
+    }
+
+    /// Raises the end of the open range; a lower one changes nothing. The fragments become takeable.
+    pub fn extend(&self, new_open_end: usize) {
+        let to = new_open_end.min(self.parts.fragments());
+        let was = self.raise_high(to);
+        if was < to {
+            self.tell(Run { start: was, len: to - was });
+        }
+    }
+
+    /// The end of the open range.
+    #[must_use]
+    pub fn open_end(&self) -> usize {
+        self.open().high
+    }
+
+    /// The beginning of the open range: fragments in the reserve.
+    #[must_use]
+    pub fn reserve(&self) -> usize {
+        self.open().low
+    }
+}
+
+/// The part of `run` that lies in `page`.
+fn clip(run: Run, page: usize) -> Run {
+    let start = run.start.max(page * CELL_BITS);
+    let end = run.end().min((page + 1) * CELL_BITS);
+    Run { start, len: end - start }
+}

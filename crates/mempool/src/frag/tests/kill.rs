@@ -1,0 +1,131 @@
+//! A thread that vanishes after any one of its writes, and the repair in the child of a fork.
+
+use super::{Frag, Run, World, run};
+use crate::bitmap::stop_after;
+use std::vec::Vec;
+
+/// The runs that live before the operation that is stopped.
+const BEFORE: [(usize, usize); 4] = [(0, 10), (10, 100), (110, 40), (300, 64)];
+
+fn world() -> World {
+    let w = World::open(16);
+    for (start, len) in BEFORE {
+        // A filler up to where the run is to begin.
+        let mut filler = None;
+        while filler.is_none_or(|run: Run| run.end() < start) && start > 0 {
+            match w.frag.take(1, 1) {
+                Some(run) if run.start < start => filler = Some(run),
+                Some(run) => {
+                    assert!(w.frag.give(run.start, |_| {}).is_ok());
+                    break;
+                }
+                None => panic!("no room"),
+            }
+        }
+        assert_eq!(w.frag.take(len, 1), Some(run(start, len)));
+    }
+    let mut fillers = Vec::new();
+    w.frag.runs(&mut |run| fillers.push((run.start, run.len)));
+    for (start, _) in fillers.into_iter().filter(|run| !BEFORE.contains(run)) {
+        assert!(w.frag.give(start, |_| {}).is_ok());
+    }
+    w.check();
+    w
+}
+
+/// Stops `op` after each of its writes. `kept` says whether a set of runs may be what is left.
+fn at_every_step(op: &dyn Fn(&Frag), lost_lock: bool, kept: &dyn Fn(&[(usize, usize)]) -> bool) -> usize {
+    for steps in 0.. {
+        let w = world();
+        if lost_lock {
+            w.lose_lock();
+        }
+        let finished = stop_after(steps, || op(&w.frag));
+        w.frag.repair(&mut |_| {});
+        w.check();
+        let mut runs = Vec::new();
+        w.frag.runs(&mut |run| runs.push((run.start, run.len)));
+        assert!(kept(&runs), "after {steps} steps: {runs:?}");
+        let used: usize = runs.iter().map(|&(_, len)| len).sum();
+        assert_eq!(w.frag.free_fragments(), 1024 - used, "after {steps} steps");
+        // The tier works on: all that is free can be taken.
+        let mut gaps = Vec::new();
+        w.frag.gaps(&mut |gap| gaps.push(gap));
+        for gap in gaps {
+            assert!(w.frag.take(gap.len, 1).is_some_and(|run| run.len == gap.len));
+        }
+        assert_eq!(w.frag.take(1, 1), None);
+        if finished {
+            return steps;
+        }
+    }
+    0
+}
+
+fn with(extra: &[(usize, usize)]) -> Vec<(usize, usize)> {
+    let mut runs = BEFORE.to_vec();
+    runs.extend(extra);
+    runs.sort_unstable();
+    runs
+}
+
+fn without(start: usize) -> Vec<(usize, usize)> {
+    BEFORE.iter().copied().filter(|run| run.0 != start).collect()
+}
+
+#[test]
+fn take_is_whole_or_nothing() {
+    for (len, at) in [(7, 150), (100, 150), (200, 364), (64, 150)] {
+        for lost_lock in [false, true] {
+            let kept = |runs: &[(usize, usize)]| runs == BEFORE || runs == with(&[(at, len)]);
+            let steps = at_every_step(&|f| assert!(f.take(len, 1).is_some()), lost_lock, &kept);
+            assert!(steps >= 5, "{steps}");
+        }
+    }
+}
+
+#[test]
+fn give_is_whole_or_nothing() {
+    for (start, _) in BEFORE {
+        for lost_lock in [false, true] {
+            let kept = |runs: &[(usize, usize)]| runs == BEFORE || runs == without(start);
+            let steps = at_every_step(&|f| assert!(f.give(start, |_| {}).is_ok()), lost_lock, &kept);
+            assert!(steps >= 4, "{steps}");
+        }
+    }
+}
+
+#[test]
+fn growth_is_whole_or_nothing() {
+    for (old, new) in [((110, 40), 41), ((110, 40), 63), ((110, 40), 64), ((110, 40), 180), ((300, 64), 300)] {
+        for lost_lock in [false, true] {
+            let mut grown = without(old.0);
+            grown.push((old.0, new));
+            grown.sort_unstable();
+            let kept = |runs: &[(usize, usize)]| runs == BEFORE || runs == grown;
+            let op = |f: &Frag| assert!(f.grow_in_place(run(old.0, old.1), new));
+            let steps = at_every_step(&op, lost_lock, &kept);
+            assert!(steps >= 6, "{steps}");
+        }
+    }
+}
+
+#[test]
+fn the_others_leave_the_runs_alone() {
+    for lost_lock in [false, true] {
+        let same = |runs: &[(usize, usize)]| runs == BEFORE;
+        at_every_step(&|f| assert!(f.take_internal(70, 1).is_some()), lost_lock, &same);
+        at_every_step(&|f| assert!(f.trim(&mut |_| true) > 0 || lost_lock), lost_lock, &same);
+        at_every_step(&|f| f.extend(1024), lost_lock, &same);
+    }
+}
+
+#[test]
+fn repair_keeps_internal_runs() {
+    let w = world();
+    let inner = w.frag.take_internal(100, 1).expect("room");
+    w.frag.repair(&mut |f| f(inner));
+    assert_eq!(w.frag.verify(&mut |f| f(inner)), Ok(()));
+    w.frag.repair(&mut |_| {});
+    w.check();
+}

@@ -1,0 +1,232 @@
+//! The guide: a radix tree of free lengths above the busy bits.
+//!
+//! A leaf describes 8 cells (512 fragments, one cache line of busy bits); an inner node describes 8 nodes
+//! of the level below. A node holds three lengths in fragments: free at its start, longest free anywhere
+//! inside, free at its end. A node that is free as a whole has all three equal to what it covers. Fragments
+//! outside the open range count as not free.
+//!
+//! The tree is written under the room's lock alone, with relaxed stores. It may be read without it, as a
+//! hint: a torn node misleads, and then the claim in the busy bits fails.
+//!
+//! Limit: a length has 42 bits (1 PiB), and there are at most [`LEVELS`] levels.
+
+use super::Frag;
+use super::parts::read;
+use crate::bitmap::{step, word};
+use crate::sync::Ordering;
+use crate::units::{CELL_BITS, FAN_OUT, LEAF_CELLS};
+
+/// Most levels of a tree: 8^11 leaves of 512 fragments are 2^42 fragments.
+pub(super) const LEVELS: usize = 12;
+/// Fragments that a leaf covers.
+pub(super) const LEAF: usize = LEAF_CELLS * CELL_BITS;
+const FIELD: u32 = 42;
+const FIELD_MASK: u64 = (1 << FIELD) - 1;
+
+/// Free lengths of a stretch of fragments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Node {
+    pub start: usize,
+    pub max: usize,
+    pub end: usize,
+}
+
+impl Node {
+    fn pack(self) -> (u64, u64) {
+        let (start, max, end) = (self.start as u64, self.max as u64, self.end as u64);
+        (start | end << FIELD, max | end >> (64 - FIELD) << FIELD)
+    }
+
+    fn unpack(a: u64, b: u64) -> Node {
+        let end = (a >> FIELD) | (b >> FIELD) << (64 - FIELD);
+        Node { start: (a & FIELD_MASK) as usize, max: (b & FIELD_MASK) as usize, end: end as usize }
+    }
+
+    /// This stretch of `length` fragments so far, followed by one of `covers` fragments.
+    fn then(self, length: usize, next: Node, covers: usize) -> Node {
+        let start = if self.start == length { length + next.start } else { self.start };
+        let end = if next.start == covers { self.end + covers } else { next.end };
+        Node { start, max: self.max.max(next.max).max(self.end + next.start), end }
+    }
+}
+
+/// Where the levels of the tree lie; level 0 is the leaves.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub levels: usize,
+    /// Node index of the first node of each level.
+    offset: [usize; LEVELS],
+    /// Nodes of each level.
+    count: [usize; LEVELS],
+}
+
+impl Shape {
+    pub(super) const fn new(cells: usize) -> Shape {
+        let mut shape = Shape { levels: 0, offset: [0; LEVELS], count: [0; LEVELS] };
+        let mut count = cells.div_ceil(LEAF_CELLS);
+        let mut offset = 0;
+        while shape.levels < LEVELS {
+            shape.offset[shape.levels] = offset;
+            shape.count[shape.levels] = count;
+            shape.levels += 1;
+            offset += count;
+            if count <= 1 {
+                break;
+            }
+            count = count.div_ceil(FAN_OUT);
+        }
+        shape
+    }
+
+    /// Nodes of a level; 0 for one that does not exist.
+    #[inline]
+    pub(super) fn count(&self, level: usize) -> usize {
+        self.count.get(level).copied().unwrap_or(0)
+    }
+
+    /// Fragments that a node of `level` covers, unless it is the last.
+    #[inline]
+    pub(super) fn span(level: usize) -> usize {
+        LEAF << (3 * level)
+    }
+}
+
+/// The open range of fragments, `low..high`.
+#[derive(Clone, Copy)]
+pub(super) struct Open {
+    pub low: usize,
+    pub high: usize,
+}
+
+impl Open {
+    /// The bits of `cell` that lie outside the range.
+    #[inline]
+    pub(super) fn closed(self, cell: usize) -> u64 {
+        let at = cell * CELL_BITS;
+        if at >= self.low && at + CELL_BITS <= self.high {
+            return 0;
+        }
+        let from = self.low.saturating_sub(at).min(CELL_BITS);
+        let to = self.high.saturating_sub(at).min(CELL_BITS);
+        if from >= to { u64::MAX } else { !word::mask(from as u32, (to - from) as u32) }
+    }
+}
+
+impl Frag {
+    /// What a node covers, in fragments.
+    #[inline]
+    pub(super) fn covers(&self, level: usize, index: usize) -> usize {
+        let span = Shape::span(level);
+        self.parts.fragments().saturating_sub(index * span).min(span)
+    }
+
+    /// Index of a node's first word.
+    #[inline]
+    fn node_at(&self, level: usize, index: usize) -> usize {
+        2 * (self.shape.offset.get(level).copied().unwrap_or(0) + index)
+    }
+
+    pub(super) fn node(&self, level: usize, index: usize) -> Node {
+        super::visited();
+        let at = self.node_at(level, index);
+        let load = |at: usize| self.parts.tree().get(at).map_or(0, |word| word.load(Ordering::Relaxed));
+        Node::unpack(load(at), load(at + 1))
+    }
+
+    /// Stores a node; says whether it was another one before.
+    fn set_node(&self, level: usize, index: usize, node: Node) -> bool {
+        let at = self.node_at(level, index);
+        let (a, b) = node.pack();
+        let mut changed = false;
+        for (at, value) in [(at, a), (at + 1, b)] {
+            if let Some(word) = self.parts.tree().get(at)
+                && word.load(Ordering::Relaxed) != value
+            {
+                word.store(value, Ordering::Relaxed);
+                step();
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Bits of a cell that a taker of the open range must not take.
+    #[inline]
+    pub(super) fn taken(&self, open: Open, cell: usize) -> u64 {
+        super::visited();
+        read(self.parts.busy(), cell, u64::MAX) | open.closed(cell)
+    }
+
+    /// A leaf, computed from the bits.
+    pub(super) fn leaf_from_bits(&self, open: Open, leaf: usize) -> Node {
+        let (mut start, mut max, mut run) = (None, 0, 0);
+        for cell in leaf * LEAF_CELLS..(leaf + 1) * LEAF_CELLS {
+            let bits = self.taken(open, cell);
+            if bits == 0 {
+                run += CELL_BITS;
+                continue;
+            }
+            let closed = run + word::low_zeros(bits) as usize;
+            start = start.or(Some(closed));
+            max = max.max(closed);
+            if bits.count_zeros() as usize > max {
+                max = max.max(word::longest_zeros(bits) as usize);
+            }
+            run = word::high_zeros(bits) as usize;
+        }
+        Node { start: start.unwrap_or(run), max: max.max(run), end: run }
+    }
+
+    /// An inner node, computed from its children.
+    pub(super) fn node_from_children(&self, level: usize, index: usize) -> Node {
+        let Some(below) = level.checked_sub(1) else { return Node::default() };
+        let end = ((index + 1) * FAN_OUT).min(self.shape.count(below));
+        let (mut node, mut length) = (Node::default(), 0);
+        for child in index * FAN_OUT..end {
+            let covers = self.covers(below, child);
+            node = node.then(length, self.node(below, child), covers);
+            length += covers;
+        }
+        node
+    }
+
+    /// Computes the leaves `from..=to` and everything above them anew. Under the lock. An ancestor is
+    /// computed only if one of its children changed.
+    pub(super) fn refresh(&self, open: Open, from: usize, to: usize) {
+        let (mut from, mut to) = (from, to.min(self.shape.count(0).saturating_sub(1)));
+        let mut changed = false;
+        for leaf in from..=to {
+            changed |= self.set_node(0, leaf, self.leaf_from_bits(open, leaf));
+        }
+        for level in 1..self.shape.levels {
+            if !changed {
+                return;
+            }
+            (from, to) = (from / FAN_OUT, to / FAN_OUT);
+            changed = false;
+            for index in from..=to {
+                changed |= self.set_node(level, index, self.node_from_children(level, index));
+            }
+        }
+    }
+
+    /// Computes the whole tree anew. Under the lock, or alone.
+    pub(super) fn rebuild(&self, open: Open) {
+        for level in 0..self.shape.levels {
+            for index in 0..self.shape.count(level) {
+                let node =
+                    if level == 0 { self.leaf_from_bits(open, index) } else { self.node_from_children(level, index) };
+                self.set_node(level, index, node);
+            }
+        }
+    }
+
+    /// The first node that does not say what the bits say, as (level, index).
+    pub(super) fn wrong_node(&self, open: Open) -> Option<(usize, usize)> {
+        let all = (0..self.shape.levels).flat_map(|level| (0..self.shape.count(level)).map(move |i| (level, i)));
+        all.into_iter().find(|&(level, i)| {
+            let right = if level == 0 { self.leaf_from_bits(open, i) } else { self.node_from_children(level, i) };
+            self.node(level, i) != right
+        })
+    }
+}

@@ -1,0 +1,176 @@
+//! What is done seldom: looking over everything, giving clean pages back, repair after a fork.
+
+use super::parts::read;
+use super::runs::LONG;
+use super::{Frag, Run};
+use crate::bitmap::{claim, clear, count, next_clear, next_set, step, test, word};
+use crate::sync::Ordering;
+use crate::units::CELL_BITS;
+
+/// Pages that `trim` holds at once, so that takers miss no more than 1 MiB while they are released.
+const TRIM_PAGES: usize = 64;
+
+/// Something that calls a visitor with each internal run.
+pub type Internal<'a> = dyn FnMut(&mut dyn FnMut(Run)) + 'a;
+
+impl Frag {
+    /// Free fragments of the open range. Linear in the cells.
+    #[must_use]
+    pub fn free_fragments(&self) -> usize {
+        let open = self.open();
+        open.high - open.low - count(self.parts.busy(), open.low, open.high - open.low)
+    }
+
+    /// Free fragments of the reserve. Linear in its cells.
+    #[must_use]
+    pub fn free_reserve(&self) -> usize {
+        let low = self.open().low;
+        low - count(self.parts.busy(), 0, low)
+    }
+
+    /// Length of the longest gap of the open range. Linear in the cells and gaps.
+    #[must_use]
+    pub fn largest_free(&self) -> usize {
+        let mut largest = 0;
+        self.gaps(&mut |gap| largest = largest.max(gap.len));
+        largest
+    }
+
+    /// Calls `f` for each run, in address order. Linear in the cells and runs. What other threads take and
+    /// give meanwhile may be seen or not.
+    pub fn runs(&self, f: &mut dyn FnMut(Run)) {
+        let end = self.parts.fragments();
+        let mut at = 0;
+        while let Some(start) = next_set(self.parts.first(), at, end) {
+            if let Some(run) = self.extent(start) {
+                f(run);
+            }
+            at = start + 1;
+        }
+    }
+
+    /// Calls `f` for each gap of the open range, in address order. Linear in the cells and gaps.
+    pub fn gaps(&self, f: &mut dyn FnMut(Run)) {
+        let high = self.open().high;
+        let mut at = self.open().low;
+        while let Some(start) = next_clear(self.parts.busy(), at, high) {
+            let end = next_set(self.parts.busy(), start, high).unwrap_or(high);
+            f(Run { start, len: end - start });
+            at = end;
+        }
+    }
+
+    /// Whether a whole page is free and not clean.
+    fn trimmable(&self, page: usize) -> bool {
+        test(self.parts.touched(), page) && read(self.parts.busy(), page, u64::MAX) == 0
+    }
+
+    /// Calls `release` with whole free pages of the open range that are not clean, after claiming them and
+    /// without any lock. If it returns true, the pages read as zeroes from now on, and are clean.
+    ///
+    /// Returns the fragments that were released. Linear in the cells.
+    pub fn trim(&self, release: &mut dyn FnMut(Run) -> bool) -> usize {
+        let open = self.open();
+        let end = open.high / CELL_BITS;
+        let mut page = open.low.div_ceil(CELL_BITS);
+        let mut released = 0;
+        while page < end {
+            let most = (page + TRIM_PAGES).min(end);
+            let pages = (page..most).take_while(|&page| self.trimmable(page)).count();
+            if pages > 0 {
+                released += self.trim_pages(page, pages, release);
+            }
+            page += pages.max(1);
+        }
+        released
+    }
+
+    fn trim_pages(&self, page: usize, pages: usize, release: &mut dyn FnMut(Run) -> bool) -> usize {
+        let run = Run { start: page * CELL_BITS, len: pages * CELL_BITS };
+        let mut released = 0;
+        self.begin_direct();
+        if claim(self.parts.busy(), run.start, run.len).is_ok() {
+            if release(run) {
+                self.untouch(page, pages);
+                released = run.len;
+            }
+            clear(self.parts.busy(), run.start, run.len);
+        }
+        self.tell(run);
+        self.end_direct();
+        released
+    }
+
+    /// Marks pages that the caller has claimed as clean.
+    fn untouch(&self, page: usize, pages: usize) {
+        // Relaxed: the clearing of the busy bits, which follows, is a Release.
+        for page in page..page + pages {
+            if let Some(word) = self.parts.touched().get(page / CELL_BITS) {
+                word.fetch_and(!(1 << (page % CELL_BITS)), Ordering::Relaxed);
+                step();
+            }
+        }
+    }
+
+    /// Brings the tier in order after threads vanished in the middle of operations: in the child of a fork.
+    /// For one thread alone. Linear in the cells.
+    ///
+    /// `internal` calls its visitor with each run of [`Frag::take_internal`] that is to be kept. All runs
+    /// with a `first` bit stay; every other fragment becomes free. Locks, marks and counts are reset.
+    pub fn repair(&self, internal: &mut Internal<'_>) {
+        self.reset_control();
+        for word in self.parts.busy() {
+            word.store(0, Ordering::Relaxed);
+        }
+        let mut done = 0;
+        for cell in 0..self.parts.cells {
+            done = self.repair_cell(cell, done);
+        }
+        self.clear_ends(done, self.parts.fragments());
+        internal(&mut |run| self.set_busy(run));
+        self.rebuild(self.open());
+    }
+
+    /// Restores busy bits and ends of the runs that begin in `cell`. What lies below `done` is in order;
+    /// returns up to where it is then. The ends of a run are read before anything from its beginning on
+    /// is changed.
+    fn repair_cell(&self, cell: usize, done: usize) -> usize {
+        let mut done = done;
+        let mut long = 0;
+        let mut firsts = read(self.parts.first(), cell, 0);
+        while firsts != 0 {
+            let start = cell * CELL_BITS + firsts.trailing_zeros() as usize;
+            firsts &= firsts - 1;
+            let Some(run) = self.extent(start) else { continue };
+            self.clear_ends(done, run.start);
+            self.clear_ends(run.start, run.end() - 1);
+            self.set_busy(run);
+            // Also sets `last`: a growing run may have been stopped before it did.
+            self.record_end(run);
+            done = run.end();
+            if run.len >= LONG {
+                long = run.len as u32;
+            }
+        }
+        if let Some(entry) = self.parts.length().get(cell) {
+            entry.store(long, Ordering::Relaxed);
+        }
+        done
+    }
+
+    /// Clears the `last` bits of `from..to`.
+    fn clear_ends(&self, from: usize, to: usize) {
+        clear(self.parts.last(), from, to.saturating_sub(from));
+    }
+
+    fn set_busy(&self, run: Run) {
+        let mut at = run.start;
+        while at < run.end() {
+            let len = (CELL_BITS - at % CELL_BITS).min(run.end() - at);
+            if let Some(word) = self.parts.busy().get(at / CELL_BITS) {
+                word.fetch_or(word::mask((at % CELL_BITS) as u32, len as u32), Ordering::Relaxed);
+            }
+            at += len;
+        }
+    }
+}
