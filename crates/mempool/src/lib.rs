@@ -4,6 +4,7 @@
 #[cfg(any(test, feature = "std", loom))]
 extern crate std;
 
+pub mod heap;
 pub mod segment;
 mod sync;
 pub mod units;
