@@ -6,6 +6,7 @@ extern crate std;
 
 mod bitmap;
 mod frag;
+mod heap;
 mod segment;
 mod slab;
 mod sync;

@@ -1,0 +1,206 @@
+//! Allocation: a page with room, or a new page.
+//!
+//! Three looks, each more thorough: pages that surely have room, from the cursor of the request's class on;
+//! then every page, by its guard; then a new page. "None" is only said after every page was examined and
+//! the tier below had no run. A page that somebody else holds is busy, not full.
+
+use super::control::{CLASSES, class_for};
+use super::{Heap, HeapError, Held, Runs};
+use crate::segment::slot::State;
+use crate::sync::spin;
+use core::ptr::NonNull;
+
+/// Looks at single pages, and spins, before the answer is [`HeapError::Busy`]: a millisecond or so.
+const BOUND: usize = if cfg!(loom) { 30 } else { 1 << 18 };
+
+/// What a look at one page gave.
+enum Look {
+    Took(usize),
+    Full,
+    Busy,
+}
+
+/// What a look at all pages gave.
+struct Survey {
+    took: Option<usize>,
+    /// Some page with room was held by somebody else.
+    room_busy: bool,
+    /// Some page was held by somebody else.
+    busy: bool,
+    /// Pages looked at.
+    looks: usize,
+}
+
+impl Heap {
+    /// Allocates `size` bytes (0 counts as 1), aligned to 16, with any content. `Ok(None)` when exhausted:
+    /// no page has a chunk that is large enough, and `runs` has no slot.
+    ///
+    /// # Errors
+    /// [`HeapError::TooLarge`], [`HeapError::Corrupted`], [`HeapError::Busy`].
+    ///
+    /// Cost: logarithmic in the page's free chunks, once a page with room is found; that is usually the first one looked at.
+    pub fn alloc(&self, runs: &impl Runs, size: usize) -> Result<Option<NonNull<u8>>, HeapError> {
+        if size > self.parts.limit {
+            return Err(HeapError::TooLarge);
+        }
+        let units = Self::units_for(size);
+        let found = match self.quick(runs, units)? {
+            Some(offset) => Some(offset),
+            None => self.search(runs, units)?,
+        };
+        Ok(found.and_then(|offset| NonNull::new(self.parts.data.wrapping_add(offset))))
+    }
+
+    /// Looks at pages that have room for `units` granules for sure; the offset of the object.
+    fn quick(&self, runs: &impl Runs, units: usize) -> Result<Option<usize>, HeapError> {
+        let class = class_for(units);
+        if class >= CLASSES {
+            return Ok(None);
+        }
+        let cursor = self.control.cursor(class);
+        for w in cursor..self.control.bitmap_words() {
+            let mut bits = self.control.room_word(class, w);
+            if bits != 0 && w != cursor {
+                self.control.move_cursor(class, cursor, w);
+            }
+            while bits != 0 {
+                let index = w * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                if let Look::Took(offset) = self.look(runs, index, units)? {
+                    return Ok(Some(offset));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tries to allocate from the page in slot `index`.
+    fn look(&self, runs: &impl Runs, index: usize, units: usize) -> Result<Look, HeapError> {
+        if index >= self.parts.slots.count() {
+            return Ok(Look::Full);
+        }
+        let guard = self.control.guard(index);
+        if guard.locked() {
+            return Ok(Look::Busy);
+        }
+        if guard.hint() < units && !guard.marked() {
+            return Ok(Look::Full);
+        }
+        match self.hold(index) {
+            Some(held) => self.take(runs, held, units),
+            None => Ok(Look::Busy),
+        }
+    }
+
+    /// Takes `units` granules from a held page and gives its lock back.
+    fn take<'a>(&'a self, runs: &impl Runs, mut held: Held<'a>, units: usize) -> Result<Look, HeapError> {
+        let settled = if held.guard.marked() { self.settle(&mut held) } else { Ok(()) };
+        let taken = settled.and_then(|()| {
+            let found = held.page.take(units);
+            let taken = found.map_err(|what| self.heal(&mut held, what))?;
+            if taken.is_none() {
+                let largest = held.page.tree().largest();
+                held.hint = largest.map_err(|what| self.heal(&mut held, what))?.into();
+            }
+            Ok(taken)
+        });
+        if let Ok(Some(_)) = taken {
+            self.count(&held);
+        }
+        let index = held.index;
+        let released = self.release(runs, held);
+        match (taken, released) {
+            // The object is there: damage that was found at unlocking is healed, and the next one is told.
+            (Ok(Some(at)), _) => Ok(Look::Took(self.offset(index, at))),
+            (Ok(None), Ok(())) => Ok(Look::Full),
+            (Err(what), _) | (Ok(None), Err(what)) => Err(what),
+        }
+    }
+
+    /// Bytes from slot 0 to granule `at` of slot `index`.
+    fn offset(&self, index: usize, at: usize) -> usize {
+        (index << self.parts.slots.geometry().shift) + at * crate::units::GRANULE
+    }
+
+    /// Looks at every page.
+    fn survey(&self, runs: &impl Runs, units: usize) -> Result<Survey, HeapError> {
+        let mut survey = Survey { took: None, room_busy: false, busy: false, looks: 1 };
+        for w in 0..self.control.bitmap_words() {
+            let mut bits = self.control.page_word(w);
+            while bits != 0 {
+                let index = w * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                survey.looks += 1;
+                match self.look(runs, index, units)? {
+                    Look::Took(offset) => {
+                        survey.took = Some(offset);
+                        return Ok(survey);
+                    }
+                    Look::Full => {}
+                    Look::Busy => {
+                        let guard = self.control.guard(index);
+                        survey.room_busy |= guard.hint() >= units || guard.marked();
+                        survey.busy = true;
+                    }
+                }
+            }
+        }
+        Ok(survey)
+    }
+
+    /// Everything after the quick look.
+    #[cold]
+    #[inline(never)]
+    fn search(&self, runs: &impl Runs, units: usize) -> Result<Option<usize>, HeapError> {
+        let (mut looks, mut rounds, mut no_slot) = (0, 0, false);
+        while looks < BOUND {
+            let seen = self.control.grow();
+            let survey = self.survey(runs, units)?;
+            if survey.took.is_some() {
+                return Ok(survey.took);
+            }
+            let wait = survey.busy && (no_slot || survey.room_busy && rounds < self.parts.patience);
+            if !wait && self.control.try_grow(seen) {
+                let made = self.make_page(runs, units);
+                self.control.grown(seen, matches!(made, Ok(Some(_))));
+                if made != Ok(None) || !survey.busy {
+                    return made;
+                }
+                no_slot = true;
+            }
+            looks += survey.looks;
+            rounds += 1;
+            spin();
+        }
+        Err(HeapError::Busy)
+    }
+
+    /// Makes a page and takes the first object from it. The caller has the right to grow.
+    fn make_page(&self, runs: &impl Runs, units: usize) -> Result<Option<usize>, HeapError> {
+        let Some(index) = runs.take_slot() else { return Ok(None) };
+        self.control.set_making(Some(index));
+        // Somebody who comes late for a former page in this slot may hold the guard, for a moment.
+        let Some(guard) = (0..BOUND).find_map(|_| {
+            let guard = self.control.try_lock(index);
+            if guard.is_none() {
+                spin();
+            }
+            guard
+        }) else {
+            self.control.set_making(None);
+            runs.give_slot(index, &mut || self.set_state(index, State::Free));
+            return Err(HeapError::Busy);
+        };
+        self.control.take_marks(index, &mut |_| {});
+        let page = self.page(index);
+        page.make(self.control.tick());
+        self.set_state(index, State::Heap);
+        self.control.set_page(index);
+        self.control.set_making(None);
+        let held = Held { index, guard, page, hint: page.units() };
+        match self.take(runs, held, units)? {
+            Look::Took(offset) => Ok(Some(offset)),
+            Look::Full | Look::Busy => Err(HeapError::Busy),
+        }
+    }
+}
