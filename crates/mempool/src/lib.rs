@@ -4,6 +4,10 @@
 #[cfg(any(test, feature = "std", loom))]
 extern crate std;
 
+pub mod bytes;
+pub mod config;
+pub mod error;
+pub mod os;
 pub mod segment;
 mod sync;
 pub mod units;
