@@ -5,8 +5,12 @@
 extern crate std;
 
 mod bitmap;
+mod bytes;
+mod config;
+mod error;
 mod frag;
 mod heap;
+mod os;
 mod segment;
 mod slab;
 mod sync;

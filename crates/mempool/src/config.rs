@@ -1,0 +1,402 @@
+//! The configuration of a pool: plain values, made at compile time or read from variables and flags.
+//!
+//! Each setting has a builder method, an environment variable `MEMPOOL_...`, a flag of the command, a default
+//! and a meaning. [`SETTINGS`] is the one table of them; docs/CONFIGURATION.md is printed from it, and a
+//! test compares the two. Setting a value never fails and never changes it: [`Config::validate`], which each
+//! pool calls when it is made, checks ranges and what settings mean to each other, and an error names the
+//! setting, its value, the limit and the unit. Nothing is rounded, ignored or guessed.
+//!
+//! *Limits:* a `Config` says what is wanted. What the machine grants is the pool's to find out and report.
+
+use crate::bytes::{Bytes, Compact};
+
+mod error;
+mod read;
+mod settings;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+pub use error::{ConfigError, Short, Unreadable};
+pub use read::parse_duration;
+pub use settings::{INTERNAL, SETTINGS, Setting};
+
+/// The prefix of all environment variables.
+pub const PREFIX: &str = "MEMPOOL_";
+/// Bytes of a pool's name, at most.
+pub const NAME_MOST: usize = 31;
+
+/// Which allocator serves small requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Small {
+    /// The slab tier: fastest, checks every free.
+    #[default]
+    Slab,
+    /// The best-fit heap tier: packs tightest, for tiny segments.
+    Heap,
+    /// The C library's allocator serves everything: not autonomous.
+    System,
+}
+
+/// What an allocation does when the pool is exhausted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Exhausted {
+    /// Ends the process with a message.
+    #[default]
+    Abort,
+    /// Gives null, or `Err`.
+    Null,
+    /// Commits more of a larger reservation, up to `max_segment`; then gives null, or `Err`.
+    Grow,
+}
+
+/// When the segment gets its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Commit {
+    /// All of it at init.
+    #[default]
+    Eager,
+    /// At the first touch of each OS page.
+    Lazy,
+}
+
+/// How much something is wanted that the machine may refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Wish {
+    /// Not asked for.
+    Off,
+    /// Asked for; the report tells whether it was granted.
+    #[default]
+    Try,
+    /// Init fails without it.
+    Required,
+}
+
+/// Whether the segment is locked in memory.
+pub type Lock = Wish;
+
+/// A pool's name, as it appears in the list of mappings and in messages: 1 to 31 bytes of printable ASCII
+/// without `` \`$[] ``, which the kernel refuses.
+///
+/// Invariant: `len` is the length that was given, up to 255; the first 31 bytes of it are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Name {
+    bytes: [u8; NAME_MOST],
+    len: u8,
+}
+
+impl Name {
+    /// The name `text`; [`Config::validate`] refuses it if it is no good.
+    #[must_use]
+    pub const fn new(text: &[u8]) -> Self {
+        let mut name = Self { bytes: [0; NAME_MOST], len: if text.len() > 255 { 255 } else { text.len() as u8 } };
+        let mut at = 0;
+        let mut rest = text;
+        while let [byte, tail @ ..] = rest {
+            if at == NAME_MOST {
+                break;
+            }
+            name.bytes[at] = *byte;
+            at += 1;
+            rest = tail;
+        }
+        name
+    }
+
+    /// The name; empty for one that is no good.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        if self.is_valid() { core::str::from_utf8(self.kept()).unwrap_or("") } else { "" }
+    }
+
+    fn kept(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.len)).unwrap_or(&self.bytes)
+    }
+
+    fn is_valid(&self) -> bool {
+        let allowed = |byte: &u8| (0x20..0x7F).contains(byte) && !b"\\`$[]".contains(byte);
+        (1..=NAME_MOST).contains(&usize::from(self.len)) && self.kept().iter().all(allowed)
+    }
+}
+
+impl core::fmt::Debug for Name {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "\"{}\"", self.kept().escape_ascii())
+    }
+}
+
+/// What a pool should be like. Fields are read through the methods of [`Values`].
+///
+/// ```
+/// use mempool::config::{Commit, Config, Exhausted};
+/// const CONFIG: Config = Config::new().segment(256 << 20).exhausted(Exhausted::Null).commit(Commit::Lazy);
+/// assert!(CONFIG.validate().is_ok());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    values: Values,
+}
+
+/// The values of all settings. Sizes are bytes, times nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Values {
+    /// Bytes of the segment, metadata included.
+    pub segment: usize,
+    /// Bytes that it may grow to; 0 means [`Config::growth_limit`]'s choice.
+    pub max_segment: usize,
+    /// Who serves small requests.
+    pub small: Small,
+    /// What exhaustion means.
+    pub exhausted: Exhausted,
+    /// When memory is taken.
+    pub commit: Commit,
+    /// Whether memory is locked.
+    pub lock: Lock,
+    /// Bytes set aside for critical allocations.
+    pub reserve: usize,
+    /// How often an exhausted pool waits and looks again.
+    pub max_retries: u32,
+    /// How long each wait lasts, in nanoseconds.
+    pub wait_time: u64,
+    /// The largest request that the best-fit heap serves, in bytes.
+    pub heap_max_alloc: usize,
+    /// How long an empty heap page is kept, in nanoseconds.
+    pub heap_page_lifetime: u64,
+    /// Threads that can have a local heap at once; 0 means by segment.
+    pub max_threads: u32,
+    /// Named caches; 0 means by segment.
+    pub max_caches: u32,
+    /// Whether guard OS pages surround metadata and data.
+    pub guard_pages: bool,
+    /// Whether huge OS pages are wanted.
+    pub huge_pages: Wish,
+    /// Whether core files contain the segment.
+    pub dump: bool,
+    /// The pool's name.
+    pub name: Name,
+    /// Whether the pool's table goes to standard error when the process ends.
+    pub stats_at_exit: bool,
+    /// log2 of the bytes of a slot; 0 means by segment. For tests.
+    pub slot_shift: u32,
+}
+
+/// One `const fn` for each line: `field: type, "meaning"`.
+macro_rules! builders {
+    ($($name:ident: $type:ty, $doc:literal;)*) => {
+        impl Config {
+            $(#[doc = $doc]
+            #[must_use]
+            pub const fn $name(mut self, $name: $type) -> Self {
+                self.values.$name = $name;
+                self
+            })*
+        }
+    };
+}
+
+builders! {
+    segment: usize, "Sets the bytes of the segment, metadata included.";
+    max_segment: usize, "Sets the bytes that the segment may grow to, with [`Exhausted::Grow`]; 0 means four times the segment.";
+    small: Small, "Sets who serves small requests.";
+    exhausted: Exhausted, "Sets what an allocation does when the pool is exhausted.";
+    commit: Commit, "Sets when the segment gets its memory.";
+    lock: Lock, "Sets whether the segment is locked in memory.";
+    reserve: usize, "Sets the bytes that only critical allocations may use.";
+    max_retries: u32, "Sets how often an exhausted pool waits and looks again.";
+    wait_time: u64, "Sets how long each such wait lasts, in nanoseconds.";
+    heap_max_alloc: usize, "Sets the largest request that the best-fit heap serves, in bytes.";
+    heap_page_lifetime: u64, "Sets how long an empty heap page is kept, in nanoseconds.";
+    max_threads: u32, "Sets how many threads can have a local heap at once; 0 means by segment.";
+    max_caches: u32, "Sets how many named caches there can be; 0 means by segment.";
+    guard_pages: bool, "Sets whether guard OS pages surround metadata and data.";
+    huge_pages: Wish, "Sets whether huge OS pages are wanted.";
+    dump: bool, "Sets whether core files contain the segment.";
+    stats_at_exit: bool, "Sets whether the pool's table goes to standard error when the process ends.";
+    slot_shift: u32, "Sets log2 of the bytes of a slot; 0 means by segment. For tests of the pool itself.";
+}
+
+/// The least segment, in bytes.
+pub const SEGMENT_LEAST: usize = 256 << 10;
+/// The largest segment, in bytes.
+pub const SEGMENT_MOST: usize = 16 << 40;
+/// A growing segment's limit where none is set, in segments.
+const GROWTH: usize = 4;
+const SECOND: u64 = 1_000_000_000;
+
+impl Config {
+    /// The defaults of a pool that a program makes for itself: 64 MiB.
+    #[must_use]
+    pub const fn new() -> Self {
+        let values = Values {
+            segment: 64 << 20,
+            max_segment: 0,
+            small: Small::Slab,
+            exhausted: Exhausted::Abort,
+            commit: Commit::Eager,
+            lock: Lock::Try,
+            reserve: 0,
+            max_retries: 8,
+            wait_time: 1_000_000,
+            heap_max_alloc: 256,
+            heap_page_lifetime: 10_000_000,
+            max_threads: 0,
+            max_caches: 0,
+            guard_pages: true,
+            huge_pages: Wish::Try,
+            dump: true,
+            name: Name::new(b"mempool"),
+            stats_at_exit: false,
+            slot_shift: 0,
+        };
+        Self { values }
+    }
+
+    /// The defaults of the process-wide pool, which serves `mp_malloc` and `mempool run`: 512 MiB.
+    #[must_use]
+    pub const fn process() -> Self {
+        Self::new().segment(512 << 20)
+    }
+
+    /// Sets the pool's name: 1 to 31 bytes of printable ASCII without `` \`$[] ``.
+    #[must_use]
+    pub const fn name(mut self, name: &str) -> Self {
+        self.values.name = Name::new(name.as_bytes());
+        self
+    }
+
+    /// All values.
+    #[must_use]
+    pub const fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// Bytes that must be reserved: `max_segment`, four segments where a growing pool has none set, and the
+    /// segment itself where the pool does not grow.
+    #[must_use]
+    pub const fn growth_limit(&self) -> usize {
+        let v = &self.values;
+        match (v.exhausted, v.max_segment) {
+            (Exhausted::Grow, 0) => {
+                let most = if v.segment > SEGMENT_MOST { v.segment } else { SEGMENT_MOST };
+                let wanted = v.segment.saturating_mul(GROWTH);
+                if wanted < most { wanted } else { most }
+            }
+            (Exhausted::Grow, most) => most,
+            _ => v.segment,
+        }
+    }
+
+    /// Sets the setting that a variable (`MEMPOOL_MAX_SEGMENT`), a flag (`--max-segment`) or a plain name
+    /// (`max_segment`) names, from text.
+    ///
+    /// # Errors
+    ///
+    /// There is no such setting, or it has no such value; then nothing is changed.
+    pub fn apply(&mut self, name: &[u8], value: &[u8]) -> Result<(), ConfigError> {
+        let setting = Setting::find(name).ok_or_else(|| ConfigError::unknown(name))?;
+        (setting.set)(self, value).map_err(|why| ConfigError::value(name, value, setting, why))
+    }
+
+    /// These settings with all those of `variables` applied whose names begin with `MEMPOOL_`; of several
+    /// with one name the first counts, as `getenv` has it. Does not [`validate`](Self::validate), so that
+    /// flags can still follow. A process with [`is_secure`](crate::os::is_secure) must not call this.
+    ///
+    /// # Errors
+    ///
+    /// As [`apply`](Self::apply): a `MEMPOOL_` variable that is unknown or has a bad value.
+    pub fn from_env<'a>(
+        mut self,
+        variables: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Result<Self, ConfigError> {
+        let mut seen = 0u64;
+        for (name, value) in variables {
+            if !name.starts_with(PREFIX.as_bytes()) || INTERNAL.iter().any(|(known, _)| known.as_bytes() == name) {
+                continue;
+            }
+            let bit =
+                SETTINGS.iter().position(|setting| setting.env.as_bytes() == name).map_or(0, |at| 1u64 << (at & 63));
+            if seen & bit == 0 {
+                self.apply(name, value)?;
+                seen |= bit;
+            }
+        }
+        Ok(self)
+    }
+
+    /// Checks the range of each setting and the rules between them.
+    ///
+    /// # Errors
+    ///
+    /// The first breach, with the setting, its value, the limit and the unit.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.check_ranges()?;
+        self.check_rules()
+    }
+
+    fn check_ranges(&self) -> Result<(), ConfigError> {
+        let v = &self.values;
+        let bytes = |name, value, least, most| {
+            ConfigError::check(name, value as u64, least as u64, most as u64, ConfigError::BYTES)
+        };
+        let count = |name, value: u32, most| ConfigError::check(name, u64::from(value), 0, most, ConfigError::COUNT);
+        let time = |name, value, most| ConfigError::check(name, value, 0, most, ConfigError::TIME);
+        bytes("segment", v.segment, SEGMENT_LEAST, SEGMENT_MOST)?;
+        if v.max_segment != 0 {
+            bytes("max_segment", v.max_segment, SEGMENT_LEAST, SEGMENT_MOST)?;
+        }
+        count("max_retries", v.max_retries, 1_000_000)?;
+        time("wait_time", v.wait_time, 60 * SECOND)?;
+        bytes("heap_max_alloc", v.heap_max_alloc, 4, 3200)?;
+        time("heap_page_lifetime", v.heap_page_lifetime, 3600 * SECOND)?;
+        count("max_threads", v.max_threads, 65_536)?;
+        count("max_caches", v.max_caches, 1 << 20)?;
+        if v.slot_shift != 0 {
+            ConfigError::check("slot_shift", u64::from(v.slot_shift), 12, 16, ConfigError::COUNT)?;
+        }
+        if v.name.is_valid() {
+            Ok(())
+        } else {
+            Err(ConfigError::Name { given: Short::of(v.name.kept().escape_ascii()) })
+        }
+    }
+
+    fn check_rules(&self) -> Result<(), ConfigError> {
+        let v = &self.values;
+        let conflict = |rule, value: usize, limit: usize| Err(ConfigError::Conflict { rule, value, limit });
+        if v.max_segment != 0 && v.exhausted != Exhausted::Grow {
+            return conflict("max_segment has a meaning with exhausted=grow alone", v.max_segment, v.segment);
+        }
+        if v.max_segment != 0 && v.max_segment < v.segment {
+            return conflict("max_segment must not be less than segment", v.max_segment, v.segment);
+        }
+        if v.reserve >= v.segment {
+            return conflict("reserve must be less than segment", v.reserve, v.segment);
+        }
+        if v.huge_pages == Wish::Required && v.commit == Commit::Lazy {
+            return conflict(
+                "huge_pages=required needs commit=eager, since huge OS pages are made at init",
+                v.segment,
+                v.segment,
+            );
+        }
+        Ok(())
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl core::fmt::Display for Config {
+    /// All settings as `name=value`, in the order of the table, those for tests alone left out.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        for (place, setting) in SETTINGS.iter().filter(|setting| !setting.hidden).enumerate() {
+            f.write_str(if place == 0 { "" } else { " " })?;
+            write!(f, "{}=", setting.name)?;
+            (setting.show)(self, f)?;
+        }
+        Ok(())
+    }
+}

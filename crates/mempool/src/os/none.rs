@@ -1,0 +1,180 @@
+//! No operating system: for `no_std` programs and for systems that this crate does not know.
+//!
+//! A pool then lives in a buffer that its caller hands over, which is committed and present from the start.
+//! Nothing can be reserved, given back or locked; each such call says `ENOSYS`. What remains of a system is
+//! how to say something and how to stop, and the program brings both: build a `static` [`NoOs`] and make
+//! the pool with it. [`NoOs::SILENT`] says nothing and stops by spinning for ever.
+#![allow(unsafe_code)]
+
+use core::ffi::{CStr, c_void};
+
+use super::{Fault, ForkChild, LockLimit, Os, OsError, Range, ThreadExit, ThreadKey};
+
+/// The absence of a system, with what the program brings instead.
+#[derive(Clone, Copy, Debug)]
+pub struct NoOs {
+    /// Gets each message, whole lines of ASCII.
+    pub message: fn(&[u8]),
+    /// Stops the program or the task; never returns.
+    pub stop: fn() -> !,
+    /// Lets at least so many nanoseconds pass, or returns at once where there is no clock.
+    pub sleep: fn(u64),
+}
+
+fn say_nothing(_: &[u8]) {}
+
+fn spin_for_ever() -> ! {
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+fn pass(_: u64) {
+    core::hint::spin_loop();
+}
+
+impl NoOs {
+    /// Says nothing, stops by spinning for ever, does not wait.
+    pub const SILENT: Self = Self { message: say_nothing, stop: spin_for_ever, sleep: pass };
+}
+
+const fn lacking<T>(call: &'static str) -> Result<T, OsError> {
+    Err(OsError { call, errno: OsError::ENOSYS })
+}
+
+// SAFETY: nothing is ever reserved, so there is no address to break a promise about.
+unsafe impl Os for NoOs {
+    fn os_page(&self) -> usize {
+        4096
+    }
+    fn reserve(&self, _: usize, _: usize) -> Result<*mut u8, OsError> {
+        lacking("reserve")
+    }
+    unsafe fn commit(&self, _: Range) -> Result<(), OsError> {
+        lacking("commit")
+    }
+    unsafe fn prefault(&self, _: Range) -> Result<(), OsError> {
+        lacking("prefault")
+    }
+    unsafe fn lock(&self, _: Range, _: Fault) -> Result<(), OsError> {
+        lacking("lock")
+    }
+    unsafe fn unlock(&self, _: Range) -> Result<(), OsError> {
+        lacking("unlock")
+    }
+    unsafe fn decommit(&self, _: Range, _: bool) -> Result<(), OsError> {
+        lacking("decommit")
+    }
+    unsafe fn guard(&self, _: Range) -> Result<(), OsError> {
+        lacking("guard")
+    }
+    unsafe fn name(&self, _: Range, _: &str) -> Result<(), OsError> {
+        lacking("name")
+    }
+    unsafe fn huge_pages_advise(&self, _: Range) -> Result<(), OsError> {
+        lacking("huge_pages_advise")
+    }
+    unsafe fn huge_pages_make(&self, _: Range) -> Result<(), OsError> {
+        lacking("huge_pages_make")
+    }
+    unsafe fn dont_dump(&self, _: Range) -> Result<(), OsError> {
+        lacking("dont_dump")
+    }
+    unsafe fn release(&self, _: Range) -> Result<(), OsError> {
+        lacking("release")
+    }
+    fn lock_limit(&self) -> Result<LockLimit, OsError> {
+        lacking("lock_limit")
+    }
+    fn cores(&self) -> usize {
+        1
+    }
+    fn write_stderr(&self, message: &[u8]) {
+        (self.message)(message);
+    }
+    fn abort(&self) -> ! {
+        (self.stop)()
+    }
+    fn sleep(&self, ns: u64) {
+        (self.sleep)(ns);
+    }
+    fn now_ns(&self) -> u64 {
+        0
+    }
+    fn thread_key_create(&self, _: ThreadExit) -> Result<ThreadKey, OsError> {
+        lacking("thread_key_create")
+    }
+    fn thread_key_delete(&self, _: ThreadKey) -> Result<(), OsError> {
+        lacking("thread_key_delete")
+    }
+    fn set_thread_value(&self, _: ThreadKey, _: *mut c_void) -> Result<(), OsError> {
+        lacking("set_thread_value")
+    }
+    fn at_fork_child(&self, _: ForkChild) -> Result<(), OsError> {
+        lacking("at_fork_child")
+    }
+}
+
+/// The variables of a system that has none.
+pub type Environment = core::iter::Empty<(&'static [u8], &'static [u8])>;
+
+/// No variables.
+///
+/// # Safety
+///
+/// None is asked here; see the function of the same name where there is a system.
+#[must_use]
+pub unsafe fn environment() -> Environment {
+    core::iter::empty()
+}
+
+/// Nothing.
+///
+/// # Safety
+///
+/// None is asked here; see the function of the same name where there is a system.
+#[must_use]
+pub unsafe fn getenv(_: &CStr) -> Option<&'static [u8]> {
+    None
+}
+
+/// Whether the process runs with more rights than its caller: never.
+#[must_use]
+pub fn is_secure() -> bool {
+    false
+}
+
+/// The thread's errno: always 0.
+#[must_use]
+pub fn errno() -> i32 {
+    0
+}
+
+/// Does nothing.
+pub fn set_errno(_: i32) {}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+    use std::vec::Vec;
+
+    static SAID: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+    #[test]
+    fn brings_the_programs_own_ways_and_lacks_the_rest() {
+        let os = NoOs {
+            message: |text| SAID.lock().unwrap().extend_from_slice(text),
+            stop: || panic!("stopped"),
+            sleep: pass,
+        };
+        os.write_stderr(b"a line\n");
+        os.sleep(1);
+        assert_eq!(*SAID.lock().unwrap(), b"a line\n");
+        let stopped = std::panic::catch_unwind(|| os.abort());
+        assert_eq!(stopped.unwrap_err().downcast_ref::<&str>(), Some(&"stopped"));
+        assert_eq!(os.reserve(4096, 4096), Err(OsError { call: "reserve", errno: 38 }));
+        NoOs::SILENT.write_stderr(b"nobody reads this");
+        NoOs::SILENT.sleep(u64::MAX);
+    }
+}
