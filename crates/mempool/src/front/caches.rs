@@ -191,7 +191,7 @@ impl Core {
     pub(crate) fn cache_alloc(&self, handle: CacheHandle, fail: Fail, call: &'static str) -> *mut u8 {
         let Some(info) = self.cache_info(handle) else { self.stale(handle, call, 0) };
         if self.is_system() {
-            return crate::os::libc_alloc(info.item_size, info.align, false);
+            return crate::os::system::alloc(info.item_size, info.align, false);
         }
         let class = handle.class();
         let request = Request { size: info.item_size, align: info.align, zeroed: false };
@@ -222,7 +222,7 @@ impl Core {
         let size = stride.checked_mul(n).unwrap_or(MAX_REQUEST);
         let request = Request { size, align: info.align, zeroed: false };
         if self.is_system() {
-            return crate::os::libc_alloc(size, info.align, false);
+            return crate::os::system::alloc(size, info.align, false);
         }
         self.finish(&request, fail, &mut || {
             if size > self.data_len {
@@ -241,7 +241,7 @@ impl Core {
         }
         if self.is_system() && !self.contains(address) {
             // SAFETY: with `small = system` every address outside the pool is the C library's.
-            return unsafe { crate::os::libc_free(address as *mut u8) };
+            return unsafe { crate::os::system::free(address as *mut u8) };
         }
         let n = n.max(1);
         if !self.contains(address) {

@@ -2,11 +2,12 @@
 #![allow(unsafe_code)]
 
 use super::local::Threads;
-use crate::config::{Config, Small};
+use crate::config::{Small, Values};
 use crate::frag::Frag;
 use crate::heap::Heap;
 use crate::os::Os;
 use crate::segment::layout::Layout;
+use crate::segment::real::Shortfalls;
 use crate::slab::{LocalHeap, SlabTier};
 use crate::sync::AtomicU64;
 use crate::units::FRAGMENT;
@@ -20,7 +21,7 @@ pub struct Core {
     pub(crate) slabs: SlabTier,
     pub(crate) frag: Frag,
     pub(crate) heap: Heap,
-    pub(crate) config: Config,
+    pub(crate) config: Values,
     pub(crate) os: &'static dyn Os,
     pub(crate) layout: Layout,
     /// The largest request that a size class serves; 0 when the slab tier serves none.
@@ -43,7 +44,7 @@ pub struct Core {
     /// Reclaim callbacks: function and argument, 0 for none.
     pub(crate) callbacks: [[AtomicU64; 2]; CALLBACKS],
     /// What the pool could not get although it was asked to try.
-    pub(crate) shortfalls: [Option<crate::os::OsError>; 4],
+    pub(crate) shortfalls: Shortfalls,
     pub(crate) events: Events,
 }
 
@@ -92,6 +93,11 @@ impl Core {
     pub(crate) fn words(&self, offset: u64) -> *const AtomicU64 {
         // SAFETY: offsets of the layout lie inside the metadata and are multiples of a cache line.
         unsafe { self.metadata.add(offset as usize).cast::<AtomicU64>() }
+    }
+
+    /// Bytes of the segment at its largest, guards and metadata included.
+    pub(crate) fn segment_bytes(&self) -> usize {
+        if self.reservation.1 > 0 { self.reservation.1 } else { self.layout.end as usize }
     }
 
     /// Fragments in a slot.

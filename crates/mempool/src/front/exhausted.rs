@@ -9,6 +9,7 @@ use super::route::Request;
 use crate::bytes::Bytes;
 use crate::config::Exhausted;
 use crate::error::Text;
+use crate::segment::real::make_real;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::units::{FRAGMENT, fragments_for};
 
@@ -77,8 +78,9 @@ impl Core {
         }
         let start = (self.data + end * FRAGMENT) as *mut u8;
         let range = crate::os::Range::new(start, (wanted - end) * FRAGMENT);
-        // SAFETY: the range lies in the reservation, behind what is open; committing it twice is harmless.
-        if unsafe { crate::pool::make_real(self.os, range, &self.config) }.is_err() {
+        let mut short = self.shortfalls;
+        // SAFETY: the range lies in the reservation, behind what is open; two threads that make it real both succeed.
+        if unsafe { make_real(self.os, range, &self.config, &mut short) }.is_err() {
             return false;
         }
         self.frag.extend(wanted);

@@ -176,6 +176,11 @@ impl Threads {
         None
     }
 
+    /// Threads that have a local heap.
+    pub fn count(&self) -> usize {
+        (0..self.most).filter(|&index| self.entry(index).0.load(Relaxed) != 0).count()
+    }
+
     fn vacate(&self, index: usize) {
         self.entry(index).0.store(0, Release);
         self.low.fetch_min(index as u64, Relaxed);
@@ -287,7 +292,7 @@ impl Core {
     fn repair(&self, token: u64) {
         self.threads.lock.reset();
         self.frag.repair(&mut |keep| self.internal_runs(keep));
-        self.heap.repair();
+        self.heap.repair(self);
         let mine = if token == 0 { None } else { self.threads.find(token) };
         self.slabs.repair(self, mine.map_or(0, |index| index as u32 + FIRST_ID));
         for index in (0..self.threads.most).filter(|&index| Some(index) != mine) {

@@ -59,9 +59,9 @@ impl fmt::Display for Misuse {
             Self::Heap(HeapError::Interior { start }) => {
                 write!(f, "invalid pointer: inside the heap object at {start:#x}, not its first byte")
             }
-            Self::Heap(HeapError::NotHere) => f.write_str("invalid pointer: nothing is allocated there"),
+            Self::Heap(HeapError::NotHere | HeapError::Busy | HeapError::TooLarge) => f.write_str("invalid pointer: nothing is allocated there"),
             Self::Heap(HeapError::Corrupted { page }) => {
-                write!(f, "corrupted tree: free memory of heap page {page} was written to")
+                write!(f, "corrupted tree: free memory of the heap page at {page:#x} was written to")
             }
         }
     }

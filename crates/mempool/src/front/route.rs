@@ -69,7 +69,7 @@ impl Core {
     /// Serves `request`: never null under `Fail::Policy` with policy abort.
     pub(crate) fn alloc(&self, request: &Request, fail: Fail) -> *mut u8 {
         if self.is_system() {
-            return crate::os::libc_alloc(request.size, request.align, request.zeroed);
+            return crate::os::system::alloc(request.size, request.align, request.zeroed);
         }
         let served = match self.serve(request) {
             Some(address) => Some(address),
@@ -84,6 +84,8 @@ impl Core {
             Tier::Class(class) => self.with_local(|local| self.pop_class(local, class)),
             Tier::Heap => match self.heap.alloc(self, request.size) {
                 Ok(object) => object.map(|object| object.as_ptr() as usize),
+                // Not exhausted, but no page to be had in the bounded time: the exhaustion path waits and asks again.
+                Err(HeapError::Busy | HeapError::TooLarge) => None,
                 Err(error) => self.heap_misuse(error, "malloc", 0),
             },
             Tier::Runs => return self.serve_run(request),
@@ -109,20 +111,18 @@ impl Core {
             return None;
         }
         let (len, align) = (fragments_for(request.size), (request.align / FRAGMENT).max(1));
-        let run = if request.zeroed { self.take_zeroed(len, align, request.size) } else { self.frag.take(len, align) }?;
+        let run = if request.zeroed { self.take_zeroed(len, align) } else { self.frag.take(len, align) }?;
         self.events.runs.fetch_add(1, Relaxed);
         core::num::NonZeroUsize::new(self.data + run.start * FRAGMENT)
     }
 
-    /// A run whose first `size` bytes are zero; clears only what was in use before.
-    fn take_zeroed(&self, len: usize, align: usize, size: usize) -> Option<crate::frag::Run> {
-        let clear = |dirty: crate::frag::Run, first: usize| {
-            let from = (dirty.start - first) * FRAGMENT;
-            let bytes = (dirty.len * FRAGMENT).min(size.saturating_sub(from));
-            // SAFETY: the dirty part lies in the run, which was just handed out to us.
-            unsafe { core::ptr::write_bytes((self.data + dirty.start * FRAGMENT) as *mut u8, 0, bytes) };
+    /// A run of zeros; clears only what was in use before.
+    fn take_zeroed(&self, len: usize, align: usize) -> Option<crate::frag::Run> {
+        let clear = |dirty: crate::frag::Run| {
+            // SAFETY: the dirty part lies in the run, which is being handed out to us.
+            unsafe { core::ptr::write_bytes((self.data + dirty.start * FRAGMENT) as *mut u8, 0, dirty.len * FRAGMENT) };
         };
-        self.frag.take_for_zeroed(len, align, clear)
+        self.frag.take_zeroed(len, align, false, clear)
     }
 
     /// From the reserve.
@@ -168,7 +168,7 @@ impl Core {
     fn foreign(&self, address: usize, call: &'static str) {
         if self.is_system() {
             // SAFETY: with `small = system` every address outside the pool is the C library's.
-            return unsafe { crate::os::libc_free(address as *mut u8) };
+            return unsafe { crate::os::system::free(address as *mut u8) };
         }
         self.misuse(call, address, &Misuse::Foreign)
     }
@@ -213,7 +213,7 @@ impl Core {
         if !self.contains(address) {
             if self.is_system() {
                 // SAFETY: as in `foreign`.
-                return unsafe { crate::os::libc_usable_size(address as *mut u8) };
+                return unsafe { crate::os::system::usable_size(address as *mut u8) };
             }
             self.misuse(call, address, &Misuse::Foreign)
         }
@@ -246,7 +246,7 @@ impl Core {
     pub(crate) fn realloc(&self, old: usize, request: &Request, fail: Fail, call: &'static str) -> *mut u8 {
         if self.is_system() && !self.contains(old) {
             // SAFETY: as in `foreign`.
-            return unsafe { crate::os::libc_realloc(old as *mut u8, request.size, request.align) };
+            return unsafe { crate::os::system::realloc(old as *mut u8, request.size, request.align) };
         }
         let usable = self.usable_size(old, call);
         if request.size <= usable && old.is_multiple_of(request.align) || self.grow(old, usable, request) {

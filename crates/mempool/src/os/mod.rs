@@ -41,6 +41,7 @@ pub mod fake;
 #[cfg(all(feature = "os", target_os = "linux", target_pointer_width = "64"))]
 pub mod linux;
 pub mod none;
+pub mod system;
 
 #[cfg(all(feature = "os", target_os = "linux", target_pointer_width = "64"))]
 pub use linux::{Environment, environment, errno, getenv, is_secure, set_errno};

@@ -2,4 +2,5 @@
 
 pub mod header;
 pub mod layout;
+pub mod real;
 pub mod slot;

@@ -318,6 +318,15 @@ impl<'a> Slab<'a> {
         (0..self.used()).map(|w| allocated(w).count_ones() as usize).sum()
     }
 
+    /// Whether the bits that stand for no item are as they must be: never free, freed remotely for good.
+    pub fn check_padding(&self) -> Result<(), &'static str> {
+        let right = |w| {
+            let pad = self.pad(w);
+            self.slot.free(w).load(Relaxed) & pad == 0 && self.slot.remote(w).load(Relaxed) & pad == pad
+        };
+        if (0..self.used()).all(right) { Ok(()) } else { Err("bits that stand for no item are wrong") }
+    }
+
     /// Whether item `i` is allocated.
     /// Acquire pairs with `claim_region`: who sees it allocated sees how it is joined.
     pub fn is_allocated(&self, i: usize) -> bool {

@@ -1,0 +1,519 @@
+//! [`Pool`]: a segment with its tiers, made, used and given back.
+#![allow(unsafe_code)]
+
+use core::alloc::Layout;
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+
+use crate::config::{Config, Exhausted};
+use crate::error::{AllocError, InitError};
+use crate::front::{self, Core, Events, Fail, Request, SpinLock, Threads};
+use crate::os::{Os, Range};
+use crate::segment::header::{Header, MAGIC, NAME_LEN, VERSION};
+use crate::segment::layout::{Layout as Areas, Needs, Wish};
+use crate::segment::real::{Shortfalls, make_real};
+use crate::segment::slot::{SlotGeometry, Slots};
+use crate::slab::classes::{CLASSES, MAX_SMALL, largest, size_of as class_size};
+use crate::slab::{LocalHeap, SlabTier};
+use crate::stats::{CacheStats, Stats, Table};
+use crate::sync::AtomicU64;
+use crate::units::{FRAGMENT, GRANULE};
+
+/// An autonomous memory pool: one segment, from which every allocation is served.
+///
+/// Made by [`Config::build`]; dropped, it returns the memory to the OS. A `Pool` may be shared by any number
+/// of threads; several pools may live in one process.
+///
+/// ```
+/// use std::alloc::Layout;
+/// let pool = mempool::Pool::builder().segment(4 << 20).build()?;
+/// let layout = Layout::from_size_align(100, 16).unwrap();
+/// let object = pool.alloc(layout)?;
+/// assert!(pool.usable_size(object) >= 100);
+/// // SAFETY: allocated above, not used afterwards.
+/// unsafe { pool.free(object) };
+/// assert_eq!(pool.stats().live(), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Pool {
+    core: NonNull<Core>,
+}
+
+// SAFETY: the core is `Sync`, and dropping a pool on another thread than the one that made it is allowed.
+unsafe impl Send for Pool {}
+// SAFETY: as above.
+unsafe impl Sync for Pool {}
+
+impl Config {
+    /// Makes a pool of this configuration, in a segment of the operating system. O(segment) when committed eagerly.
+    ///
+    /// # Errors
+    /// The first setting that is out of range, or what the OS refused; nothing is left behind.
+    pub fn build(self) -> Result<Pool, InitError> {
+        Pool::on(crate::os::platform(), &self)
+    }
+}
+
+impl Pool {
+    /// The configuration to begin with: 64 MiB, slabs, abort on exhaustion.
+    #[must_use]
+    pub const fn builder() -> Config {
+        Config::new()
+    }
+
+    /// A pool in a segment of `os`.
+    ///
+    /// # Errors
+    /// As [`Config::build`].
+    pub(crate) fn on(os: &'static dyn Os, config: &Config) -> Result<Pool, InitError> {
+        config.validate()?;
+        let values = config.values();
+        let page = os.os_page();
+        let bytes = config.growth_limit().next_multiple_of(page);
+        let guard = if values.guard_pages { page } else { 0 };
+        let areas = plan(config, bytes, guard, page)?;
+        // Two MiB, so that huge OS pages can lie under it.
+        let align = (1usize << areas.slot_shift).max(if bytes >= 4 << 20 { 2 << 20 } else { 0 }).max(page);
+        let failed = |error| InitError::Os { what: "reserve addresses", bytes, error };
+        let start = os.reserve(bytes, align).map_err(failed)?;
+        let made = {
+            // SAFETY: the reservation has `bytes` bytes, of which the areas use fewer (`plan`).
+            unsafe { Self::furnish(os, config, start, bytes, guard, &areas) }
+        };
+        made.inspect_err(|_| {
+            // SAFETY: nothing uses the reservation. There is nobody to tell if this fails too.
+            let _ = unsafe { os.release(Range::new(start, bytes)) };
+        })
+    }
+
+    /// Commits what a reservation needs and builds the pool in it.
+    ///
+    /// # Safety
+    /// `start` is a reservation of `bytes` bytes, laid out as `areas` says behind `guard` bytes.
+    unsafe fn furnish(
+        os: &'static dyn Os,
+        config: &Config,
+        start: *mut u8,
+        bytes: usize,
+        guard: usize,
+        areas: &Areas,
+    ) -> Result<Pool, InitError> {
+        let page = os.os_page();
+        let mut short = Shortfalls::default();
+        // SAFETY: inside the reservation (contract); whole OS pages.
+        let (metadata, data) = unsafe { (start.add(guard), start.add(guard + areas.data as usize)) };
+        let open = open_bytes(config, areas, bytes);
+        let values = config.values();
+        // SAFETY: both ranges lie in the reservation and nobody uses them yet.
+        unsafe {
+            make_real(os, Range::new(metadata, areas.metadata_end as usize), values, &mut short)?;
+            make_real(os, Range::new(data, open.next_multiple_of(page)), values, &mut short)?;
+            // A courtesy for people who read /proc/PID/maps.
+            let _ = os.name(Range::new(start, bytes), values.name.as_str());
+            Ok(Self::construct(os, config, metadata, (start, bytes), areas, open, short))
+        }
+    }
+
+    /// A pool over memory that the caller hands over for good: no operating system needed. What does not fit the
+    /// alignment at the buffer's ends is not used.
+    ///
+    /// The pool takes as much of its configuration as makes sense without an OS: not commit, lock, guards, huge
+    /// OS pages or growth; the segment's size is the buffer's.
+    ///
+    /// ```
+    /// use core::mem::MaybeUninit;
+    /// static mut BUFFER: [MaybeUninit<u8>; 512 << 10] = [MaybeUninit::uninit(); 512 << 10];
+    /// // SAFETY: the only reference ever made to the buffer.
+    /// let buffer = unsafe { &mut *(&raw mut BUFFER) };
+    /// let pool = mempool::Pool::over(buffer, &mempool::Config::new())?;
+    /// # Ok::<(), mempool::InitError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A setting out of range, or a buffer that is too small, with the size that suffices.
+    pub fn over(buffer: &'static mut [MaybeUninit<u8>], config: &Config) -> Result<Pool, InitError> {
+        // SAFETY: the buffer is the pool's for ever.
+        unsafe { Self::over_raw(buffer.as_mut_ptr().cast(), buffer.len(), config) }
+    }
+
+    /// As [`Pool::over`], for memory that somebody else answers for.
+    ///
+    /// # Errors
+    /// As [`Pool::over`].
+    ///
+    /// # Safety
+    /// `bytes` bytes at `start` are valid for reads and writes and used by nobody else until the pool is dropped.
+    pub unsafe fn over_raw(start: *mut u8, bytes: usize, config: &Config) -> Result<Pool, InitError> {
+        let fixed = config.segment(bytes).max_segment(0).exhausted(match config.values().exhausted {
+            Exhausted::Grow => Exhausted::Null,
+            policy => policy,
+        });
+        fixed.validate()?;
+        let probe = plan(&fixed, bytes, 0, 1)?;
+        // The data must begin at a multiple of the slot size, and so the metadata does too.
+        let skip = start.align_offset(1 << probe.slot_shift);
+        let fixed = fixed.slot_shift(probe.slot_shift as u32);
+        let areas = plan(&fixed, bytes.saturating_sub(skip), 0, 1)?;
+        // SAFETY: inside the buffer, which `plan` has measured.
+        let metadata = unsafe { start.add(skip) };
+        // SAFETY: as above; the caller's bytes may be anything, and the tiers begin with zeros.
+        unsafe { core::ptr::write_bytes(metadata, 0, areas.metadata_end as usize) };
+        let os = crate::os::platform();
+        let open = areas.data_len();
+        // SAFETY: laid out by `plan`, zeroed above.
+        let pool = unsafe {
+            Self::construct(os, &fixed, metadata, (core::ptr::null_mut(), 0), &areas, open, Shortfalls::default())
+        };
+        pool.core().frag.mark_all_touched();
+        Ok(pool)
+    }
+
+    /// Builds the pool in metadata that is all zeros.
+    ///
+    /// # Safety
+    /// `metadata` is valid for the metadata of `areas`, and the data behind it for `open` bytes; nobody uses them.
+    unsafe fn construct(
+        os: &'static dyn Os,
+        config: &Config,
+        metadata: *mut u8,
+        reservation: (*mut u8, usize),
+        areas: &Areas,
+        open: usize,
+        shortfalls: Shortfalls,
+    ) -> Pool {
+        let values = *config.values();
+        let serial = front::next_serial();
+        // SAFETY: inside the memory (contract).
+        let (data, at) = unsafe { (metadata.add(areas.data as usize), metadata.add(areas.core as usize).cast::<Core>()) };
+        // SAFETY: every offset lies in the metadata and is a multiple of a cache line.
+        let words = |offset: u64| unsafe { metadata.add(offset as usize).cast::<AtomicU64>().cast_const() };
+        let geometry = SlotGeometry::new(areas.slot_shift as u32);
+        // SAFETY: the area has the words that the layout computed for so many slots.
+        let slots = unsafe { Slots::new(words(areas.slots), areas.slot_count as usize, geometry) };
+        let slabs = SlabTier {
+            slots,
+            data: data as usize,
+            hints: words(areas.hints),
+            class_hints: words(areas.class_hints),
+            shapes: words(areas.shapes),
+            classes: areas.classes as usize,
+            zero: words(areas.zero),
+        };
+        let core = Core {
+            slabs,
+            // SAFETY: as `words`; the layout gave each array its length.
+            frag: unsafe { crate::frag::Frag::new(frag_parts(areas, &words, data as usize)) },
+            // SAFETY: as above.
+            heap: unsafe { crate::heap::Heap::new(heap_parts(areas, &words, slots, data, &values)) },
+            config: values,
+            os,
+            layout: *areas,
+            max_small: if values.small == crate::config::Small::Slab { largest(areas.slot_shift as u32).min(MAX_SMALL) } else { 0 },
+            metadata,
+            data: data as usize,
+            data_len: areas.data_len(),
+            reservation,
+            serial,
+            threads: Threads {
+                directory: words(areas.directory),
+                most: areas.max_threads as usize,
+                shared: words(areas.shared).cast_mut().cast::<LocalHeap>(),
+                lock: SpinLock::new(),
+                low: AtomicU64::new(0),
+            },
+            next: core::cell::Cell::new(core::ptr::null()),
+            caches: words(areas.caches),
+            callbacks: [const { [const { AtomicU64::new(0) }; 2] }; front::CALLBACKS],
+            shortfalls,
+            events: Events::default(),
+        };
+        // SAFETY: the areas for the core and the header are theirs (contract); the core is written before it is used.
+        let core = unsafe {
+            at.write(core);
+            metadata.cast::<Header>().write(header(&*at));
+            &*at
+        };
+        core.frag.init(values.reserve.div_ceil(FRAGMENT), open / FRAGMENT);
+        core.heap.init();
+        for class in 0..CLASSES {
+            core.slabs.define(class, &core.slabs.shape_for(class, class_size(class)));
+        }
+        core.write_shared();
+        Pool { core: NonNull::from(core) }
+    }
+
+    pub(crate) fn core(&self) -> &Core {
+        // SAFETY: the core lives in the metadata until `drop`.
+        unsafe { self.core.as_ref() }
+    }
+}
+
+/// The header of a pool.
+fn header(core: &Core) -> Header {
+    let mut name = [0; NAME_LEN];
+    for (to, from) in name.iter_mut().zip(core.config.name.as_str().bytes().take(NAME_LEN - 1)) {
+        *to = from;
+    }
+    Header {
+        magic: MAGIC,
+        version: VERSION,
+        size: size_of::<Header>() as u32,
+        address: core.metadata as u64,
+        process: u64::from(core.os.process()),
+        serial: core.serial,
+        name,
+        layout: core.layout,
+    }
+}
+
+fn plan(config: &Config, bytes: usize, guard: usize, os_page: usize) -> Result<Areas, InitError> {
+    let values = config.values();
+    let wish = Wish {
+        bytes,
+        slot_shift: values.slot_shift,
+        threads: values.max_threads as usize,
+        caches: values.max_caches as usize,
+        guard,
+        os_page,
+    };
+    let needs = Needs {
+        core: size_of::<Core>(),
+        local_base: LocalHeap::bytes(0),
+        local_class: size_of::<crate::slab::Bin>(),
+        frag_control: crate::frag::CONTROL_WORDS,
+        heap_control: crate::heap::control_words(0),
+        heap_bitmaps: crate::heap::control_words(64) - crate::heap::control_words(0),
+        classes: CLASSES,
+    };
+    Areas::new(&wish, &needs).map_err(|small| InitError::TooSmall { bytes, least: small.least })
+}
+
+/// Bytes of the data area that are open at first: all, less what the pool may still grow by; whole slots.
+fn open_bytes(config: &Config, areas: &Areas, bytes: usize) -> usize {
+    let slot = 1usize << areas.slot_shift;
+    let later = bytes.saturating_sub(config.values().segment);
+    (areas.data_len().saturating_sub(later) / slot * slot).max(slot)
+}
+
+fn frag_parts(areas: &Areas, words: &dyn Fn(u64) -> *const AtomicU64, data: usize) -> crate::frag::FragParts {
+    crate::frag::FragParts {
+        busy: words(areas.busy),
+        first: words(areas.first),
+        last: words(areas.last),
+        length: words(areas.length).cast(),
+        touched: words(areas.touched),
+        tree: words(areas.tree),
+        control: words(areas.frag_control),
+        cells: areas.cells as usize,
+        base_address: data,
+    }
+}
+
+fn heap_parts(
+    areas: &Areas,
+    words: &dyn Fn(u64) -> *const AtomicU64,
+    slots: Slots,
+    data: *mut u8,
+    values: &crate::config::Values,
+) -> crate::heap::HeapParts {
+    crate::heap::HeapParts {
+        control: words(areas.heap_control),
+        slots,
+        data,
+        limit: values.heap_max_alloc,
+        lifetime: values.heap_page_lifetime,
+        patience: crate::heap::DEFAULT_PATIENCE,
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let core = self.core();
+        front::delist(core);
+        let (os, (start, bytes)) = (core.os, core.reservation);
+        if !start.is_null() {
+            // SAFETY: the whole reservation; who borrowed the pool is gone. There is nobody to tell if this fails.
+            let _ = unsafe { os.release(Range::new(start, bytes)) };
+        }
+    }
+}
+
+/// Allocating.
+impl Pool {
+    /// The local heap for the hot path, if the calling thread has one in this pool.
+    #[inline(always)]
+    fn local(&self) -> &LocalHeap {
+        let local = front::process_local();
+        if core::ptr::eq(local.pool.cast(), self.core.as_ptr()) { local } else { self.core().own().unwrap_or(local_none()) }
+    }
+
+    /// Memory for `layout`; its content is undefined. A size of 0 gives a unique address. O(1) amortised.
+    ///
+    /// # Errors
+    /// The pool is exhausted, unless its policy is [`Exhausted::Abort`]: then the process ends with a message.
+    #[inline]
+    pub fn alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        self.serve(layout, false, Fail::Policy)
+    }
+
+    /// As [`Pool::alloc`], never ending the process.
+    ///
+    /// # Errors
+    /// The pool is exhausted.
+    #[inline]
+    pub fn try_alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        self.serve(layout, false, Fail::Null)
+    }
+
+    /// As [`Pool::alloc`], all bytes zero. Memory that was never handed out is not cleared again.
+    ///
+    /// # Errors
+    /// As [`Pool::alloc`].
+    pub fn alloc_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        self.serve(layout, true, Fail::Policy)
+    }
+
+    /// As [`Pool::alloc_zeroed`], never ending the process.
+    ///
+    /// # Errors
+    /// The pool is exhausted.
+    pub fn try_alloc_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        self.serve(layout, true, Fail::Null)
+    }
+
+    #[inline]
+    fn serve(&self, layout: Layout, zeroed: bool, fail: Fail) -> Result<NonNull<u8>, AllocError> {
+        if !zeroed && layout.align() <= GRANULE {
+            let popped = front::pop(self.local(), layout.size());
+            if let Some(object) = NonNull::new(popped as *mut u8) {
+                return Ok(object);
+            }
+        }
+        self.serve_slow(&Request { size: layout.size(), align: layout.align(), zeroed }, fail)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn serve_slow(&self, request: &Request, fail: Fail) -> Result<NonNull<u8>, AllocError> {
+        NonNull::new(self.core().alloc(request, fail))
+            .ok_or(AllocError::Exhausted { bytes: request.size, align: request.align })
+    }
+
+    /// Gives an object back. O(1) amortised. A wrong pointer ends the process with one line that says what it is.
+    ///
+    /// # Safety
+    /// `object` came from this pool, has not been freed, and is not used any more.
+    #[inline]
+    pub unsafe fn free(&self, object: NonNull<u8>) {
+        let address = object.as_ptr() as usize;
+        if !front::push(self.local(), address) {
+            self.core().free(address, "Pool::free");
+        }
+    }
+
+    /// Changes an object's size: in place where it fits or its run can grow, otherwise elsewhere with the content
+    /// copied. Never shrinks. O(1) or O(size).
+    ///
+    /// # Errors
+    /// The pool is exhausted; the object is as before.
+    ///
+    /// # Safety
+    /// `object` is a live object of this pool; unless an error is returned it must not be used any more.
+    pub unsafe fn realloc(&self, object: NonNull<u8>, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        let request = Request { size: layout.size(), align: layout.align(), zeroed: false };
+        NonNull::new(self.core().realloc(object.as_ptr() as usize, &request, Fail::Policy, "Pool::realloc"))
+            .ok_or(AllocError::Exhausted { bytes: layout.size(), align: layout.align() })
+    }
+
+    /// Bytes that may be used at `object`, at least those asked for. O(1). A wrong pointer ends the process.
+    #[must_use]
+    pub fn usable_size(&self, object: NonNull<u8>) -> usize {
+        self.core().usable_size(object.as_ptr() as usize, "Pool::usable_size")
+    }
+
+    /// Whether `address` lies in this pool's data area.
+    #[must_use]
+    pub fn contains(&self, address: *const u8) -> bool {
+        self.core().contains(address as usize)
+    }
+}
+
+fn local_none() -> &'static LocalHeap {
+    front::none_local()
+}
+
+/// Looking inside, and taking care.
+impl Pool {
+    /// The figures, computed from the bitmaps. O(segment / 256 bytes / 64).
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats::of(self.core())
+    }
+
+    /// Calls `f` with the figures of each named cache.
+    pub fn each_cache(&self, mut f: impl FnMut(&CacheStats)) {
+        Stats::each_cache(self.core(), &mut f);
+    }
+
+    /// The table of docs/STATS.md, ready to print.
+    #[must_use]
+    pub fn table(&self) -> impl core::fmt::Display + '_ {
+        Table(self.core())
+    }
+
+    /// Walks everything and checks every invariant. For a moment when no other thread uses the pool.
+    ///
+    /// # Errors
+    /// The first broken invariant.
+    pub fn verify(&self) -> Result<(), crate::verify::Broken> {
+        crate::verify::verify(self.core())
+    }
+
+    /// Gives whole free pages back to the OS; they read as zeros and are faulted in again when used. For lazily
+    /// committed pools. Bytes given back. O(segment / 16 KiB).
+    pub fn trim(&self) -> usize {
+        self.core().trim()
+    }
+
+    /// Runs `f` with the right to use the reserve when all else is exhausted. Scopes nest; they end also by panic.
+    pub fn critical<R>(&self, f: impl FnOnce() -> R) -> R {
+        struct Scope<'a>(&'a Core);
+        impl Drop for Scope<'_> {
+            fn drop(&mut self) {
+                self.0.critical(false);
+            }
+        }
+        self.core().critical(true);
+        let _scope = Scope(self.core());
+        f()
+    }
+
+    /// Adds a callback for exhaustion: it gets the bytes needed and `argument`, frees what it can and says whether it
+    /// freed anything. Called on the thread that found the pool exhausted, outside all locks, never from within itself.
+    ///
+    /// # Errors
+    /// There are as many callbacks as a pool takes, `front::CALLBACKS`, already: that number.
+    ///
+    /// # Safety
+    /// `callback` may be called with `argument` from any thread until the pool is dropped.
+    pub unsafe fn on_reclaim(&self, callback: extern "C" fn(usize, *mut u8) -> bool, argument: *mut u8) -> Result<(), usize> {
+        if self.core().on_reclaim(callback, argument) { Ok(()) } else { Err(front::CALLBACKS) }
+    }
+
+    /// What was asked for with `try` and not granted.
+    #[must_use]
+    pub fn shortfalls(&self) -> Shortfalls {
+        self.core().shortfalls
+    }
+
+    /// The configuration that the pool was made with.
+    #[must_use]
+    pub fn values(&self) -> &crate::config::Values {
+        &self.core().config
+    }
+
+    /// Tells the process's list of pools about this one: thread exits and forks are handled from now on.
+    pub(crate) fn enlist(&self) {
+        front::enlist(self.core());
+    }
+}

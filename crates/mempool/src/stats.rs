@@ -1,0 +1,277 @@
+//! Statistics, computed from the bitmaps when somebody asks: the hot path counts nothing.
+//!
+//! Exact when no other thread is at work in the pool; otherwise each figure is right for some moment of the
+//! walk. docs/STATS.md explains every line.
+
+use core::fmt;
+
+use crate::bytes::Bytes;
+use crate::error::Text;
+use crate::front::Core;
+use crate::segment::header::NAME_LEN;
+use crate::segment::slot::State;
+use crate::slab::classes::{CLASSES, size_of};
+use crate::sync::Ordering::Relaxed;
+use crate::units::FRAGMENT;
+
+/// What one size class or cache holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Slabs.
+    pub slabs: usize,
+    /// Items that the slabs have room for.
+    pub items: usize,
+    /// Items in use.
+    pub live: usize,
+    /// Bytes of the items in use.
+    pub bytes: usize,
+    /// Bytes of the slabs' runs.
+    pub run_bytes: usize,
+}
+
+/// The figures of a pool.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Bytes of the segment at its largest, metadata included.
+    pub segment: usize,
+    /// Bytes of metadata and guards.
+    pub metadata: usize,
+    /// Bytes of the data area that are open to requests, and the reserve.
+    pub open: usize,
+    /// Bytes of the reserve.
+    pub reserve: usize,
+    /// Bytes of the reserve that are free.
+    pub reserve_free: usize,
+    /// Bytes in free fragments.
+    pub free: usize,
+    /// Bytes of the largest free run.
+    pub largest_free: usize,
+    /// Size classes, smallest first.
+    pub classes: [Held; CLASSES],
+    /// All named caches together.
+    pub caches: Held,
+    /// Heap pages.
+    pub heap_pages: usize,
+    /// Bytes of heap pages.
+    pub heap_page_bytes: usize,
+    /// Objects of the best-fit heap in use.
+    pub heap_live: usize,
+    /// Bytes of them.
+    pub heap_bytes: usize,
+    /// Runs handed out to single requests.
+    pub runs: usize,
+    /// Bytes of them.
+    pub run_bytes: usize,
+    /// Threads with a local heap.
+    pub threads: usize,
+    /// Bytes of local heaps, vacant ones included.
+    pub local_heap_bytes: usize,
+    /// Times that the hot path had to look further.
+    pub refills: u64,
+    /// Requests served with a run of their own since the pool was made.
+    pub runs_served: u64,
+    /// Requests that found the pool exhausted at first.
+    pub exhausted: u64,
+    /// Requests that were refused in the end.
+    pub refused: u64,
+}
+
+/// The figures of one named cache.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheStats {
+    /// Its name.
+    pub name: Text<NAME_LEN>,
+    /// Bytes of an item.
+    pub item_size: usize,
+    /// What it holds.
+    pub held: Held,
+}
+
+/// Somebody who holds memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Holder {
+    /// The size of the class, or the cache's name.
+    name: Text<48>,
+    live: usize,
+    bytes: usize,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} objects {}", self.name.as_str(), self.live, Bytes(self.bytes))
+    }
+}
+
+impl Held {
+    fn add(&mut self, other: &Held) {
+        self.slabs += other.slabs;
+        self.items += other.items;
+        self.live += other.live;
+        self.bytes += other.bytes;
+        self.run_bytes += other.run_bytes;
+    }
+}
+
+impl Stats {
+    /// Objects in use.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.classes.iter().map(|held| held.live).sum::<usize>() + self.caches.live + self.heap_live + self.runs
+    }
+
+    /// Bytes of the objects in use, as rounded to items, chunks and fragments.
+    #[must_use]
+    pub fn live_bytes(&self) -> usize {
+        let classes = self.classes.iter().map(|held| held.bytes).sum::<usize>();
+        classes + self.caches.bytes + self.heap_bytes + self.run_bytes
+    }
+
+    /// How much of the free memory is not in the largest free run: 0 (one run) to 1.
+    #[must_use]
+    pub fn fragmentation(&self) -> f64 {
+        if self.free == 0 { 0.0 } else { 1.0 - self.largest_free as f64 / self.free as f64 }
+    }
+
+    pub(crate) fn of(core: &Core) -> Self {
+        let mut stats = Self::frame(core);
+        core.slabs.for_each(&mut |slab, shape| {
+            let live = slab.live();
+            let held = Held {
+                slabs: 1,
+                items: if shape.count > 0 { shape.count } else { shape.items as usize },
+                live: if shape.count > 0 { live * shape.count } else { live },
+                bytes: live * shape.size,
+                run_bytes: shape.run * FRAGMENT,
+            };
+            stats.classes.get_mut(shape.class as usize).unwrap_or(&mut stats.caches).add(&held);
+        });
+        core.heap.for_each_page(&mut |page| {
+            stats.heap_pages += 1;
+            stats.heap_page_bytes += core.slabs.slots.geometry().bytes();
+            stats.heap_live += page.live;
+            stats.heap_bytes += page.live_bytes;
+        });
+        let slot = core.slot_fragments();
+        core.frag.runs(&mut |run| {
+            let tiered = run.start % slot == 0 && core.slabs.slab(run.start / slot).peek().state() != State::Free;
+            if !tiered {
+                stats.runs += 1;
+                stats.run_bytes += run.len * FRAGMENT;
+            }
+        });
+        core.internal_runs(&mut |run| stats.local_heap_bytes += run.len * FRAGMENT);
+        stats
+    }
+
+    fn frame(core: &Core) -> Self {
+        let open = core.frag.open_end() * FRAGMENT;
+        Self {
+            segment: core.segment_bytes(),
+            metadata: core.segment_bytes() - core.data_len,
+            open,
+            reserve: core.frag.reserve() * FRAGMENT,
+            reserve_free: core.frag.free_reserve() * FRAGMENT,
+            free: core.frag.free_fragments() * FRAGMENT,
+            largest_free: core.frag.largest_free() * FRAGMENT,
+            classes: [Held::default(); CLASSES],
+            caches: Held::default(),
+            heap_pages: 0,
+            heap_page_bytes: 0,
+            heap_live: 0,
+            heap_bytes: 0,
+            runs: 0,
+            run_bytes: 0,
+            threads: core.threads.count(),
+            local_heap_bytes: 0,
+            refills: core.events.refills.load(Relaxed),
+            runs_served: core.events.runs.load(Relaxed),
+            exhausted: core.events.exhausted.load(Relaxed),
+            refused: core.events.refused.load(Relaxed),
+        }
+    }
+
+    /// Calls `f` with each named cache's figures. O(caches * slots).
+    pub(crate) fn each_cache(core: &Core, f: &mut dyn FnMut(&CacheStats)) {
+        for index in 0..core.layout.max_caches as usize {
+            let Some(info) = core.cache_at(index).and_then(|handle| core.cache_info(handle)) else { continue };
+            let mut held = Held::default();
+            core.slabs.for_each(&mut |slab, shape| {
+                if shape.class as usize / 2 == info.handle.class() / 2 {
+                    let live = slab.live();
+                    let each = shape.count.max(1);
+                    held.add(&Held {
+                        slabs: 1,
+                        items: shape.items as usize * each,
+                        live: live * each,
+                        bytes: live * shape.size,
+                        run_bytes: shape.run * FRAGMENT,
+                    });
+                }
+            });
+            f(&CacheStats { name: info.name, item_size: info.item_size, held });
+        }
+    }
+
+    /// Up to five of those who hold most, most first.
+    pub(crate) fn top_holders(&self, core: &Core) -> impl Iterator<Item = Holder> {
+        let mut top: [Option<Holder>; 5] = [None; 5];
+        let mut offer = |holder: Holder| {
+            let mut holder = Some(holder).filter(|holder| holder.bytes > 0);
+            for place in &mut top {
+                if holder.is_some_and(|h| place.is_none_or(|p| p.bytes < h.bytes)) {
+                    core::mem::swap(place, &mut holder);
+                }
+            }
+        };
+        for (class, held) in self.classes.iter().enumerate() {
+            let name = Text::of(format_args!("size class {}:", Bytes(size_of(class))));
+            offer(Holder { name, live: held.live, bytes: held.bytes });
+        }
+        Self::each_cache(core, &mut |cache| {
+            let name = Text::of(format_args!("cache \"{}\":", cache.name.as_str()));
+            offer(Holder { name, live: cache.held.live, bytes: cache.held.bytes });
+        });
+        offer(Holder { name: Text::of("heap:"), live: self.heap_live, bytes: self.heap_bytes });
+        offer(Holder { name: Text::of("runs:"), live: self.runs, bytes: self.run_bytes });
+        top.into_iter().flatten()
+    }
+}
+
+/// The table that `--stats` and `mp_stats_print` print.
+pub(crate) struct Table<'a>(pub &'a Core);
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let core = self.0;
+        let s = Stats::of(core);
+        writeln!(f, "mempool statistics of pool \"{}\"", core.config.name.as_str())?;
+        writeln!(f, "  segment          {:>14} bytes, {} of metadata and guards", s.segment, s.metadata)?;
+        writeln!(f, "  open             {:>14} bytes, {} of reserve ({} free)", s.open, s.reserve, s.reserve_free)?;
+        writeln!(f, "  free             {:>14} bytes, largest run {}", s.free, s.largest_free)?;
+        writeln!(f, "  live             {:>14} objects, {} bytes", s.live(), s.live_bytes())?;
+        writeln!(f, "  local heaps      {:>14} in use, {} bytes", s.threads, s.local_heap_bytes)?;
+        writeln!(f, "  refills          {:>14}", s.refills)?;
+        writeln!(f, "  runs served      {:>14}", s.runs_served)?;
+        writeln!(f, "  exhausted        {:>14} times, {} refused", s.exhausted, s.refused)?;
+        writeln!(f, "  {:<24} {:>9} {:>12} {:>12} {:>14} {:>14}", "holder", "slabs", "room", "live", "live bytes", "bytes held")?;
+        let mut row = |name: &dyn fmt::Display, h: &Held| {
+            writeln!(f, "  {name:<24} {:>9} {:>12} {:>12} {:>14} {:>14}", h.slabs, h.items, h.live, h.bytes, h.run_bytes)
+        };
+        for (class, held) in s.classes.iter().enumerate().filter(|(_, held)| held.slabs > 0) {
+            row(&Text::<24>::of(format_args!("size class {}", size_of(class))).as_str(), held)?;
+        }
+        let mut result = Ok(());
+        Stats::each_cache(core, &mut |cache| {
+            if result.is_ok() {
+                result = row(&Text::<40>::of(format_args!("cache {}", cache.name.as_str())).as_str(), &cache.held);
+            }
+        });
+        result?;
+        if s.heap_pages > 0 {
+            let (live, bytes) = (s.heap_live, s.heap_bytes);
+            row(&"heap", &Held { slabs: s.heap_pages, items: live, live, bytes, run_bytes: s.heap_page_bytes })?;
+        }
+        row(&"runs", &Held { slabs: s.runs, items: s.runs, live: s.runs, bytes: s.run_bytes, run_bytes: s.run_bytes })
+    }
+}
