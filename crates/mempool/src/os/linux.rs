@@ -104,6 +104,13 @@ unsafe fn advise(range: Range, advice: c_int) -> Result<(), OsError> {
     }
 }
 
+/// Whether the kernel has this advice: EINVAL says that it lacks it, but also that the range is unfit.
+#[cold]
+fn knows(advice: c_int) -> bool {
+    // SAFETY: no byte is advised; the kernel looks at the advice alone.
+    unsafe { libc::madvise(ptr::null_mut(), 0, advice) == 0 }
+}
+
 /// # Safety
 ///
 /// The range lies in a reservation of the caller's.
@@ -203,7 +210,7 @@ unsafe impl Os for Linux {
     unsafe fn prefault(&self, range: Range) -> Result<(), OsError> {
         // SAFETY: populating keeps content; the range is committed.
         match unsafe { advise(range, MADV_POPULATE_WRITE) } {
-            Err(OsError { errno: libc::EINVAL, .. }) => {
+            Err(OsError { errno: libc::EINVAL, .. }) if !knows(MADV_POPULATE_WRITE) => {
                 // SAFETY: the caller's promise.
                 unsafe { touch(range, self.os_page()) };
                 Ok(())
