@@ -331,3 +331,18 @@ fn the_documentation_has_the_table_that_the_code_has() {
         assert!(text.contains(&std::format!("| `{name}` | {meaning} |")), "{name} is not documented");
     }
 }
+
+/// The messages that the documentation shows are those that the code gives.
+#[test]
+fn the_documentation_shows_true_messages() {
+    let text =
+        fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/CONFIGURATION.md")).unwrap();
+    let shown = text.split("```").nth(1).and_then(|block| block.strip_prefix("text\n")).expect("a block of messages");
+    let errors = [
+        applied("MEMPOOL_SEGMNT", "1").unwrap_err(),
+        applied("MEMPOOL_SEGMENT", "512MB").unwrap_err(),
+        Config::new().segment(100 << 10).validate().unwrap_err(),
+        Config::new().exhausted(Exhausted::Grow).max_segment(32 << 20).validate().unwrap_err(),
+    ];
+    assert_eq!(shown, errors.map(|error| std::format!("{error}\n")).concat());
+}

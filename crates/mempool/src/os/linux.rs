@@ -104,6 +104,13 @@ unsafe fn advise(range: Range, advice: c_int) -> Result<(), OsError> {
     }
 }
 
+/// Whether the kernel has this advice: EINVAL says that it lacks it, but also that the range is unfit.
+#[cold]
+fn knows(advice: c_int) -> bool {
+    // SAFETY: no byte is advised; the kernel looks at the advice alone.
+    unsafe { libc::madvise(ptr::null_mut(), 0, advice) == 0 }
+}
+
 /// # Safety
 ///
 /// The range lies in a reservation of the caller's.
@@ -203,7 +210,7 @@ unsafe impl Os for Linux {
     unsafe fn prefault(&self, range: Range) -> Result<(), OsError> {
         // SAFETY: populating keeps content; the range is committed.
         match unsafe { advise(range, MADV_POPULATE_WRITE) } {
-            Err(OsError { errno: libc::EINVAL, .. }) => {
+            Err(OsError { errno: libc::EINVAL, .. }) if !knows(MADV_POPULATE_WRITE) => {
                 // SAFETY: the caller's promise.
                 unsafe { touch(range, self.os_page()) };
                 Ok(())
@@ -213,8 +220,8 @@ unsafe impl Os for Linux {
     }
 
     unsafe fn lock(&self, range: Range, when: Fault) -> Result<(), OsError> {
-        // SAFETY: locking changes no content; the range is committed.
         match when {
+            // SAFETY: locking changes no content; the range is committed.
             Fault::Now => outcome("mlock", unsafe { libc::mlock(range.start.cast(), range.bytes) }),
             // SAFETY: as above.
             Fault::AtTouch => outcome("mlock2", unsafe {
@@ -309,10 +316,8 @@ unsafe impl Os for Linux {
         // A handler returned, or the signal is ignored.
         default_abort();
         raise_abort();
-        loop {
-            // SAFETY: ends the process; 134 is what a shell shows for SIGABRT.
-            unsafe { libc::_exit(134) };
-        }
+        // SAFETY: ends the process; 134 is what a shell shows for SIGABRT.
+        unsafe { libc::_exit(134) }
     }
 
     fn sleep(&self, ns: u64) {
@@ -347,8 +352,9 @@ unsafe impl Os for Linux {
         pthread_outcome("pthread_key_delete", unsafe { libc::pthread_key_delete(key.0) })
     }
 
+    #[expect(clippy::not_unsafe_ptr_arg_deref, reason = "the pointer is stored, never followed")]
     fn set_thread_value(&self, key: ThreadKey, value: *mut c_void) -> Result<(), OsError> {
-        // SAFETY: a plain number, checked by libc; the pointer is stored, not followed.
+        // SAFETY: a plain number, checked by libc, and a pointer that is stored, never followed.
         pthread_outcome("pthread_setspecific", unsafe { libc::pthread_setspecific(key.0, value) })
     }
 

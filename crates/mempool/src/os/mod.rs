@@ -22,7 +22,7 @@
 //! | locked | content | content | yes, for good |
 //!
 //! All of it is cold: at init, growth, trim, exhaustion and exit. No allocation or free from a pool that has
-//! memory comes here. A pool holds a `&'static dyn Os`, given when it is made, so that tests put [`fake`]
+//! memory comes here. A pool holds a `&'static dyn Os`, given when it is made, so that tests put `fake`
 //! there and make each call fail in turn. [`platform`] is the one that this build was made for, [`none::NoOs`]
 //! where there is none: then a pool lives in a buffer that its caller hands over.
 //!

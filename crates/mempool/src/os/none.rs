@@ -123,7 +123,6 @@ pub type Environment = core::iter::Empty<(&'static [u8], &'static [u8])>;
 /// # Safety
 ///
 /// None is asked here; see the function of the same name where there is a system.
-#[must_use]
 pub unsafe fn environment() -> Environment {
     core::iter::empty()
 }
