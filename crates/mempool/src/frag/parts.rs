@@ -57,9 +57,12 @@ impl FragParts {
         unsafe { core::slice::from_raw_parts(self.touched, self.cells.div_ceil(CELL_BITS)) }
     }
 
-    pub(super) fn tree(&self) -> &[AtomicU64] {
+    /// `nodes` is `tree_nodes(cells)`, which takes too long to compute each time.
+    #[inline]
+    pub(super) fn tree(&self, nodes: usize) -> &[AtomicU64] {
+        debug_assert_eq!(nodes, tree_nodes(self.cells));
         // SAFETY: `Frag::new` was promised two words per node.
-        unsafe { core::slice::from_raw_parts(self.tree, 2 * tree_nodes(self.cells)) }
+        unsafe { core::slice::from_raw_parts(self.tree, 2 * nodes) }
     }
 
     pub(super) fn control(&self, word: usize) -> &AtomicU64 {

@@ -8,14 +8,15 @@
 //! Of the first 8 gaps that fit the shortest is taken, at its lowest address; an exact fit ends the search.
 
 use super::Frag;
-use super::tree::{Open, Shape};
+use super::tree::{Node, Open};
 use crate::bitmap::word;
-use crate::units::{CELL_BITS, FAN_OUT, LEAF_CELLS};
+use crate::units::CELL_BITS;
 
 /// Fitting gaps to choose from.
 const FITS: usize = 8;
-/// Gaps that are long enough but have no aligned place, before a longer gap is looked for instead.
-const MISFITS: usize = 64;
+/// Gaps that are long enough but have no aligned place, before the search is content with what it has or,
+/// if that is nothing, looks for a longer gap.
+const MISFITS: usize = 16;
 
 /// What is wanted, and the best gap so far.
 struct Choice {
@@ -42,7 +43,7 @@ impl Choice {
     fn offer(&mut self, start: usize, len: usize) -> bool {
         let Some(at) = self.place(start, len) else {
             self.misfits += 1;
-            return self.misfits >= self.most_misfits && self.best.is_none();
+            return self.misfits >= self.most_misfits;
         };
         self.fits += 1;
         if self.best.is_none_or(|(least, _)| len < least) {
@@ -89,11 +90,8 @@ impl Walk<'_> {
         length >= self.need && self.choice.offer(self.from, length)
     }
 
-    /// Walks a node. True ends the search.
-    fn node(&mut self, level: usize, index: usize) -> bool {
-        let node = self.frag.node(level, index);
-        let covers = self.frag.covers(level, index);
-        let at = index * Shape::span(level);
+    /// Walks a node that begins at `at`. True ends the search.
+    fn node(&mut self, level: usize, index: usize, at: usize, covers: usize, node: Node) -> bool {
         if node.start >= covers {
             self.extend(at, covers);
             return false;
@@ -105,15 +103,17 @@ impl Walk<'_> {
             self.extend(at + covers - end, end);
             return stop;
         }
-        let Some(below) = level.checked_sub(1) else { return self.leaf(index) };
-        let end = ((index + 1) * FAN_OUT).min(self.frag.shape.count(below));
-        (index * FAN_OUT..end).any(|child| self.node(below, child))
+        if level == 0 { self.leaf(index) } else { self.inner(level, index) }
+    }
+
+    fn inner(&mut self, level: usize, index: usize) -> bool {
+        let frag = self.frag;
+        frag.children(level, index).any(|(child, at, covers, node)| self.node(level - 1, child, at, covers, node))
     }
 
     fn leaf(&mut self, leaf: usize) -> bool {
-        (leaf * LEAF_CELLS..(leaf + 1) * LEAF_CELLS).any(|cell| {
-            let bits = self.frag.taken(self.open, cell);
-            let at = cell * CELL_BITS;
+        let frag = self.frag;
+        frag.leaf_cells(self.open, leaf).any(|(at, bits)| {
             if bits == 0 {
                 self.extend(at, CELL_BITS);
                 return false;
@@ -127,7 +127,7 @@ impl Walk<'_> {
 
     /// The gaps of a cell that touch neither of its ends.
     fn inside(&mut self, at: usize, bits: u64, low: u32, high: u32) -> bool {
-        if self.need >= CELL_BITS {
+        if (bits.count_zeros() as usize) < self.need + (low + high) as usize {
             return false;
         }
         let bits = bits | word::mask(0, low) | word::mask(word::BITS - high, high);
@@ -149,8 +149,8 @@ impl Frag {
     fn search(&self, open: Open, need: usize, choice: &mut Choice) -> Option<usize> {
         let top = self.shape.levels.saturating_sub(1);
         let mut walk = Walk { frag: self, open, need, from: 0, length: 0, choice };
-        if !walk.node(top, 0) {
-            let end = self.parts.fragments();
+        let end = self.parts.fragments();
+        if !walk.node(top, 0, 0, end, self.node(top, 0)) {
             walk.close(end, 0);
         }
         choice.best.map(|(_, at)| at)

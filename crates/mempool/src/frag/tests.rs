@@ -252,7 +252,7 @@ fn verify_sees_each_kind_of_damage() {
         &|f| f.parts.last()[0].fetch_or(2, Ordering::Relaxed),
         &|f| f.parts.length()[0].swap(77, Ordering::Relaxed).into(),
         &|f| f.parts.touched()[0].swap(0, Ordering::Relaxed),
-        &|f| f.parts.tree()[0].fetch_add(1, Ordering::Relaxed),
+        &|f| f.parts.tree(tree_nodes(8))[0].fetch_add(1, Ordering::Relaxed),
     ];
     for (kind, damage) in damage.iter().enumerate() {
         let w = World::open(8);

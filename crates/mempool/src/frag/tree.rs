@@ -11,9 +11,8 @@
 //! Limit: a length has 42 bits (1 PiB), and there are at most [`LEVELS`] levels.
 
 use super::Frag;
-use super::parts::read;
 use crate::bitmap::{step, word};
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
 use crate::units::{CELL_BITS, FAN_OUT, LEAF_CELLS};
 
 /// Most levels of a tree: 8^11 leaves of 512 fragments are 2^42 fragments.
@@ -54,6 +53,8 @@ impl Node {
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
     pub levels: usize,
+    /// Nodes in all, as [`crate::units::tree_nodes`] has it.
+    nodes: usize,
     /// Node index of the first node of each level.
     offset: [usize; LEVELS],
     /// Nodes of each level.
@@ -62,7 +63,7 @@ pub(super) struct Shape {
 
 impl Shape {
     pub(super) const fn new(cells: usize) -> Shape {
-        let mut shape = Shape { levels: 0, offset: [0; LEVELS], count: [0; LEVELS] };
+        let mut shape = Shape { levels: 0, nodes: 0, offset: [0; LEVELS], count: [0; LEVELS] };
         let mut count = cells.div_ceil(LEAF_CELLS);
         let mut offset = 0;
         while shape.levels < LEVELS {
@@ -70,6 +71,7 @@ impl Shape {
             shape.count[shape.levels] = count;
             shape.levels += 1;
             offset += count;
+            shape.nodes = offset;
             if count <= 1 {
                 break;
             }
@@ -113,55 +115,62 @@ impl Open {
 }
 
 impl Frag {
-    /// What a node covers, in fragments.
-    #[inline]
-    pub(super) fn covers(&self, level: usize, index: usize) -> usize {
-        let span = Shape::span(level);
-        self.parts.fragments().saturating_sub(index * span).min(span)
-    }
-
     /// Index of a node's first word.
     #[inline]
     fn node_at(&self, level: usize, index: usize) -> usize {
         2 * (self.shape.offset.get(level).copied().unwrap_or(0) + index)
     }
 
+    /// The words of the tree.
+    #[inline]
+    fn tree(&self) -> &[AtomicU64] {
+        self.parts.tree(self.shape.nodes)
+    }
+
+    #[inline]
     pub(super) fn node(&self, level: usize, index: usize) -> Node {
         super::visited();
         let at = self.node_at(level, index);
-        let load = |at: usize| self.parts.tree().get(at).map_or(0, |word| word.load(Ordering::Relaxed));
-        Node::unpack(load(at), load(at + 1))
+        match self.tree().get(at..at + 2) {
+            Some([a, b]) => Node::unpack(a.load(Ordering::Relaxed), b.load(Ordering::Relaxed)),
+            _ => Node::default(),
+        }
     }
 
     /// Stores a node; says whether it was another one before.
+    #[inline]
     fn set_node(&self, level: usize, index: usize, node: Node) -> bool {
         let at = self.node_at(level, index);
-        let (a, b) = node.pack();
-        let mut changed = false;
-        for (at, value) in [(at, a), (at + 1, b)] {
-            if let Some(word) = self.parts.tree().get(at)
-                && word.load(Ordering::Relaxed) != value
-            {
-                word.store(value, Ordering::Relaxed);
-                step();
-                changed = true;
-            }
+        let Some([a, b]) = self.tree().get(at..at + 2) else { return false };
+        let (start, max) = node.pack();
+        let changed = a.load(Ordering::Relaxed) != start || b.load(Ordering::Relaxed) != max;
+        if changed {
+            a.store(start, Ordering::Relaxed);
+            step();
+            b.store(max, Ordering::Relaxed);
+            step();
         }
         changed
     }
 
-    /// Bits of a cell that a taker of the open range must not take.
+    /// The cells of a leaf: where each begins, and the bits that a taker of the open range must not take.
     #[inline]
-    pub(super) fn taken(&self, open: Open, cell: usize) -> u64 {
-        super::visited();
-        read(self.parts.busy(), cell, u64::MAX) | open.closed(cell)
+    pub(super) fn leaf_cells(&self, open: Open, leaf: usize) -> impl Iterator<Item = (usize, u64)> {
+        let from = leaf * LEAF_CELLS;
+        let whole = leaf * LEAF >= open.low && (leaf + 1) * LEAF <= open.high;
+        let words = self.parts.busy().get(from..from + LEAF_CELLS).unwrap_or(&[]);
+        words.iter().enumerate().map(move |(nth, word)| {
+            super::visited();
+            let closed = if whole { 0 } else { open.closed(from + nth) };
+            // Acquire: who sees the bits of a claim outside the lock sees that it was announced.
+            ((from + nth) * CELL_BITS, word.load(Ordering::Acquire) | closed)
+        })
     }
 
     /// A leaf, computed from the bits.
     pub(super) fn leaf_from_bits(&self, open: Open, leaf: usize) -> Node {
         let (mut start, mut max, mut run) = (None, 0, 0);
-        for cell in leaf * LEAF_CELLS..(leaf + 1) * LEAF_CELLS {
-            let bits = self.taken(open, cell);
+        for (_, bits) in self.leaf_cells(open, leaf) {
             if bits == 0 {
                 run += CELL_BITS;
                 continue;
@@ -169,25 +178,43 @@ impl Frag {
             let closed = run + word::low_zeros(bits) as usize;
             start = start.or(Some(closed));
             max = max.max(closed);
-            if bits.count_zeros() as usize > max {
+            run = word::high_zeros(bits) as usize;
+            // Only then can there be a longer gap that touches neither end of the cell.
+            if bits.count_zeros() as usize > max + run {
                 max = max.max(word::longest_zeros(bits) as usize);
             }
-            run = word::high_zeros(bits) as usize;
         }
         Node { start: start.unwrap_or(run), max: max.max(run), end: run }
     }
 
+    /// The nodes below node `index` of `level`: (index, where it begins, what it covers, lengths).
+    #[inline]
+    pub(super) fn children(&self, level: usize, index: usize) -> impl Iterator<Item = (usize, usize, usize, Node)> {
+        let below = level.saturating_sub(1);
+        let from = index * FAN_OUT;
+        let count = if level == 0 { 0 } else { FAN_OUT.min(self.shape.count(below).saturating_sub(from)) };
+        let (words, span) = (self.node_at(below, from), Shape::span(below));
+        let all = self.parts.fragments();
+        let words = self.tree().get(words..words + 2 * count).unwrap_or(&[]);
+        words.chunks_exact(2).enumerate().map(move |(nth, pair)| {
+            super::visited();
+            let at = (from + nth) * span;
+            let node = match pair {
+                [a, b] => Node::unpack(a.load(Ordering::Relaxed), b.load(Ordering::Relaxed)),
+                _ => Node::default(),
+            };
+            (from + nth, at, span.min(all - at), node)
+        })
+    }
+
     /// An inner node, computed from its children.
     pub(super) fn node_from_children(&self, level: usize, index: usize) -> Node {
-        let Some(below) = level.checked_sub(1) else { return Node::default() };
-        let end = ((index + 1) * FAN_OUT).min(self.shape.count(below));
-        let (mut node, mut length) = (Node::default(), 0);
-        for child in index * FAN_OUT..end {
-            let covers = self.covers(below, child);
-            node = node.then(length, self.node(below, child), covers);
+        let mut length = 0;
+        self.children(level, index).fold(Node::default(), |node, (_, _, covers, child)| {
+            let joined = node.then(length, child, covers);
             length += covers;
-        }
-        node
+            joined
+        })
     }
 
     /// Computes the leaves `from..=to` and everything above them anew. Under the lock. An ancestor is
