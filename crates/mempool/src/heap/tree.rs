@@ -28,11 +28,11 @@ pub(super) struct Damaged;
 
 /// What a node says. In memory: this in the first eight bytes, the check word in the next.
 #[derive(Clone, Copy)]
-struct Node {
-    left: u16,
-    right: u16,
+pub(super) struct Node {
+    pub(super) left: u16,
+    pub(super) right: u16,
     /// Granules in the chunk, this node included; at least 1.
-    size: u16,
+    pub(super) size: u16,
 }
 
 impl Node {
@@ -103,7 +103,8 @@ impl<'a> Tree<'a> {
         x ^ x >> 32
     }
 
-    fn read(&self, at: u16) -> Result<Node, Damaged> {
+    /// The node at `at`.
+    pub(super) fn read(&self, at: u16) -> Result<Node, Damaged> {
         count::node();
         if at >= self.units {
             return Err(Damaged);
@@ -114,12 +115,22 @@ impl<'a> Tree<'a> {
         if check == self.check(word, at) { Ok(node) } else { Err(Damaged) }
     }
 
-    fn write(&self, at: u16, node: Node) {
+    /// Writes the node at `at`, which is a free chunk's beginning.
+    pub(super) fn write(&self, at: u16, node: Node) {
         step();
         debug_assert!(at < self.units);
         let word = node.pack();
         // SAFETY: `at` was read as a node or is a free chunk of the caller, inside the page and aligned.
         unsafe { self.base.add(usize::from(at) * GRANULE).cast::<[u64; 2]>().write([word, self.check(word, at)]) }
+    }
+
+    /// Makes the node at `at` none.
+    pub(super) fn wipe(&self, at: u16) {
+        step();
+        debug_assert!(at < self.units);
+        let wrong = !self.check(0, at);
+        // SAFETY: as for `write`.
+        unsafe { self.base.add(usize::from(at) * GRANULE).cast::<[u64; 2]>().write([0, wrong]) }
     }
 
     fn set(&self, link: Link, target: u16) {
@@ -317,6 +328,8 @@ pub(super) mod count {
     pub(crate) fn node() {}
     #[inline(always)]
     pub(crate) fn insertion() {}
+    #[inline(always)]
+    pub(crate) fn binned() {}
 }
 
 /// Counts node visits, in tests alone.
@@ -326,12 +339,20 @@ pub(super) mod count {
     std::thread_local! {
         static NODES: Cell<u64> = const { Cell::new(0) };
         static INSERTIONS: Cell<u64> = const { Cell::new(0) };
+        static BINNED: Cell<u64> = const { Cell::new(0) };
     }
     pub(crate) fn node() {
         NODES.with(|c| c.set(c.get() + 1));
     }
     pub(crate) fn insertion() {
         INSERTIONS.with(|c| c.set(c.get() + 1));
+    }
+    pub(crate) fn binned() {
+        BINNED.with(|c| c.set(c.get() + 1));
+    }
+    /// Insertions into bins by this thread so far.
+    pub(crate) fn binned_so_far() -> u64 {
+        BINNED.with(Cell::get)
     }
     /// Nodes read and insertions made by this thread so far.
     pub(crate) fn so_far() -> (u64, u64) {
