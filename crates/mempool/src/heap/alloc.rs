@@ -99,7 +99,7 @@ impl Heap {
             let found = held.page.take(units);
             let taken = found.map_err(|what| self.heal(&mut held, what))?;
             if taken.is_none() {
-                let largest = held.page.tree().largest();
+                let largest = held.page.largest_chunk();
                 held.hint = largest.map_err(|what| self.heal(&mut held, what))?.into();
             }
             Ok(taken)

@@ -2,8 +2,9 @@
 //!
 //! It divides *heap pages* (runs of one slot each) into chunks of any multiple of 16 bytes. Objects carry no
 //! header; which chunks there are and which are in use stands in two bitmaps in the slot's descriptor
-//! ([`page`]), so that a double, interior or wild free is found exactly and changes nothing. A search tree
-//! in the free chunks ([`tree`]) finds the best fit; the bits never depend on it.
+//! ([`page`]), so that a double, interior or wild free is found exactly and changes nothing. Lists of small
+//! free chunks ([`bins`]) and a search tree of larger ones ([`tree`]), both inside the free chunks, find the
+//! best fit; the bits never depend on them.
 //!
 //! Each page has a try-lock ([`control`]). An allocation goes to the next page when one is taken; a free
 //! that finds its page taken clears the object's bit, leaves a mark for the holder, and is done. If no page
@@ -17,6 +18,7 @@
 #![allow(unsafe_code)]
 
 mod alloc;
+mod bins;
 mod check;
 mod control;
 mod free;
@@ -258,7 +260,7 @@ impl Heap {
 
     /// Counts an operation on the page, and lets the heap's clock advance by whole lots.
     fn count(&self, held: &Held<'_>) {
-        if held.page.operation().is_multiple_of(LOT) {
+        if held.page.operation() {
             self.control.add_ticks(LOT);
         }
     }

@@ -24,16 +24,16 @@
 #![allow(unsafe_code)]
 
 use super::tree::{Damaged, Tree};
-use super::{HeapFault, step};
+use super::{HeapFault, LOT, step};
 use crate::segment::slot::Slot;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 /// Cold word: the tree's root.
 const ROOT: usize = 0;
-/// Cold word: the heap's tick at which the page was made.
-const BIRTH: usize = 1;
-/// Cold word: operations on this page.
-const OPERATIONS: usize = 2;
+/// Cold word: the heap's tick at which the page was made, and operations on the page since the last lot.
+const CLOCK: usize = 1;
+/// The first of the cold words that hold the heads of the bins.
+pub(super) const HEADS: usize = 2;
 
 /// A page, seen through its descriptor.
 #[derive(Clone, Copy)]
@@ -81,23 +81,28 @@ impl<'a> Page<'a> {
             self.slot.free(w).store(u64::from(w == 0), Relaxed);
             self.slot.remote(w).store(0, Relaxed);
         }
-        self.slot.cold(BIRTH).store(tick, Relaxed);
-        self.slot.cold(OPERATIONS).store(0, Relaxed);
-        self.tree().clear();
-        // A tree without a node can't be damaged, and the chunk is inside the page.
-        let _ = self.tree().insert(0, self.units() as u16);
+        self.slot.cold(CLOCK).store(tick * LOT, Relaxed);
+        self.clear_chunks();
+        // Where there is no node none is damaged, and the chunk is inside the page.
+        let _ = self.insert_chunk(0, self.units() as u16);
     }
 
     /// The tick at which the page was made.
     pub(super) fn birth(&self) -> u64 {
-        self.slot.cold(BIRTH).load(Relaxed)
+        self.slot.cold(CLOCK).load(Relaxed) / LOT
     }
 
-    /// Counts an operation and returns how many there were. Under the lock.
-    pub(super) fn operation(&self) -> u64 {
-        let sum = self.slot.cold(OPERATIONS).load(Relaxed).wrapping_add(1);
-        self.slot.cold(OPERATIONS).store(sum, Relaxed);
-        sum
+    /// Counts an operation; whether it completes a lot. Under the lock.
+    pub(super) fn operation(&self) -> bool {
+        let clock = self.slot.cold(CLOCK).load(Relaxed);
+        let lot = clock % LOT == LOT - 1;
+        self.slot.cold(CLOCK).store(if lot { clock + 1 - LOT } else { clock + 1 }, Relaxed);
+        lot
+    }
+
+    /// The descriptor.
+    pub(super) fn slot(&self) -> &Slot<'a> {
+        &self.slot
     }
 
     /// Whether a chunk begins at `at`.
@@ -174,7 +179,8 @@ impl<'a> Page<'a> {
         if start != at && self.is_used(start) { Place::Inside(start) } else { Place::Free }
     }
 
-    fn is_free(&self, at: usize) -> bool {
+    /// Whether a free chunk begins at `at`.
+    pub(super) fn is_free(&self, at: usize) -> bool {
         self.is_start(at) && !self.is_used(at)
     }
 
@@ -185,8 +191,7 @@ impl<'a> Page<'a> {
 
     /// Takes the best fit for `units` granules: its offset, or `None` if nothing is large enough.
     pub(super) fn take(&self, units: usize) -> Result<Option<usize>, Damaged> {
-        let tree = self.tree();
-        let Some((at, size)) = tree.find_delete(units as u16)? else { return Ok(None) };
+        let Some((at, size)) = self.find_delete_chunk(units as u16)? else { return Ok(None) };
         let (at, size) = (usize::from(at), usize::from(size));
         // The bits have the last word: an old node that somebody wrote back is no chunk.
         if !self.is_free(at) || self.next_start(at) != at + size {
@@ -194,7 +199,7 @@ impl<'a> Page<'a> {
         }
         if size > units {
             self.set_start(at + units);
-            tree.insert((at + units) as u16, (size - units) as u16)?;
+            self.insert_chunk((at + units) as u16, (size - units) as u16)?;
         }
         self.set_used(at);
         Ok(Some(at))
@@ -203,10 +208,10 @@ impl<'a> Page<'a> {
     /// Puts the free chunk at `at`, which is not in the tree, into the tree, merged with its free
     /// neighbours. Returns the size of what came out.
     pub(super) fn absorb(&self, at: usize) -> Result<usize, Damaged> {
-        let (tree, mut begin, mut end) = (self.tree(), at, self.next_start(at));
+        let (mut begin, mut end) = (at, self.next_start(at));
         while end < self.units() && self.is_free(end) {
             let next = self.next_start(end);
-            tree.delete(end as u16, (next - end) as u16)?;
+            self.delete_chunk(end as u16, (next - end) as u16)?;
             self.clear_start(end);
             end = next;
         }
@@ -215,11 +220,11 @@ impl<'a> Page<'a> {
             if !self.is_free(before) {
                 break;
             }
-            tree.delete(before as u16, (begin - before) as u16)?;
+            self.delete_chunk(before as u16, (begin - before) as u16)?;
             self.clear_start(begin);
             begin = before;
         }
-        tree.insert(begin as u16, (end - begin) as u16)?;
+        self.insert_chunk(begin as u16, (end - begin) as u16)?;
         Ok(end - begin)
     }
 
@@ -232,7 +237,7 @@ impl<'a> Page<'a> {
         while bits != 0 {
             let at = w * 64 + bits.trailing_zeros() as usize;
             bits &= bits - 1;
-            if self.is_free(at) && !self.tree().contains(at as u16, (self.next_start(at) - at) as u16)? {
+            if self.is_free(at) && !self.contains_chunk(at as u16, (self.next_start(at) - at) as u16)? {
                 largest = largest.max(self.absorb(at)?);
             }
         }
@@ -252,11 +257,10 @@ impl<'a> Page<'a> {
         if want > next {
             return Ok(false);
         }
-        let tree = self.tree();
-        tree.delete(end as u16, (next - end) as u16)?;
+        self.delete_chunk(end as u16, (next - end) as u16)?;
         if want < next {
             self.set_start(want);
-            tree.insert(want as u16, (next - want) as u16)?;
+            self.insert_chunk(want as u16, (next - want) as u16)?;
         }
         self.clear_start(end);
         Ok(true)
@@ -266,7 +270,7 @@ impl<'a> Page<'a> {
     /// of the largest free chunk.
     pub(super) fn defragment(&self) -> usize {
         let tree = self.tree();
-        tree.clear();
+        self.clear_chunks();
         let (mut at, mut largest) = (0, 0);
         while at < self.units() {
             let mut end = self.next_start(at);
@@ -274,11 +278,13 @@ impl<'a> Page<'a> {
                 while end < self.units() && self.is_free(end) {
                     let next = self.next_start(end);
                     self.clear_start(end);
+                    // An old node must not look like a listed one later.
+                    tree.wipe(end as u16);
                     end = next;
                 }
                 // Can't be damaged: each node was written a moment ago, and if a stray write comes in
                 // between, the next walk finds it.
-                let _ = tree.insert(at as u16, (end - at) as u16);
+                let _ = self.insert_chunk(at as u16, (end - at) as u16);
                 largest = largest.max(end - at);
             }
             at = end;
@@ -321,7 +327,7 @@ impl<'a> Page<'a> {
             return Err(HeapFault::Unmerged { page: index });
         }
         let mut right = true;
-        let nodes = self.tree().linearize(&mut |at, size| {
+        let nodes = self.linearize_chunks(&mut |at, size| {
             let (at, size) = (usize::from(at), usize::from(size));
             right &= self.is_free(at) && self.next_start(at) == at + size;
         });

@@ -28,11 +28,11 @@ pub(super) struct Damaged;
 
 /// What a node says. In memory: this in the first eight bytes, the check word in the next.
 #[derive(Clone, Copy)]
-struct Node {
-    left: u16,
-    right: u16,
+pub(super) struct Node {
+    pub(super) left: u16,
+    pub(super) right: u16,
     /// Granules in the chunk, this node included; at least 1.
-    size: u16,
+    pub(super) size: u16,
 }
 
 impl Node {
@@ -45,12 +45,12 @@ impl Node {
     }
 }
 
-/// Where a link is stored.
+/// Where a link is stored: in the root, or in the node at an offset, which was read as this.
 #[derive(Clone, Copy)]
 enum Link {
     Root,
-    Left(u16),
-    Right(u16),
+    Left(u16, Node),
+    Right(u16, Node),
 }
 
 /// The tree of one page. Whoever uses it holds the page's lock.
@@ -97,12 +97,14 @@ impl<'a> Tree<'a> {
     }
 
     fn check(&self, word: u64, at: u16) -> u64 {
-        let x = (word ^ self.key.wrapping_add(u64::from(at)) << 48).wrapping_add(self.key);
-        let x = (x ^ x >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        // The upper sixteen bits of `word` are 0. A product's low bits depend on few of its factor's, so they are
+        // mixed with the high ones.
+        let x = (word ^ u64::from(at) << 48 ^ self.key).wrapping_mul(0xd6e8_feb8_6659_fd93);
         x ^ x >> 32
     }
 
-    fn read(&self, at: u16) -> Result<Node, Damaged> {
+    /// The node at `at`.
+    pub(super) fn read(&self, at: u16) -> Result<Node, Damaged> {
         count::node();
         if at >= self.units {
             return Err(Damaged);
@@ -110,11 +112,11 @@ impl<'a> Tree<'a> {
         // SAFETY: `at < units`, so the 16 bytes lie in the page and are aligned; any content is valid.
         let [word, check] = unsafe { self.base.add(usize::from(at) * GRANULE).cast::<[u64; 2]>().read() };
         let node = Node::unpack(word);
-        let fits = node.size > 0 && u32::from(at) + u32::from(node.size) <= u32::from(self.units);
-        if fits && check == self.check(word, at) { Ok(node) } else { Err(Damaged) }
+        if check == self.check(word, at) { Ok(node) } else { Err(Damaged) }
     }
 
-    fn write(&self, at: u16, node: Node) {
+    /// Writes the node at `at`, which is a free chunk's beginning.
+    pub(super) fn write(&self, at: u16, node: Node) {
         step();
         debug_assert!(at < self.units);
         let word = node.pack();
@@ -122,16 +124,25 @@ impl<'a> Tree<'a> {
         unsafe { self.base.add(usize::from(at) * GRANULE).cast::<[u64; 2]>().write([word, self.check(word, at)]) }
     }
 
-    fn set(&self, link: Link, target: u16) -> Result<(), Damaged> {
+    /// Makes the node at `at` none.
+    pub(super) fn wipe(&self, at: u16) {
+        step();
+        debug_assert!(at < self.units);
+        let wrong = !self.check(0, at);
+        // SAFETY: as for `write`.
+        unsafe { self.base.add(usize::from(at) * GRANULE).cast::<[u64; 2]>().write([0, wrong]) }
+    }
+
+    fn set(&self, link: Link, target: u16) {
         match link {
             Link::Root => {
                 step();
                 self.root.store(u64::from(target), Relaxed);
             }
-            Link::Left(at) => self.write(at, Node { left: target, ..self.read(at)? }),
-            Link::Right(at) => self.write(at, Node { right: target, ..self.read(at)? }),
+            Link::Left(at, node) if node.left != target => self.write(at, Node { left: target, ..node }),
+            Link::Right(at, node) if node.right != target => self.write(at, Node { right: target, ..node }),
+            _ => {}
         }
-        Ok(())
     }
 
     /// A walk can't be longer than this.
@@ -151,35 +162,37 @@ impl<'a> Tree<'a> {
                 return Err(Damaged);
             }
             (link, next) = if rank(node.size, next) < rank_here {
-                (Link::Right(next), node.right)
+                (Link::Right(next, node), node.right)
             } else {
-                (Link::Left(next), node.left)
+                (Link::Left(next, node), node.left)
             };
         }
-        self.write(at, Node { left: NIL, right: NIL, size });
-        self.set(link, at)?;
-        self.split(at, rank_here, next, budget)
+        let (left, right) = if next == NIL { (NIL, NIL) } else { self.split(rank_here, next, budget)? };
+        self.write(at, Node { left, right, size });
+        self.set(link, at);
+        Ok(())
     }
 
-    /// Distributes the subtree `next` over the two sides of the new node `at`.
-    fn split(&self, at: u16, rank_here: u32, mut next: u16, mut budget: u32) -> Result<(), Damaged> {
-        let (mut left, mut right) = (Link::Left(at), Link::Right(at));
-        if next == NIL {
-            return Ok(());
-        }
+    /// Cuts the subtree `next` into what is before and what is behind `rank_here`.
+    fn split(&self, rank_here: u32, mut next: u16, mut budget: u32) -> Result<(u16, u16), Damaged> {
+        let (mut first, mut second) = (None, None);
+        // The last node on each side, whose link to the other side is still open.
+        let (mut left, mut right) = (None, None);
         while next != NIL {
             let node = self.read(next)?;
             budget = budget.checked_sub(1).ok_or(Damaged)?;
             if rank(node.size, next) < rank_here {
-                self.set(left, next)?;
-                (left, next) = (Link::Right(next), node.right);
+                left.map_or_else(|| first = Some(next), |link| self.set(link, next));
+                (left, next) = (Some(Link::Right(next, node)), node.right);
             } else {
-                self.set(right, next)?;
-                (right, next) = (Link::Left(next), node.left);
+                right.map_or_else(|| second = Some(next), |link| self.set(link, next));
+                (right, next) = (Some(Link::Left(next, node)), node.left);
             }
         }
-        self.set(left, NIL)?;
-        self.set(right, NIL)
+        for open in [left, right].into_iter().flatten() {
+            self.set(open, NIL);
+        }
+        Ok((first.unwrap_or(NIL), second.unwrap_or(NIL)))
     }
 
     /// Replaces the node that `link` leads to by the union of its two subtrees.
@@ -187,14 +200,17 @@ impl<'a> Tree<'a> {
         let (mut a, mut b) = (node.left, node.right);
         for _ in 0..self.budget() {
             if a == NIL || b == NIL {
-                return self.set(link, if a == NIL { b } else { a });
+                self.set(link, if a == NIL { b } else { a });
+                return Ok(());
             }
             if priority(a) > priority(b) {
-                self.set(link, a)?;
-                (link, a) = (Link::Right(a), self.read(a)?.right);
+                let node = self.read(a)?;
+                self.set(link, a);
+                (link, a) = (Link::Right(a, node), node.right);
             } else {
-                self.set(link, b)?;
-                (link, b) = (Link::Left(b), self.read(b)?.left);
+                let node = self.read(b)?;
+                self.set(link, b);
+                (link, b) = (Link::Left(b, node), node.left);
             }
         }
         Err(Damaged)
@@ -213,7 +229,8 @@ impl<'a> Tree<'a> {
             if here == wanted {
                 return self.unhook(link, node).map(|()| true);
             }
-            (link, next) = if here < wanted { (Link::Right(next), node.right) } else { (Link::Left(next), node.left) };
+            (link, next) =
+                if here < wanted { (Link::Right(next, node), node.right) } else { (Link::Left(next, node), node.left) };
         }
         Err(Damaged)
     }
@@ -230,9 +247,9 @@ impl<'a> Tree<'a> {
             let node = self.read(next)?;
             if node.size >= size {
                 best = Some((next, link, node));
-                (link, next) = (Link::Left(next), node.left);
+                (link, next) = (Link::Left(next, node), node.left);
             } else {
-                (link, next) = (Link::Right(next), node.right);
+                (link, next) = (Link::Right(next, node), node.right);
             }
         }
         Err(Damaged)
@@ -311,6 +328,8 @@ pub(super) mod count {
     pub(crate) fn node() {}
     #[inline(always)]
     pub(crate) fn insertion() {}
+    #[inline(always)]
+    pub(crate) fn binned() {}
 }
 
 /// Counts node visits, in tests alone.
@@ -320,12 +339,20 @@ pub(super) mod count {
     std::thread_local! {
         static NODES: Cell<u64> = const { Cell::new(0) };
         static INSERTIONS: Cell<u64> = const { Cell::new(0) };
+        static BINNED: Cell<u64> = const { Cell::new(0) };
     }
     pub(crate) fn node() {
         NODES.with(|c| c.set(c.get() + 1));
     }
     pub(crate) fn insertion() {
         INSERTIONS.with(|c| c.set(c.get() + 1));
+    }
+    pub(crate) fn binned() {
+        BINNED.with(|c| c.set(c.get() + 1));
+    }
+    /// Insertions into bins by this thread so far.
+    pub(crate) fn binned_so_far() -> u64 {
+        BINNED.with(Cell::get)
     }
     /// Nodes read and insertions made by this thread so far.
     pub(crate) fn so_far() -> (u64, u64) {

@@ -150,8 +150,8 @@ fn best_fit_splits_the_tightest_hole() {
     let sizes = [96, 16, 48, 16, 64, 16, 48, 16];
     let at: Vec<usize> = sizes.iter().map(|&size| world.alloc(size).unwrap()).collect();
     [0, 2, 4, 6].iter().for_each(|&i| world.free(at[i]));
-    assert_eq!(world.alloc(40), Some(at[2]), "the lowest of two holes of 48");
-    assert_eq!(world.alloc(33), Some(at[6]));
+    assert_eq!(world.alloc(40), Some(at[6]), "of two holes of 48 the one freed last");
+    assert_eq!(world.alloc(33), Some(at[2]));
     assert_eq!(world.alloc(33), Some(at[4]), "64 is split");
     assert_eq!(world.alloc(1), Some(at[4] + 48), "its remainder");
     assert_eq!(world.alloc(96), Some(at[0]));
