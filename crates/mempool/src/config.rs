@@ -160,7 +160,7 @@ pub struct Values {
     pub wait_time: u64,
     /// The largest request that the best-fit heap serves, in bytes.
     pub heap_max_alloc: usize,
-    /// How long an empty heap page is kept, in nanoseconds.
+    /// Operations of the heap between the making of a heap page and its going back, at least.
     pub heap_page_lifetime: u64,
     /// Threads that can have a local heap at once; 0 means by segment.
     pub max_threads: u32,
@@ -205,7 +205,7 @@ builders! {
     max_retries: u32, "Sets how often an exhausted pool waits and looks again.";
     wait_time: u64, "Sets how long each such wait lasts, in nanoseconds.";
     heap_max_alloc: usize, "Sets the largest request that the best-fit heap serves, in bytes.";
-    heap_page_lifetime: u64, "Sets how long an empty heap page is kept, in nanoseconds.";
+    heap_page_lifetime: u64, "Sets how many operations of the heap a page outlives at least before it goes back when empty.";
     max_threads: u32, "Sets how many threads can have a local heap at once; 0 means by segment.";
     max_caches: u32, "Sets how many named caches there can be; 0 means by segment.";
     guard_pages: bool, "Sets whether guard OS pages surround metadata and data.";
@@ -238,7 +238,7 @@ impl Config {
             max_retries: 8,
             wait_time: 1_000_000,
             heap_max_alloc: 256,
-            heap_page_lifetime: 10_000_000,
+            heap_page_lifetime: 1024,
             max_threads: 0,
             max_caches: 0,
             guard_pages: true,
@@ -347,7 +347,7 @@ impl Config {
         count("max_retries", v.max_retries, 1_000_000)?;
         time("wait_time", v.wait_time, 60 * SECOND)?;
         bytes("heap_max_alloc", v.heap_max_alloc, 4, 3200)?;
-        time("heap_page_lifetime", v.heap_page_lifetime, 3600 * SECOND)?;
+        ConfigError::check("heap_page_lifetime", v.heap_page_lifetime, 0, u64::from(u32::MAX), ConfigError::COUNT)?;
         count("max_threads", v.max_threads, 65_536)?;
         count("max_caches", v.max_caches, 1 << 20)?;
         if v.slot_shift != 0 {

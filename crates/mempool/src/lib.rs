@@ -5,13 +5,38 @@
 extern crate std;
 
 mod bitmap;
-mod bytes;
-mod config;
+pub mod bytes;
+pub mod config;
 mod error;
 mod frag;
+#[cfg(not(loom))]
+mod front;
 mod heap;
 mod os;
+#[cfg(not(loom))]
+mod pool;
+#[cfg(not(loom))]
+pub mod process;
 mod segment;
 mod slab;
+#[cfg(not(loom))]
+mod stats;
 mod sync;
+#[cfg(not(loom))]
+mod typed;
 mod units;
+#[cfg(not(loom))]
+mod verify;
+
+pub use config::Config;
+pub use error::{AllocError, InitError, Text};
+pub use segment::real::Shortfalls;
+#[cfg(not(loom))]
+pub use {
+    front::{CacheError, CacheInfo},
+    pool::Pool,
+    process::Global,
+    stats::{CacheStats, Held, Stats},
+    typed::{Cache, CacheBox, CacheSlice},
+    verify::Broken,
+};

@@ -50,7 +50,9 @@ impl Config {
     /// # Errors
     /// The first setting that is out of range, or what the OS refused; nothing is left behind.
     pub fn build(self) -> Result<Pool, InitError> {
-        Pool::on(crate::os::platform(), &self)
+        let pool = Pool::on(crate::os::platform(), &self)?;
+        pool.enlist();
+        Ok(pool)
     }
 }
 
@@ -164,7 +166,9 @@ impl Pool {
         let pool = unsafe {
             Self::construct(os, &fixed, metadata, (core::ptr::null_mut(), 0), &areas, open, Shortfalls::default())
         };
+        // Whatever the caller left there.
         pool.core().frag.mark_all_touched();
+        pool.enlist();
         Ok(pool)
     }
 
@@ -184,7 +188,8 @@ impl Pool {
         let values = *config.values();
         let serial = front::next_serial();
         // SAFETY: inside the memory (contract).
-        let (data, at) = unsafe { (metadata.add(areas.data as usize), metadata.add(areas.core as usize).cast::<Core>()) };
+        let (data, at) =
+            unsafe { (metadata.add(areas.data as usize), metadata.add(areas.core as usize).cast::<Core>()) };
         // SAFETY: every offset lies in the metadata and is a multiple of a cache line.
         let words = |offset: u64| unsafe { metadata.add(offset as usize).cast::<AtomicU64>().cast_const() };
         let geometry = SlotGeometry::new(areas.slot_shift as u32);
@@ -208,7 +213,11 @@ impl Pool {
             config: values,
             os,
             layout: *areas,
-            max_small: if values.small == crate::config::Small::Slab { largest(areas.slot_shift as u32).min(MAX_SMALL) } else { 0 },
+            max_small: if values.small == crate::config::Small::Slab {
+                largest(areas.slot_shift as u32).min(MAX_SMALL)
+            } else {
+                0
+            },
             metadata,
             data: data as usize,
             data_len: areas.data_len(),
@@ -342,9 +351,13 @@ impl Drop for Pool {
 impl Pool {
     /// The local heap for the hot path, if the calling thread has one in this pool.
     #[inline(always)]
-    fn local(&self) -> &LocalHeap {
+    pub(crate) fn local(&self) -> &LocalHeap {
         let local = front::process_local();
-        if core::ptr::eq(local.pool.cast(), self.core.as_ptr()) { local } else { self.core().own().unwrap_or(local_none()) }
+        if core::ptr::eq(local.pool.cast(), self.core.as_ptr()) {
+            local
+        } else {
+            self.core().own().unwrap_or(front::none_local())
+        }
     }
 
     /// Memory for `layout`; its content is undefined. A size of 0 gives a unique address. O(1) amortised.
@@ -420,8 +433,23 @@ impl Pool {
     /// # Safety
     /// `object` is a live object of this pool; unless an error is returned it must not be used any more.
     pub unsafe fn realloc(&self, object: NonNull<u8>, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        self.move_to(object, layout, Fail::Policy)
+    }
+
+    /// As [`Pool::realloc`], never ending the process.
+    ///
+    /// # Errors
+    /// The pool is exhausted; the object is as before.
+    ///
+    /// # Safety
+    /// As for [`Pool::realloc`].
+    pub unsafe fn try_realloc(&self, object: NonNull<u8>, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        self.move_to(object, layout, Fail::Null)
+    }
+
+    fn move_to(&self, object: NonNull<u8>, layout: Layout, fail: Fail) -> Result<NonNull<u8>, AllocError> {
         let request = Request { size: layout.size(), align: layout.align(), zeroed: false };
-        NonNull::new(self.core().realloc(object.as_ptr() as usize, &request, Fail::Policy, "Pool::realloc"))
+        NonNull::new(self.core().realloc(object.as_ptr() as usize, &request, fail, "Pool::realloc"))
             .ok_or(AllocError::Exhausted { bytes: layout.size(), align: layout.align() })
     }
 
@@ -436,10 +464,6 @@ impl Pool {
     pub fn contains(&self, address: *const u8) -> bool {
         self.core().contains(address as usize)
     }
-}
-
-fn local_none() -> &'static LocalHeap {
-    front::none_local()
 }
 
 /// Looking inside, and taking care.
@@ -496,7 +520,11 @@ impl Pool {
     ///
     /// # Safety
     /// `callback` may be called with `argument` from any thread until the pool is dropped.
-    pub unsafe fn on_reclaim(&self, callback: extern "C" fn(usize, *mut u8) -> bool, argument: *mut u8) -> Result<(), usize> {
+    pub unsafe fn on_reclaim(
+        &self,
+        callback: extern "C" fn(usize, *mut u8) -> bool,
+        argument: *mut u8,
+    ) -> Result<(), usize> {
         if self.core().on_reclaim(callback, argument) { Ok(()) } else { Err(front::CALLBACKS) }
     }
 

@@ -149,8 +149,8 @@ impl Stats {
         core.heap.for_each_page(&mut |page| {
             stats.heap_pages += 1;
             stats.heap_page_bytes += core.slabs.slots.geometry().bytes();
-            stats.heap_live += page.live;
-            stats.heap_bytes += page.live_bytes;
+            stats.heap_live += page.objects;
+            stats.heap_bytes += page.object_bytes;
         });
         let slot = core.slot_fragments();
         core.frag.runs(&mut |run| {
@@ -254,9 +254,17 @@ impl fmt::Display for Table<'_> {
         writeln!(f, "  refills          {:>14}", s.refills)?;
         writeln!(f, "  runs served      {:>14}", s.runs_served)?;
         writeln!(f, "  exhausted        {:>14} times, {} refused", s.exhausted, s.refused)?;
-        writeln!(f, "  {:<24} {:>9} {:>12} {:>12} {:>14} {:>14}", "holder", "slabs", "room", "live", "live bytes", "bytes held")?;
+        writeln!(
+            f,
+            "  {:<24} {:>9} {:>12} {:>12} {:>14} {:>14}",
+            "holder", "slabs", "room", "live", "live bytes", "bytes held"
+        )?;
         let mut row = |name: &dyn fmt::Display, h: &Held| {
-            writeln!(f, "  {name:<24} {:>9} {:>12} {:>12} {:>14} {:>14}", h.slabs, h.items, h.live, h.bytes, h.run_bytes)
+            writeln!(
+                f,
+                "  {name:<24} {:>9} {:>12} {:>12} {:>14} {:>14}",
+                h.slabs, h.items, h.live, h.bytes, h.run_bytes
+            )
         };
         for (class, held) in s.classes.iter().enumerate().filter(|(_, held)| held.slabs > 0) {
             row(&Text::<24>::of(format_args!("size class {}", size_of(class))).as_str(), held)?;
@@ -274,4 +282,23 @@ impl fmt::Display for Table<'_> {
         }
         row(&"runs", &Held { slabs: s.runs, items: s.runs, live: s.runs, bytes: s.run_bytes, run_bytes: s.run_bytes })
     }
+}
+
+/// Reports what is still live when a pool ends, a line per holder, and sums it up.
+pub(crate) fn report_leaks(core: &Core, report: &mut dyn FnMut(&dyn fmt::Display)) -> crate::process::Leaks {
+    let stats = Stats::of(core);
+    let mut line = |name: &dyn fmt::Display, live: usize, bytes: usize| {
+        if live > 0 {
+            report(&format_args!("leak: {name}: {live} objects, {bytes} bytes"));
+        }
+    };
+    for (class, held) in stats.classes.iter().enumerate() {
+        line(&format_args!("size class {}", size_of(class)), held.live, held.bytes);
+    }
+    Stats::each_cache(core, &mut |cache| {
+        line(&format_args!("cache \"{}\"", cache.name.as_str()), cache.held.live, cache.held.bytes);
+    });
+    line(&"heap", stats.heap_live, stats.heap_bytes);
+    line(&"runs", stats.runs, stats.run_bytes);
+    crate::process::Leaks { objects: stats.live(), bytes: stats.live_bytes() }
 }

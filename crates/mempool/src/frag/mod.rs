@@ -253,6 +253,13 @@ impl Frag {
         }
     }
 
+    /// Marks every page as touched: the memory came with somebody else's bytes in it.
+    pub fn mark_all_touched(&self) {
+        for word in self.parts.touched() {
+            word.store(!0, Ordering::Relaxed);
+        }
+    }
+
     /// The end of the open range.
     #[must_use]
     pub fn open_end(&self) -> usize {

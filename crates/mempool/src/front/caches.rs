@@ -83,8 +83,12 @@ impl fmt::Display for CacheError {
         match self {
             Self::NameTooLong(len) => write!(f, "the cache's name has {len} bytes, more than {NAME_MAX}"),
             Self::ItemSize(size) => write!(f, "items of {size} bytes: a cache holds items of 1 to {ITEM_MAX} bytes"),
-            Self::Alignment(align) => write!(f, "an alignment of {align} bytes: it must be a power of two up to {ITEM_MAX}"),
-            Self::TooMany(most) => write!(f, "the pool has {most} caches already; max_caches sets how many it can have"),
+            Self::Alignment(align) => {
+                write!(f, "an alignment of {align} bytes: it must be a power of two up to {ITEM_MAX}")
+            }
+            Self::TooMany(most) => {
+                write!(f, "the pool has {most} caches already; max_caches sets how many it can have")
+            }
         }
     }
 }
@@ -144,8 +148,7 @@ impl Core {
 
     fn is_alive(&self, handle: CacheHandle) -> bool {
         (handle.index as usize) < self.layout.max_caches as usize
-            && self.cache_word(handle.index as usize, STATE).load(Acquire)
-                == u64::from(handle.generation) << 32 | ALIVE
+            && self.cache_word(handle.index as usize, STATE).load(Acquire) == u64::from(handle.generation) << 32 | ALIVE
     }
 
     /// What the cache is; None when it has been destroyed.
@@ -248,7 +251,11 @@ impl Core {
             self.misuse(call, address, &Misuse::Foreign)
         }
         let Holder::Item(located) = self.holder(address) else {
-            self.misuse(call, address, &Misuse::WrongCache(ItemText::of("nothing of a cache is there"), self.cache_text(handle)))
+            self.misuse(
+                call,
+                address,
+                &Misuse::WrongCache(ItemText::of("nothing of a cache is there"), self.cache_text(handle)),
+            )
         };
         let class = located.shape.class as usize;
         if class != handle.class() && class != handle.array_class() {
@@ -263,7 +270,9 @@ impl Core {
         let right = self.count_at(&located, handle);
         match right {
             None => self.misuse(call, address, &Misuse::Interior(ItemText::of("an array"))),
-            Some(right) if right != n => self.misuse(call, address, &Misuse::WrongCount(self.item_text(&located), right, n)),
+            Some(right) if right != n => {
+                self.misuse(call, address, &Misuse::WrongCount(self.item_text(&located), right, n))
+            }
             Some(_) => {
                 let items = if located.shape.count > 0 { 1 } else { n };
                 self.push_items(&located, items, address, call);

@@ -2,10 +2,10 @@
 #![allow(unsafe_code)]
 
 use super::local::Threads;
-use crate::config::{Small, Values};
+use crate::config::{Small, Values, Wish};
 use crate::frag::Frag;
 use crate::heap::Heap;
-use crate::os::Os;
+use crate::os::{Os, Range};
 use crate::segment::layout::Layout;
 use crate::segment::real::Shortfalls;
 use crate::slab::{LocalHeap, SlabTier};
@@ -103,6 +103,76 @@ impl Core {
     /// Fragments in a slot.
     pub(crate) fn slot_fragments(&self) -> usize {
         self.slabs.slots.geometry().bytes() / FRAGMENT
+    }
+}
+
+impl Core {
+    /// Gives whole free pages back to the OS. Bytes given back.
+    pub(crate) fn trim(&self) -> usize {
+        if self.reservation.0.is_null() {
+            return 0;
+        }
+        let page = self.os.os_page();
+        let locked = self.config.lock != Wish::Off && self.shortfalls.lock.is_none();
+        let mut release = |run: crate::frag::Run| {
+            let (from, to) = (self.data + run.start * FRAGMENT, self.data + (run.start + run.len) * FRAGMENT);
+            if !from.is_multiple_of(page) || !to.is_multiple_of(page) {
+                return false;
+            }
+            // SAFETY: the page-frag tier has claimed the run for this call; its content is needed by nobody.
+            unsafe { self.os.decommit(Range::new(from as *mut u8, to - from), locked) }.is_ok()
+        };
+        self.frag.trim(&mut release) * FRAGMENT
+    }
+
+    /// The pool's end: its memory goes back to the OS. Where other threads still have local heaps in it these are made
+    /// to serve nothing and stay, with the addresses around them, so that a late use is an error and not a crash.
+    pub(crate) fn dissolve(&self) {
+        let (start, bytes) = self.reservation;
+        if start.is_null() {
+            return;
+        }
+        let (os, page) = (self.os, self.os.os_page());
+        let mut heaps = 0;
+        self.each_joined(&mut |local| {
+            heaps += 1;
+            local.retire(self.words(self.layout.zero));
+        });
+        if heaps == 0 {
+            // SAFETY: the whole reservation; nobody uses it any more. There is nobody to tell if this fails.
+            let _ = unsafe { os.release(Range::new(start, bytes)) };
+            return;
+        }
+        let locked = self.config.lock != Wish::Off && self.shortfalls.lock.is_none();
+        let mut from = self.data;
+        let mut give = |to: usize, next: usize| {
+            let end = to / page * page;
+            if end > from {
+                // SAFETY: data that nobody may use any more. If the OS refuses, it stays.
+                let _ = unsafe { os.decommit(Range::new(from as *mut u8, end - from), locked) };
+            }
+            from = next.next_multiple_of(page).max(from);
+        };
+        let mut at = self.data;
+        // In address order: the directory is not, so look for the next one each time.
+        while let Some(run) = self.next_internal(at) {
+            give(run.0, run.1);
+            at = run.1;
+        }
+        let end = self.data + self.frag.open_end() * FRAGMENT;
+        give(end, end);
+    }
+
+    /// The first and last address of the internal run that begins at or behind `from`.
+    fn next_internal(&self, from: usize) -> Option<(usize, usize)> {
+        let mut best: Option<(usize, usize)> = None;
+        self.internal_runs(&mut |run| {
+            let begin = self.data + run.start * FRAGMENT;
+            if begin >= from && best.is_none_or(|(known, _)| begin < known) {
+                best = Some((begin, begin + run.len * FRAGMENT));
+            }
+        });
+        best
     }
 }
 

@@ -35,7 +35,11 @@ impl Core {
     ) -> Option<NonZeroUsize> {
         self.events.exhausted.fetch_add(1, Relaxed);
         if request.size <= self.data_len {
-            let helped = self.collect().then(&mut *again).flatten().or_else(|| self.grow_pool(request).then(&mut *again).flatten());
+            let helped = self
+                .collect()
+                .then(&mut *again)
+                .flatten()
+                .or_else(|| self.grow_pool(request).then(&mut *again).flatten());
             let helped = helped.or_else(|| self.call_reclaim(request.size).then(&mut *again).flatten());
             let helped = helped.or_else(|| self.wait(&mut *again));
             if helped.is_some() {
@@ -174,7 +178,13 @@ impl Core {
         let open = self.frag.open_end() * FRAGMENT;
         let free = self.frag.free_fragments() * FRAGMENT;
         let largest = self.frag.largest_free() * FRAGMENT;
-        write!(to, "mempool: exhausted: {} asked (alignment {}); largest free run {}, ", Bytes(request.size), Bytes(request.align), Bytes(largest))?;
+        write!(
+            to,
+            "mempool: exhausted: {} asked (alignment {}); largest free run {}, ",
+            Bytes(request.size),
+            Bytes(request.align),
+            Bytes(largest)
+        )?;
         write!(to, "{} of {} free. Holders: ", Bytes(free), Bytes(open))?;
         let stats = crate::stats::Stats::of(self);
         let mut any = false;
@@ -183,6 +193,11 @@ impl Core {
             any = true;
         }
         let need = (self.config.segment + self.config.segment / 4).max(self.config.segment + 2 * request.size);
-        write!(to, "{}. Set MEMPOOL_SEGMENT={}M or more, or MEMPOOL_EXHAUSTED=null or grow.", if any { "" } else { "none" }, need.div_ceil(1 << 20))
+        write!(
+            to,
+            "{}. Set MEMPOOL_SEGMENT={}M or more, or MEMPOOL_EXHAUSTED=null or grow.",
+            if any { "" } else { "none" },
+            need.div_ceil(1 << 20)
+        )
     }
 }

@@ -108,6 +108,10 @@ pub fn delist(core: &Core) {
         }
     });
     if let Some(words) = tls::words() {
+        let token = words.token.get();
+        if let Some(index) = core.threads.find(token).filter(|_| token != 0) {
+            core.threads.vacate(index);
+        }
         if Core::of(tls::process()).is_some_and(|c| core::ptr::eq(c, core)) {
             words.process.set(tls::none());
         }
@@ -313,8 +317,8 @@ impl Core {
         }
     }
 
-    /// Calls `f` with every local heap that a thread uses. The threads must be kept from using what `f` changes.
-    pub(crate) fn each_local(&self, f: &mut dyn FnMut(&LocalHeap)) {
+    /// Calls `f` with the local heap of every thread that has joined.
+    pub(crate) fn each_joined(&self, f: &mut dyn FnMut(&LocalHeap)) {
         for index in 0..self.threads.most {
             let (token, address) = self.threads.entry(index);
             if token.load(Acquire) == 0 {
@@ -325,6 +329,11 @@ impl Core {
                 f(local);
             }
         }
+    }
+
+    /// Calls `f` with every local heap that a thread uses. The threads must be kept from using what `f` changes.
+    pub(crate) fn each_local(&self, f: &mut dyn FnMut(&LocalHeap)) {
+        self.each_joined(f);
         // SAFETY: the shared heap lives in the metadata.
         self.threads.lock.with(|| f(unsafe { &*self.threads.shared }));
     }

@@ -44,7 +44,9 @@ impl fmt::Display for Misuse {
         match self {
             Self::DoubleFree(item) => write!(f, "double free: {} is free already", item.as_str()),
             Self::Interior(item) => write!(f, "invalid pointer: inside {}, not its first byte", item.as_str()),
-            Self::CacheItem(item) => write!(f, "wrong call: {} belongs to its cache and goes back there", item.as_str()),
+            Self::CacheItem(item) => {
+                write!(f, "wrong call: {} belongs to its cache and goes back there", item.as_str())
+            }
             Self::WrongCache(item, cache) => write!(f, "wrong cache: {}, not of {}", item.as_str(), cache.as_str()),
             Self::WrongCount(item, right, wrong) => {
                 write!(f, "wrong count: {} begins an allocation of {right} items, not {wrong}", item.as_str())
@@ -59,7 +61,9 @@ impl fmt::Display for Misuse {
             Self::Heap(HeapError::Interior { start }) => {
                 write!(f, "invalid pointer: inside the heap object at {start:#x}, not its first byte")
             }
-            Self::Heap(HeapError::NotHere | HeapError::Busy | HeapError::TooLarge) => f.write_str("invalid pointer: nothing is allocated there"),
+            Self::Heap(HeapError::NotHere | HeapError::Busy | HeapError::TooLarge) => {
+                f.write_str("invalid pointer: nothing is allocated there")
+            }
             Self::Heap(HeapError::Corrupted { page }) => {
                 write!(f, "corrupted tree: free memory of the heap page at {page:#x} was written to")
             }
@@ -85,7 +89,9 @@ impl Core {
             Some(name) if shape.count > 0 => {
                 Text::of(format_args!("the array of {} items of cache \"{name}\"", shape.count))
             }
-            Some(name) => Text::of(format_args!("item {} of slab {slab} of cache \"{name}\", {} bytes", located.item, shape.size)),
+            Some(name) => {
+                Text::of(format_args!("item {} of slab {slab} of cache \"{name}\", {} bytes", located.item, shape.size))
+            }
             None => Text::of(format_args!("item {} of slab {slab} of size class {}", located.item, Bytes(shape.size))),
         }
     }

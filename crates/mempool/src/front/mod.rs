@@ -20,7 +20,7 @@ pub use self::exhausted::Fail;
 pub use self::local::{SpinLock, Threads, delist, enlist, next_serial};
 pub use self::misuse::Misuse;
 pub use self::route::{MAX_REQUEST, Request};
-pub use self::tls::process as process_local;
+pub use self::tls::{none as none_local, process as process_local};
 
 use crate::slab::LocalHeap;
 use crate::slab::classes::{MAX_SMALL, class_of};
@@ -62,7 +62,7 @@ pub fn push(local: &LocalHeap, address: usize) -> bool {
 #[inline(always)]
 fn push_tagged(local: &LocalHeap, address: usize, id: u32, tag: u64) -> bool {
     let offset = address.wrapping_sub(local.data);
-    if offset >= local.len {
+    if offset >= local.len.get() {
         return false;
     }
     // SAFETY: the offset lies in the data area, so the slot has a descriptor. See `segment::slot` for its layout.

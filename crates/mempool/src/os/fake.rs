@@ -403,6 +403,10 @@ unsafe impl Os for Fake {
         Ok(LockLimit { soft: limit, hard: limit })
     }
 
+    fn process(&self) -> u32 {
+        0
+    }
+
     fn cores(&self) -> usize {
         2
     }

@@ -284,6 +284,11 @@ unsafe impl Os for Linux {
         Ok(LockLimit { soft: limit_bytes(limit.rlim_cur), hard: limit_bytes(limit.rlim_max) })
     }
 
+    fn process(&self) -> u32 {
+        // SAFETY: a plain call.
+        unsafe { libc::getpid() as u32 }
+    }
+
     fn cores(&self) -> usize {
         keeping_errno(|| {
             let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();

@@ -355,6 +355,9 @@ pub unsafe trait Os: Sync {
     /// The system does not tell.
     fn lock_limit(&self) -> Result<LockLimit, OsError>;
 
+    /// The number of this process, 0 where there is none.
+    fn process(&self) -> u32;
+
     /// Processors that this thread may run on, at least 1.
     fn cores(&self) -> usize;
 

@@ -86,6 +86,10 @@ unsafe impl Os for NoOs {
     fn lock_limit(&self) -> Result<LockLimit, OsError> {
         lacking("lock_limit")
     }
+    fn process(&self) -> u32 {
+        0
+    }
+
     fn cores(&self) -> usize {
         1
     }

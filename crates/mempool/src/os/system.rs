@@ -18,10 +18,10 @@ mod calls {
 /// Whether there is one.
 pub const PRESENT: bool = cfg!(all(feature = "os", target_os = "linux", target_env = "gnu"));
 
-#[cfg(all(feature = "os", target_os = "linux", target_env = "gnu"))]
-pub use present::{alloc, free, realloc, usable_size};
 #[cfg(not(all(feature = "os", target_os = "linux", target_env = "gnu")))]
 pub use absent::{alloc, free, realloc, usable_size};
+#[cfg(all(feature = "os", target_os = "linux", target_env = "gnu"))]
+pub use present::{alloc, free, realloc, usable_size};
 
 #[cfg(all(feature = "os", target_os = "linux", target_env = "gnu"))]
 mod present {

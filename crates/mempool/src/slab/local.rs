@@ -23,7 +23,7 @@ pub struct LocalHeap {
     /// Address of slot 0.
     pub(crate) data: usize,
     /// Bytes from there that belong to the pool.
-    pub(crate) len: usize,
+    pub(crate) len: Cell<usize>,
     /// Bytes in a slot, less one.
     pub(crate) mask: usize,
     /// Owner word of slot 0, and words from one to the next.
@@ -53,7 +53,7 @@ impl LocalHeap {
             id: u32::MAX,
             shift: 0,
             data: 0,
-            len: 0,
+            len: Cell::new(0),
             mask: 0,
             hot: core::ptr::null(),
             stride: 0,
@@ -89,7 +89,7 @@ impl LocalHeap {
             id,
             shift: geometry.shift,
             data: data.0,
-            len: data.1,
+            len: Cell::new(data.1),
             mask: geometry.bytes() - 1,
             hot: slots.hot_base(),
             stride: geometry.stride,
@@ -105,6 +105,14 @@ impl LocalHeap {
             // SAFETY: bin `class` lies within `bytes(classes)` bytes of `at`.
             unsafe { (&raw mut (*at).bins).cast::<Bin>().add(class).write(Bin::new(zero)) };
         }
+    }
+
+    /// Serves nothing and owns nothing from now on: the pool ends while other threads still point here.
+    pub fn retire(&self, zero: *const AtomicU64) {
+        for (_, bin) in self.bins() {
+            bin.reset(zero);
+        }
+        self.len.set(0);
     }
 
     /// The bin of `class`, None when the local heap has none for it.

@@ -308,7 +308,8 @@ impl SlabTier {
                 return Ok(found);
             }
         }
-        let Some(slab) = self.adopt_orphan(local, class).or_else(|| self.carve(runs, class, owner_id(local.id, class))) else {
+        let Some(slab) = self.adopt_orphan(local, class).or_else(|| self.carve(runs, class, owner_id(local.id, class)))
+        else {
             return Ok(None);
         };
         match self.claim_array(local, &slab, n)? {

@@ -1,0 +1,397 @@
+//! The process pool: the one pool behind `mp_malloc`, `#[global_allocator]` and the preload library.
+//!
+//! Made by [`init`], or by the first allocation with what the environment says. Every function may be called
+//! at any time, before constructors and after destructors, from any thread.
+#![allow(unsafe_code)]
+
+use core::mem::ManuallyDrop;
+
+use crate::config::Config;
+use crate::error::{InitError, Text};
+use crate::front::{self, Core, Fail, Request};
+use crate::pool::Pool;
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::{AcqRel, Acquire, Release};
+use crate::units::GRANULE;
+
+pub use crate::front::{CacheError, CacheHandle, CacheInfo};
+
+/// The core of the process pool, 0 for none.
+static CORE: AtomicU64 = AtomicU64::new(0);
+/// One of the states below.
+static STATE: AtomicU64 = AtomicU64::new(UNUSED);
+
+const UNUSED: u64 = 0;
+const MAKING: u64 = 1;
+const READY: u64 = 2;
+const ENDED: u64 = 3;
+
+fn core() -> Option<&'static Core> {
+    // Acquire pairs with `init`: who sees the core sees it whole.
+    // SAFETY: 0, or the address of a core that lives until `fini`, after which CORE is 0.
+    unsafe { (CORE.load(Acquire) as *const Core).as_ref() }
+}
+
+/// Makes the process pool.
+///
+/// # Errors
+/// There is one already, or had been; another thread is making it; or what [`Config::build`] says.
+pub fn init(config: &Config) -> Result<(), InitError> {
+    let from = match STATE.load(Acquire) {
+        READY => return Err(InitError::AlreadyInitialised),
+        MAKING => return Err(InitError::Busy),
+        state => state,
+    };
+    if STATE.compare_exchange(from, MAKING, AcqRel, Acquire).is_err() {
+        return Err(InitError::Busy);
+    }
+    match Pool::on(crate::os::platform(), config) {
+        Ok(pool) => {
+            // Ended by `fini`, or by the OS with the process.
+            let pool = ManuallyDrop::new(pool);
+            front::set_process_serial(pool.core().serial);
+            CORE.store(core::ptr::from_ref(pool.core()) as u64, Release);
+            STATE.store(READY, Release);
+            pool.enlist();
+            Ok(())
+        }
+        Err(error) => {
+            STATE.store(from, Release);
+            Err(error)
+        }
+    }
+}
+
+/// The configuration of a process pool that nobody configured: the environment's, unless the program runs with
+/// more rights than its caller.
+///
+/// # Errors
+/// A `MEMPOOL_` variable that is unknown or has a bad value.
+pub fn environment_config(base: Config) -> Result<Config, InitError> {
+    if crate::os::is_secure() {
+        return Ok(base);
+    }
+    // SAFETY: nobody changes the environment while the process's first allocation or its init runs; a program whose
+    // threads do so races with itself.
+    let variables = unsafe { crate::os::environment() };
+    base.from_env(variables).map_err(InitError::Config)
+}
+
+/// The core, made now if need be. Ends the process with a message if that fails or the pool has ended.
+#[cold]
+#[inline(never)]
+fn demand(call: &'static str, base: &Config) -> &'static Core {
+    loop {
+        if let Some(core) = core() {
+            return core;
+        }
+        match STATE.load(Acquire) {
+            UNUSED => {
+                if let Err(error) = environment_config(*base).and_then(|config| init(&config)) {
+                    match error {
+                        InitError::Busy | InitError::AlreadyInitialised => {}
+                        error => stop(call, &error),
+                    }
+                }
+            }
+            ENDED => stop(call, &InitError::NotInitialised),
+            _ => crate::sync::spin(),
+        }
+    }
+}
+
+fn stop(call: &'static str, error: &InitError) -> ! {
+    let os = crate::os::platform();
+    let hint = error.hint();
+    let mut text =
+        Text::<512>::of(format_args!("mempool: {call}: {error}{}{hint}", if hint.is_empty() { "" } else { "; " }));
+    os.write_stderr(text.line());
+    os.abort()
+}
+
+/// What was still live when the pool ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaks {
+    /// Objects.
+    pub objects: usize,
+    /// Bytes of them.
+    pub bytes: usize,
+}
+
+/// Ends the process pool: reports what is still live to `report` (one line per size class, cache, and so on) and
+/// returns the segment to the OS. Other threads must not use the pool any more; a use afterwards ends the process
+/// with a message.
+///
+/// # Errors
+/// There is no process pool.
+pub fn fini(mut report: impl FnMut(&dyn core::fmt::Display)) -> Result<Leaks, InitError> {
+    if STATE.compare_exchange(READY, MAKING, AcqRel, Acquire).is_err() {
+        return Err(InitError::NotInitialised);
+    }
+    let Some(core) = core() else { return Err(InitError::NotInitialised) };
+    let leaks = crate::stats::report_leaks(core, &mut report);
+    CORE.store(0, Release);
+    front::set_process_serial(0);
+    front::delist(core);
+    core.dissolve();
+    STATE.store(ENDED, Release);
+    Ok(leaks)
+}
+
+/// Whether there is a process pool at the moment.
+#[must_use]
+pub fn is_ready() -> bool {
+    core().is_some()
+}
+
+/// `size` bytes, aligned to 16; 0 bytes give a unique address. Null only when exhausted under a policy that says so.
+#[inline(always)]
+#[must_use]
+pub fn alloc(size: usize) -> *mut u8 {
+    let popped = front::pop(front::process_local(), size);
+    if popped != 0 { popped as *mut u8 } else { alloc_slow(size) }
+}
+
+#[cold]
+#[inline(never)]
+fn alloc_slow(size: usize) -> *mut u8 {
+    demand_core("malloc").alloc(&Request::plain(size), Fail::Policy)
+}
+
+/// As [`alloc`], for any alignment (a power of two), all zero if `zeroed`.
+#[must_use]
+pub fn alloc_with(size: usize, align: usize, zeroed: bool) -> *mut u8 {
+    demand_core("malloc").alloc(&Request { size, align: align.max(GRANULE), zeroed }, Fail::Policy)
+}
+
+fn demand_core(call: &'static str) -> &'static Core {
+    core().unwrap_or_else(|| demand(call, &Config::process()))
+}
+
+/// Gives an object back; null does nothing. A wrong pointer ends the process with a message that blames `call`.
+///
+/// # Safety
+/// `object` came from the process pool and is not used any more.
+#[inline(always)]
+pub unsafe fn free(object: *mut u8, call: &'static str) {
+    if !front::push(front::process_local(), object as usize) {
+        free_slow(object as usize, call);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn free_slow(address: usize, call: &'static str) {
+    if address != 0 {
+        demand_core(call).free(address, call);
+    }
+}
+
+/// As `realloc`: in place where possible, never shrinks, null gives a new object. Null when exhausted; the old
+/// object then stays.
+///
+/// # Safety
+/// `object` is null or a live object of the process pool; unless null is returned it must not be used any more.
+#[must_use]
+pub unsafe fn realloc(object: *mut u8, size: usize, align: usize, call: &'static str) -> *mut u8 {
+    let request = Request { size, align: align.max(GRANULE), zeroed: false };
+    let core = demand_core(call);
+    if object.is_null() {
+        core.alloc(&request, Fail::Policy)
+    } else {
+        core.realloc(object as usize, &request, Fail::Policy, call)
+    }
+}
+
+/// Bytes that may be used at `object`.
+#[must_use]
+pub fn usable_size(object: *mut u8, call: &'static str) -> usize {
+    demand_core(call).usable_size(object as usize, call)
+}
+
+/// Whether `object` lies in the process pool. False when there is none.
+#[must_use]
+pub fn contains(object: *const u8) -> bool {
+    core().is_some_and(|core| core.contains(object as usize))
+}
+
+/// Whether the C library's allocator serves the requests (`small = system`).
+#[must_use]
+pub fn is_system() -> bool {
+    core().is_some_and(Core::is_system)
+}
+
+/// Makes a named cache.
+///
+/// # Errors
+/// As [`CacheError`] says.
+pub fn cache_create(name: &str, item_size: usize, align: usize) -> Result<CacheHandle, CacheError> {
+    demand_core("mp_cache_init").cache_create(name, item_size, align)
+}
+
+/// What a cache is; None when it has been destroyed.
+#[must_use]
+pub fn cache_info(cache: CacheHandle) -> Option<CacheInfo> {
+    core()?.cache_info(cache)
+}
+
+/// One item.
+#[inline(always)]
+#[must_use]
+pub fn cache_alloc(cache: CacheHandle) -> *mut u8 {
+    let popped = front::pop_cache(front::process_local(), cache);
+    if popped != 0 { popped as *mut u8 } else { cache_alloc_slow(cache) }
+}
+
+#[cold]
+#[inline(never)]
+fn cache_alloc_slow(cache: CacheHandle) -> *mut u8 {
+    demand_core("mp_cache_alloc").cache_alloc(cache, Fail::Policy, "mp_cache_alloc")
+}
+
+/// Gives an item back. Null does nothing.
+///
+/// # Safety
+/// `item` came from this cache and is not used any more.
+#[inline(always)]
+pub unsafe fn cache_free(cache: CacheHandle, item: *mut u8) {
+    if !front::push_cache(front::process_local(), cache, item as usize) {
+        cache_free_slow(cache, item, 1, "mp_cache_free");
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn cache_free_slow(cache: CacheHandle, item: *mut u8, n: usize, call: &'static str) {
+    if !item.is_null() {
+        demand_core(call).cache_free(cache, item as usize, n, call);
+    }
+}
+
+/// `n` consecutive items; 0 counts as 1.
+#[must_use]
+pub fn cache_alloc_array(cache: CacheHandle, n: usize) -> *mut u8 {
+    demand_core("mp_cache_alloc_array").cache_alloc_array(cache, n, Fail::Policy, "mp_cache_alloc_array")
+}
+
+/// Gives an array back, with the count that it was asked for with.
+///
+/// # Safety
+/// `array` came from this cache and is not used any more.
+pub unsafe fn cache_free_array(cache: CacheHandle, array: *mut u8, n: usize) {
+    cache_free_slow(cache, array, n, "mp_cache_free_array");
+}
+
+/// Ends a cache; the number of items that were still live. All its slabs go back.
+///
+/// # Safety
+/// Nobody uses the cache or an item of it during the call or afterwards.
+pub unsafe fn cache_destroy(cache: CacheHandle) -> usize {
+    demand_core("mp_cache_destroy").cache_destroy(cache, "mp_cache_destroy")
+}
+
+/// Gives whole free pages back to the OS. Bytes given back.
+pub fn trim() -> usize {
+    core().map_or(0, Core::trim)
+}
+
+/// Enters (true) or leaves a critical scope of the calling thread, in which the reserve may be used.
+pub fn critical(enter: bool) {
+    demand_core("mp_critical").critical(enter);
+}
+
+/// The figures; None when there is no process pool.
+#[must_use]
+pub fn stats() -> Option<crate::Stats> {
+    core().map(crate::Stats::of)
+}
+
+/// Calls `f` with the table of docs/STATS.md.
+pub fn with_table<R>(f: impl FnOnce(&dyn core::fmt::Display) -> R) -> Option<R> {
+    core().map(|core| f(&crate::stats::Table(core)))
+}
+
+/// The configuration of the process pool.
+#[must_use]
+pub fn values() -> Option<&'static crate::config::Values> {
+    core().map(|core| &core.config)
+}
+
+/// What was asked for with `try` and not granted.
+#[must_use]
+pub fn shortfalls() -> Option<crate::Shortfalls> {
+    core().map(|core| core.shortfalls)
+}
+
+/// Checks every invariant; see [`Pool::verify`]. Nothing when there is no process pool.
+///
+/// # Errors
+/// The first broken invariant.
+pub fn verify() -> Result<(), crate::verify::Broken> {
+    core().map_or(Ok(()), crate::verify::verify)
+}
+
+/// The process pool as Rust's global allocator. Made by the first allocation, from the environment's settings on top
+/// of the given ones.
+///
+/// ```
+/// use mempool::{Config, Global};
+/// #[global_allocator]
+/// static POOL: Global = Global::new(Config::process().segment(16 << 20));
+/// let numbers: Vec<u32> = (0..1000).collect();
+/// assert!(mempool::process::contains(numbers.as_ptr().cast()));
+/// ```
+pub struct Global {
+    config: Config,
+}
+
+impl Global {
+    /// With `config`, which the environment may change.
+    #[must_use]
+    pub const fn new(config: Config) -> Self {
+        Self { config }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn slow(&self, size: usize, align: usize, zeroed: bool) -> *mut u8 {
+        let core = core().unwrap_or_else(|| demand("alloc", &self.config));
+        core.alloc(&Request { size, align: align.max(GRANULE), zeroed }, Fail::Null)
+    }
+}
+
+impl Default for Global {
+    fn default() -> Self {
+        Self::new(Config::process())
+    }
+}
+
+// SAFETY: the pool hands out what is asked for, never the same memory twice, and never unwinds. Exhaustion gives null, so
+// that Rust's own error path decides.
+unsafe impl core::alloc::GlobalAlloc for Global {
+    #[inline]
+    unsafe fn alloc(&self, layout: core::alloc::Layout) -> *mut u8 {
+        if layout.align() <= GRANULE {
+            let popped = front::pop(front::process_local(), layout.size());
+            if popped != 0 {
+                return popped as *mut u8;
+            }
+        }
+        self.slow(layout.size(), layout.align(), false)
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: core::alloc::Layout) -> *mut u8 {
+        self.slow(layout.size(), layout.align(), true)
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, object: *mut u8, _layout: core::alloc::Layout) {
+        // SAFETY: contract of `dealloc`.
+        unsafe { free(object, "dealloc") };
+    }
+
+    unsafe fn realloc(&self, object: *mut u8, layout: core::alloc::Layout, size: usize) -> *mut u8 {
+        let request = Request { size, align: layout.align().max(GRANULE), zeroed: false };
+        demand_core("realloc").realloc(object as usize, &request, Fail::Null, "realloc")
+    }
+}

@@ -1,0 +1,268 @@
+//! Typed caches: [`Cache<T>`] with owning boxes and slices that drop their values.
+#![allow(unsafe_code)]
+
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+
+use crate::error::AllocError;
+use crate::front::{self, CacheError, CacheHandle, CacheInfo, Fail};
+use crate::pool::Pool;
+
+/// A named supplier of values of type `T`, with slabs of its own that it shares with no other cache.
+///
+/// ```
+/// let pool = mempool::Pool::builder().segment(4 << 20).build()?;
+/// let requests = pool.cache::<[u64; 4]>("request")?;
+/// let request = requests.alloc([1, 2, 3, 4])?;
+/// assert_eq!(request[2], 3);
+/// let batch = requests.alloc_slice(10, |i| [i as u64; 4])?;
+/// assert_eq!(batch.len(), 10);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Cache<'p, T> {
+    pool: &'p Pool,
+    handle: CacheHandle,
+    items: PhantomData<fn() -> T>,
+}
+
+impl Pool {
+    /// Makes a cache of values of type `T`. O(caches).
+    ///
+    /// # Errors
+    /// The name has more than 31 bytes, `T` is larger than 1 MiB or has no size, or there are too many caches.
+    pub fn cache<T>(&self, name: &str) -> Result<Cache<'_, T>, CacheError> {
+        let handle = self.core().cache_create(name, size_of::<T>(), align_of::<T>())?;
+        Ok(Cache { pool: self, handle, items: PhantomData })
+    }
+}
+
+impl<T> Cache<'_, T> {
+    /// What the cache is.
+    #[must_use]
+    pub fn info(&self) -> Option<CacheInfo> {
+        self.pool.core().cache_info(self.handle)
+    }
+
+    /// Puts `value` into an item. O(1) amortised.
+    ///
+    /// # Errors
+    /// The pool is exhausted (`value` is dropped), unless its policy is to abort.
+    #[inline]
+    pub fn alloc(&self, value: T) -> Result<CacheBox<'_, T>, AllocError> {
+        self.place(value, Fail::Policy)
+    }
+
+    /// As [`Cache::alloc`], never ending the process.
+    ///
+    /// # Errors
+    /// The pool is exhausted.
+    #[inline]
+    pub fn try_alloc(&self, value: T) -> Result<CacheBox<'_, T>, AllocError> {
+        self.place(value, Fail::Null)
+    }
+
+    #[inline]
+    fn place(&self, value: T, fail: Fail) -> Result<CacheBox<'_, T>, AllocError> {
+        let popped = front::pop_cache(self.pool.local(), self.handle) as *mut T;
+        let item = if popped.is_null() {
+            self.pool.core().cache_alloc(self.handle, fail, "Cache::alloc").cast::<T>()
+        } else {
+            popped
+        };
+        let item = NonNull::new(item).ok_or(Self::exhausted(1))?;
+        // SAFETY: an item of this cache has T's size and alignment and is ours.
+        unsafe { item.write(value) };
+        Ok(CacheBox { item, cache: self })
+    }
+
+    const fn exhausted(n: usize) -> AllocError {
+        AllocError::Exhausted { bytes: size_of::<T>().saturating_mul(n), align: align_of::<T>() }
+    }
+
+    /// `n` values in consecutive items, each made by `make` from its index. O(n).
+    ///
+    /// # Errors
+    /// The pool is exhausted, unless its policy is to abort.
+    pub fn alloc_slice(&self, n: usize, make: impl FnMut(usize) -> T) -> Result<CacheSlice<'_, T>, AllocError> {
+        self.place_slice(n, make, Fail::Policy)
+    }
+
+    /// As [`Cache::alloc_slice`], never ending the process.
+    ///
+    /// # Errors
+    /// The pool is exhausted.
+    pub fn try_alloc_slice(&self, n: usize, make: impl FnMut(usize) -> T) -> Result<CacheSlice<'_, T>, AllocError> {
+        self.place_slice(n, make, Fail::Null)
+    }
+
+    fn place_slice(
+        &self,
+        n: usize,
+        mut make: impl FnMut(usize) -> T,
+        fail: Fail,
+    ) -> Result<CacheSlice<'_, T>, AllocError> {
+        let array = self.pool.core().cache_alloc_array(self.handle, n, fail, "Cache::alloc_slice").cast::<T>();
+        let first = NonNull::new(array).ok_or(Self::exhausted(n))?;
+        // Filled one by one, so that a panic in `make` drops what is there and gives the array back.
+        let mut slice = CacheSlice { first, filled: 0, reserved: n, cache: self };
+        for index in 0..n {
+            // SAFETY: the array has `n` items; a type's size is a multiple of its alignment, so they lie as in a slice.
+            unsafe { first.add(index).write(make(index)) };
+            slice.filled += 1;
+        }
+        Ok(slice)
+    }
+
+    fn give(&self, item: NonNull<T>) {
+        let address = item.as_ptr() as usize;
+        if !front::push_cache(self.pool.local(), self.handle, address) {
+            self.pool.core().cache_free(self.handle, address, 1, "CacheBox::drop");
+        }
+    }
+}
+
+impl<T> Drop for Cache<'_, T> {
+    /// Ends the cache. Boxes and slices borrow it, so that none is left but what was forgotten.
+    fn drop(&mut self) {
+        self.pool.core().cache_destroy(self.handle, "Cache::drop");
+    }
+}
+
+/// A value in an item of a cache; dropped, it gives the item back.
+pub struct CacheBox<'c, T> {
+    item: NonNull<T>,
+    cache: &'c Cache<'c, T>,
+}
+
+// SAFETY: a box owns its value; the cache may be used from any thread.
+unsafe impl<T: Send> Send for CacheBox<'_, T> {}
+// SAFETY: a shared box gives shared access to its value alone.
+unsafe impl<T: Sync> Sync for CacheBox<'_, T> {}
+
+impl<T> CacheBox<'_, T> {
+    /// Takes the value out and gives the item back.
+    #[must_use]
+    pub fn into_inner(this: Self) -> T {
+        let this = ManuallyDrop::new(this);
+        // SAFETY: the box is not dropped, so that the value is read once.
+        let value = unsafe { this.item.read() };
+        this.cache.give(this.item);
+        value
+    }
+}
+
+impl<T> Deref for CacheBox<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: the item holds a value until the box is dropped.
+        unsafe { self.item.as_ref() }
+    }
+}
+
+impl<T> DerefMut for CacheBox<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above, and the box is borrowed mutably.
+        unsafe { self.item.as_mut() }
+    }
+}
+
+impl<T> Drop for CacheBox<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: the value is dropped once, here.
+        unsafe { self.item.drop_in_place() };
+        self.cache.give(self.item);
+    }
+}
+
+impl<T: core::fmt::Debug> core::fmt::Debug for CacheBox<'_, T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// Values in consecutive items of a cache; dropped, it gives them back.
+pub struct CacheSlice<'c, T> {
+    first: NonNull<T>,
+    /// Values there are.
+    filled: usize,
+    /// Items asked for: what must be given back.
+    reserved: usize,
+    cache: &'c Cache<'c, T>,
+}
+
+// SAFETY: as for `CacheBox`.
+unsafe impl<T: Send> Send for CacheSlice<'_, T> {}
+// SAFETY: as for `CacheBox`.
+unsafe impl<T: Sync> Sync for CacheSlice<'_, T> {}
+
+impl<T> Deref for CacheSlice<'_, T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        // SAFETY: `filled` values lie one behind the other.
+        unsafe { core::slice::from_raw_parts(self.first.as_ptr(), self.filled) }
+    }
+}
+
+impl<T> DerefMut for CacheSlice<'_, T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above, and the slice is borrowed mutably.
+        unsafe { core::slice::from_raw_parts_mut(self.first.as_ptr(), self.filled) }
+    }
+}
+
+impl<T> Drop for CacheSlice<'_, T> {
+    fn drop(&mut self) {
+        let values: *mut [T] = &raw mut **self;
+        // SAFETY: the values are dropped once, here.
+        unsafe { values.drop_in_place() };
+        let address = self.first.as_ptr() as usize;
+        self.cache.pool.core().cache_free(self.cache.handle, address, self.reserved, "CacheSlice::drop");
+    }
+}
+
+impl<T: core::fmt::Debug> core::fmt::Debug for CacheSlice<'_, T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// Vectors, boxes and maps on a pool, for collections that take an allocator.
+#[cfg(feature = "allocator-api2")]
+mod collections {
+    use core::alloc::Layout;
+    use core::ptr::NonNull;
+
+    use crate::pool::Pool;
+
+    // SAFETY: an object stays valid until it is freed, since the pool outlives its borrow; a clone of `&Pool` is the
+    // same pool.
+    unsafe impl allocator_api2::alloc::Allocator for &Pool {
+        fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, allocator_api2::alloc::AllocError> {
+            let object = self.try_alloc(layout).map_err(|_| allocator_api2::alloc::AllocError)?;
+            Ok(NonNull::slice_from_raw_parts(object, layout.size()))
+        }
+
+        fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, allocator_api2::alloc::AllocError> {
+            let object = self.try_alloc_zeroed(layout).map_err(|_| allocator_api2::alloc::AllocError)?;
+            Ok(NonNull::slice_from_raw_parts(object, layout.size()))
+        }
+
+        unsafe fn deallocate(&self, object: NonNull<u8>, _layout: Layout) {
+            // SAFETY: contract of `deallocate`.
+            unsafe { self.free(object) };
+        }
+
+        unsafe fn grow(
+            &self,
+            object: NonNull<u8>,
+            _old: Layout,
+            new: Layout,
+        ) -> Result<NonNull<[u8]>, allocator_api2::alloc::AllocError> {
+            // SAFETY: contract of `grow`.
+            let moved = unsafe { self.try_realloc(object, new) }.map_err(|_| allocator_api2::alloc::AllocError)?;
+            Ok(NonNull::slice_from_raw_parts(moved, new.size()))
+        }
+    }
+}
