@@ -109,9 +109,8 @@ impl SlabTier {
     pub fn pop(&self, runs: &impl Runs, local: &LocalHeap, class: usize) -> Result<Option<usize>, Bad> {
         let Some(bin) = local.bin(class) else { return Ok(None) };
         while self.next_word(local, bin)? || self.next_slab(runs, local, bin, class) {
-            let address = bin.pop();
-            if address != 0 {
-                return Ok(Some(address));
+            if let Some(address) = bin.pop() {
+                return Ok(Some(address.get()));
             }
         }
         Ok(None)
