@@ -27,6 +27,8 @@ mod tree;
 
 #[cfg(all(test, not(loom)))]
 mod tests;
+#[cfg(all(test, loom))]
+mod tests_loom;
 
 pub use control::control_words;
 
