@@ -2,8 +2,8 @@
 #![allow(unsafe_code)]
 
 use super::{Heap, HeapError, HeapParts, Runs, control_words};
-use crate::segment::slot::{SlotGeometry, Slots};
-use crate::sync::AtomicU64;
+use crate::segment::slot::{COLD, SlotGeometry, Slots};
+use crate::sync::{AtomicU64, Ordering::Relaxed};
 use loom::thread;
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::boxed::Box;
@@ -12,8 +12,12 @@ use std::vec::Vec;
 
 const SHIFT: u32 = 12;
 
-/// Free slots, and how many were ever taken. No scheduling point lies inside its lock.
-struct Supply(Mutex<(Vec<usize>, usize)>);
+/// Free slots, and how many were ever taken. No scheduling point lies inside its lock. Writes [`OTHERS`] into the
+/// descriptor of a slot that is given, as another tier may.
+struct Supply(Mutex<(Vec<usize>, usize)>, Slots);
+
+/// What another tier has in the cold words.
+const OTHERS: u64 = 0x0123_4567_89ab_cdef;
 
 impl Runs for Supply {
     fn take_slot(&self) -> Option<usize> {
@@ -24,6 +28,9 @@ impl Runs for Supply {
     }
     fn give_slot(&self, slot: usize, before_clear: &mut dyn FnMut()) {
         before_clear();
+        let slot_words = self.1.slot(slot);
+        (0..COLD).for_each(|k| slot_words.cold(k).store(OTHERS, Relaxed));
+        (0..slot_words.words()).for_each(|w| slot_words.free(w).store(u64::MAX, Relaxed));
         self.0.lock().unwrap().0.push(slot);
     }
 }
@@ -61,7 +68,7 @@ impl World {
         };
         // SAFETY: all parts live in the result and are used by this heap alone.
         let heap = unsafe { Heap::new(parts) };
-        let supply = Supply(Mutex::new(((0..slots).rev().collect(), 0)));
+        let supply = Supply(Mutex::new(((0..slots).rev().collect(), 0)), slots_table);
         Arc::new(Self { heap, supply, data, layout, _words: (control, table) })
     }
 
@@ -83,6 +90,15 @@ impl World {
         let mut live = Vec::new();
         self.heap.for_each_live(&mut |address, _| live.push(address));
         live
+    }
+
+    /// Nobody wrote into a descriptor that is not the heap's any more.
+    fn left_alone(&self) {
+        let free = self.supply.0.lock().unwrap().0.clone();
+        for slot in free.into_iter().filter(|&slot| slot == 0) {
+            let words = self.supply.1.slot(slot);
+            assert!((0..COLD).all(|k| words.cold(k).load(Relaxed) == OTHERS), "a descriptor of others");
+        }
     }
 
     /// Slots taken so far, and free ones.
@@ -159,6 +175,7 @@ fn loom_heap_page_goes_back_beside_an_allocation() {
         let (freed, b) = both(move || w.free(a), || world.alloc(16).unwrap());
         assert_eq!((freed, world.live(), world.heap.verify()), (Ok(()), std::vec![b], Ok(())));
         assert_eq!(world.slots().1, 1);
+        world.left_alone();
     });
 }
 
@@ -170,6 +187,9 @@ fn loom_heap_last_two_frees_give_the_page_back_once() {
         let w = world.clone();
         let freed = both(move || w.free(a), || world.free(b));
         assert_eq!(freed, (Ok(()), Ok(())));
+        if world.slots().1 == 1 {
+            world.left_alone();
+        }
         world.heap.return_empty(&world.supply);
         assert_eq!((world.slots(), world.heap.verify()), ((1, 1), Ok(())));
     });
