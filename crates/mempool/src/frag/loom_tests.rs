@@ -1,7 +1,9 @@
 //! Models of the page-frag tier: two threads, every interleaving up to a bound on preemptions.
 #![allow(unsafe_code)]
 
+use super::take::Attempt;
 use super::{CONTROL_WORDS, Frag, FragParts, Run};
+use crate::bitmap::{claim, clear, test};
 use crate::sync::{AtomicU32, AtomicU64};
 use crate::units::tree_nodes;
 use loom::cell::UnsafeCell;
@@ -142,4 +144,58 @@ fn loom_size_is_the_runs_own() {
         assert_eq!(w.frag.verify(&mut |_| {}), Ok(()));
         assert_eq!(w.frag.free_fragments(), 140);
     });
+}
+
+/// A claim outside the lock that is taken back may hide a gap for a moment; it is not believed to be gone.
+#[test]
+fn loom_none_is_not_believed_while_a_claim_is_rolled_back() {
+    model(|| {
+        let w = world(8);
+        let all = Run { start: 0, len: 8 };
+        // A mark, so that the taker reads the bits.
+        w.frag.mark_dirty(all);
+        let other = {
+            let w = w.clone();
+            thread::spawn(move || {
+                w.frag.begin_direct();
+                // It fails if the taker was first.
+                if claim(w.frag.parts.busy(), 0, 4).is_ok() {
+                    clear(w.frag.parts.busy(), 0, 4);
+                }
+                w.frag.mark_dirty(all);
+                w.frag.end_direct();
+            })
+        };
+        assert!(w.frag.try_lock(1));
+        let attempt = w.frag.claim_guided(8, 1);
+        assert!(!matches!(attempt, Attempt::None), "none, while nobody has any");
+        other.join().unwrap();
+        if let Attempt::Run(run) = attempt {
+            w.frag.give_internal(run);
+        }
+        assert!(w.frag.try_lock(1));
+        assert!(matches!(w.frag.claim_guided(8, 1), Attempt::Run(run) if run == all));
+        assert!(w.frag.try_lock(1));
+        assert!(matches!(w.frag.claim_guided(1, 1), Attempt::None));
+    });
+}
+
+/// Who sees that a run begins finds its end.
+#[test]
+fn loom_a_run_is_known_with_its_end() {
+    for len in [5, 62, 66] {
+        model(move || {
+            let w = world(100);
+            let before = w.frag.take(3, 1).expect("room");
+            let reader = {
+                let w = w.clone();
+                thread::spawn(move || test(w.frag.parts.first(), 3).then(|| w.frag.extent(3)))
+            };
+            let run = w.frag.take(len, 1).expect("room");
+            if let Some(seen) = reader.join().unwrap() {
+                assert_eq!(seen, Some(run));
+            }
+            assert_eq!((before.start, run.start), (0, 3));
+        });
+    }
 }
