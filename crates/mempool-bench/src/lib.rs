@@ -213,7 +213,13 @@ fn replace<A: GlobalAlloc>(a: &A, set: &mut [Object], rng: &mut Rng, sizes: (usi
     start.elapsed()
 }
 
-fn free_all<A: GlobalAlloc>(a: &A, set: &mut Vec<Object>, rng: &mut Rng, sizes: (usize, usize), pairs: u64) -> Duration {
+fn free_all<A: GlobalAlloc>(
+    a: &A,
+    set: &mut Vec<Object>,
+    rng: &mut Rng,
+    sizes: (usize, usize),
+    pairs: u64,
+) -> Duration {
     let live = set.len();
     let rounds = pairs.div_ceil(live as u64);
     let start = Instant::now();
@@ -248,7 +254,13 @@ fn replace_two<A: GlobalAlloc + Sync>(
 }
 
 /// Batches go through a bounded channel; only their handling is the allocators', the rest is the same for all.
-fn hand_over<A: GlobalAlloc + Sync>(a: &A, batch: usize, sizes: (usize, usize), pairs: u64, shuffled: bool) -> Duration {
+fn hand_over<A: GlobalAlloc + Sync>(
+    a: &A,
+    batch: usize,
+    sizes: (usize, usize),
+    pairs: u64,
+    shuffled: bool,
+) -> Duration {
     let batches = pairs.div_ceil(batch as u64).max(1);
     let (to_consumer, from_producer) = sync_channel::<Vec<Object>>(4);
     let (to_producer, from_consumer) = sync_channel::<Vec<Object>>(8);

@@ -187,7 +187,7 @@ impl SlabTier {
 
     // --- push --------------------------------------------------------------------------------------------
 
-    /// Frees `n` items from `item` on. O(n / 64 + 1) but for the rare slab that becomes empty.
+    /// Frees `n` items from `item` on; a slab that is one array (`count`) has a single item. O(n / 64 + 1) but for the rare slab that becomes empty.
     pub fn push(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, item: usize, n: usize) -> Result<(), Bad> {
         let me = self.me(local, slab);
         let bad = |e| self.bad(slab, e);
@@ -223,16 +223,17 @@ impl SlabTier {
     /// Puts an own slab in the queue of its class. False when its links are still in use in another thread's queue,
     /// from which it was stolen: then it can't be queued here.
     fn link(&self, local: &LocalHeap, slab: &Slab<'_>) -> bool {
-        let (thread, class) = slab.linked();
         let wanted = slab.shape().class;
-        if thread == local.id && class == wanted {
+        if slab.linked() == (local.id, wanted) {
             return true;
         }
         // Stolen from another queue of this thread and carved again.
         self.unlink(local, slab);
-        let bin = local.bin(wanted as usize).filter(|_| thread == 0 || thread == local.id);
+        // An empty slab may be stolen, carved and adopted by others between our adoption and this line, so that two
+        // threads link it at once: the one that wins the word may write the links. If that is the one that doesn't own
+        // the slab any more, its queue holds a slab that can't be claimed, as after any other theft.
+        let bin = local.bin(wanted as usize).filter(|_| slab.claim_links(local.id, wanted));
         if let Some(bin) = bin {
-            slab.set_linked(local.id, wanted);
             bin.enqueue(&self.slots, slab);
         }
         bin.is_some()
@@ -287,7 +288,9 @@ impl SlabTier {
 
     // --- arrays ------------------------------------------------------------------------------------------
 
-    /// `n` consecutive items of the array class `class`: the address of the first.
+    /// `n` consecutive items of the array class `class`: the address of the first. None when `n` is 0, or when
+    /// neither a slab of the class that this thread can get at nor a run has room. O(words of a slab); O(slots) when
+    /// the memory is exhausted.
     pub fn pop_array(
         &self,
         runs: &impl Runs,
@@ -297,35 +300,89 @@ impl SlabTier {
         align: usize,
     ) -> Result<Option<usize>, Bad> {
         let (Some(bin), Some(shape)) = (local.bin(class), self.shape(class)) else { return Ok(None) };
+        if n == 0 {
+            return Ok(None);
+        }
         if n > shape.items as usize {
             return Ok(self.pop_whole(runs, shape, n, align));
         }
-        for _ in 0..ARRAY_TRIES {
-            let Some(slab) = self.dequeue(local, bin) else { break };
-            let found = self.claim_array(local, &slab, n)?;
+        let found = self.search_queue(runs, local, bin, n, ARRAY_TRIES)?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        if let Some(slab) = self.adopt_orphan(local, class) {
+            let found = self.claim_array(runs, local, &slab, n)?;
             if found.is_some() {
                 return Ok(found);
             }
         }
-        let Some(slab) = self.adopt_orphan(local, class).or_else(|| self.carve(runs, class, owner_id(local.id, class)))
-        else {
-            return Ok(None);
-        };
-        match self.claim_array(local, &slab, n)? {
-            // An orphan without room for it: a fresh one has.
-            None => {
-                let Some(slab) = self.carve(runs, class, owner_id(local.id, class)) else { return Ok(None) };
-                self.claim_array(local, &slab, n)
-            }
-            found => Ok(found),
+        match self.carve(runs, class, owner_id(local.id, class)) {
+            Some(slab) => self.claim_array(runs, local, &slab, n),
+            None => self.search_everywhere(runs, local, bin, class, n),
         }
     }
 
+    /// `n` items from the first slabs of the queue, at most `tries` of them and none twice.
+    fn search_queue(
+        &self,
+        runs: &impl Runs,
+        local: &LocalHeap,
+        bin: &Bin,
+        n: usize,
+        tries: usize,
+    ) -> Result<Option<usize>, Bad> {
+        let mut first = None;
+        for _ in 0..tries {
+            let Some(slab) = self.dequeue(local, bin) else { break };
+            let found = self.claim_array(runs, local, &slab, n)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            // Slabs without room went to the end of the queue.
+            let came_round = bin.first() == first;
+            first = first.or(Some(slab.index()));
+            if came_round {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// No run is left: looks at every orphan of the class and at the whole queue.
+    #[cold]
+    fn search_everywhere(
+        &self,
+        runs: &impl Runs,
+        local: &LocalHeap,
+        bin: &Bin,
+        class: usize,
+        n: usize,
+    ) -> Result<Option<usize>, Bad> {
+        for slot in 0..self.slots.count() {
+            let Some(slab) = self.adopt_hinted(local, class, slot) else { continue };
+            let found = self.claim_array(runs, local, &slab, n)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        self.search_queue(runs, local, bin, n, self.slots.count())
+    }
+
     /// Claims `n` items of a held array slab and puts it back in the queue, or lets it go when it is full.
-    fn claim_array(&self, local: &LocalHeap, slab: &Slab<'_>, n: usize) -> Result<Option<usize>, Bad> {
-        slab.take().map_err(|e| self.bad(slab, e))?;
+    fn claim_array(
+        &self,
+        runs: &impl Runs,
+        local: &LocalHeap,
+        slab: &Slab<'_>,
+        n: usize,
+    ) -> Result<Option<usize>, Bad> {
         let me = self.me(local, slab);
         let shape = slab.shape();
+        if shape.count != 0 {
+            self.settle_whole(runs, local, slab);
+            return Ok(None);
+        }
+        slab.take().map_err(|e| self.bad(slab, e))?;
         let found = slab.claim_region(n).map(|item| self.address(slab) + item * shape.size);
         let full = slab.next_word(0).is_none();
         if full && slab.let_go(me) == LetGo::Gone {
@@ -338,6 +395,21 @@ impl SlabTier {
             self.set_hint(slab);
         }
         Ok(found)
+    }
+
+    /// A held slab that is one array, with links that were in use elsewhere when the array was freed, or adopted by
+    /// mistake since another slab went before it: goes back when it is free, to nobody when it isn't.
+    fn settle_whole(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
+        let me = self.me(local, slab);
+        loop {
+            if slab.retire(me) {
+                return self.give(runs, slab);
+            }
+            // Kept: freed since we looked, so that it can be retired now.
+            if slab.let_go(me) == LetGo::Gone {
+                return;
+            }
+        }
     }
 
     /// An array that no slab of its class holds gets a slab of its own: one item, born full, nobody's.
@@ -483,8 +555,8 @@ impl SlabTier {
                 continue;
             }
             live += if shape.count == 0 { slab.live() } else { slab.live() * shape.count };
+            // Its links stay: it may have been stolen out of a living queue of another class.
             if slab.condemn() {
-                slab.unlink();
                 self.give(runs, &slab);
             }
         }
