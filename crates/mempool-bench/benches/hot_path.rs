@@ -11,8 +11,11 @@ use std::time::Duration;
 use criterion::{Criterion, SamplingMode};
 use mempool_bench::{CONTENDERS, ROWS, Row, World, pool_held};
 
-/// Pairs of one slice: long enough to time, short enough that contenders see the same machine.
-const SLICE: u64 = 50_000;
+/// Pairs of one slice: long enough to time and to warm the caches that another contender has just used, short enough
+/// that all contenders see the same machine.
+fn slice(row: &Row) -> u64 {
+    50_000.max(2 * row.live as u64)
+}
 
 fn main() {
     let mut criterion = Criterion::default()
@@ -25,7 +28,7 @@ fn main() {
         lines.push(measure(&mut criterion, row));
     }
     criterion.final_summary();
-    println!("\nns per pair, medians of interleaved slices of {SLICE} pairs");
+    println!("\nns per pair, medians of interleaved slices");
     print!("| {:<42} |", "live set, sizes");
     CONTENDERS.iter().for_each(|contender| print!(" {:>8} |", contender.name));
     println!(" {:>23} | {:>21} |", "ratio to faster peer", "memory over requested");
@@ -37,6 +40,7 @@ fn main() {
 /// Measures a row; None when criterion's filter left it out.
 fn measure(criterion: &mut Criterion, row: Row) -> Option<String> {
     let before = pool_held();
+    let slice = slice(&row);
     let mut worlds: Vec<World> = (0..CONTENDERS.len()).map(|index| World::new(row, index)).collect();
     let mut samples = vec![Vec::new(); CONTENDERS.len()];
     let mut group = criterion.benchmark_group(row.name);
@@ -44,18 +48,18 @@ fn measure(criterion: &mut Criterion, row: Row) -> Option<String> {
     for (index, contender) in CONTENDERS.iter().enumerate() {
         group.bench_function(contender.name, |bencher| {
             bencher.iter_custom(|pairs| {
-                let slices = pairs.div_ceil(SLICE);
+                let slices = pairs.div_ceil(slice);
                 let mut own = Duration::ZERO;
                 for _ in 0..slices {
                     for (other, world) in worlds.iter_mut().enumerate() {
-                        let time = world.run(SLICE);
-                        samples[other].push(time.as_secs_f64() * 1e9 / SLICE as f64);
+                        let time = world.run(slice);
+                        samples[other].push(time.as_secs_f64() * 1e9 / slice as f64);
                         if other == index {
                             own += time;
                         }
                     }
                 }
-                own.mul_f64(pairs as f64 / (slices * SLICE) as f64)
+                own.mul_f64(pairs as f64 / (slices * slice) as f64)
             });
         });
     }

@@ -157,6 +157,9 @@ pub fn alloc(size: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 fn alloc_slow(size: usize) -> *mut u8 {
+    if let Some(popped) = front::advance(front::process_local(), size) {
+        return popped.get() as *mut u8;
+    }
     demand_core("malloc").alloc(&Request::plain(size), Fail::Policy)
 }
 
@@ -359,6 +362,11 @@ impl Global {
     #[cold]
     #[inline(never)]
     fn slow(&self, size: usize, align: usize, zeroed: bool) -> *mut u8 {
+        if align <= GRANULE && !zeroed {
+            if let Some(popped) = front::advance(front::process_local(), size) {
+                return popped.get() as *mut u8;
+            }
+        }
         let core = core().unwrap_or_else(|| demand("alloc", &self.config));
         core.alloc(&Request { size, align: align.max(GRANULE), zeroed }, Fail::Null)
     }

@@ -52,6 +52,11 @@ pub fn pop(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
     unsafe { local.bin_unchecked(class_of(size)) }.pop()
 }
 
+/// What comes right behind it: `size` bytes from another word of the current slab.
+pub fn advance(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
+    if size > MAX_SMALL { None } else { local.advance(class_of(size)) }
+}
+
 /// **The hot path of free.** True when the item at `address` was this thread's and now is free; false when
 /// something else is the case, about anything, and nothing has changed.
 #[inline(always)]

@@ -101,7 +101,6 @@ impl Core {
         if let Some(popped) = local.bin(class).and_then(crate::slab::Bin::pop) {
             return Some(popped.get());
         }
-        self.events.refills.fetch_add(1, Relaxed);
         self.slabs.pop(self, local, class).unwrap_or_else(|bad| self.late_double_free(bad))
     }
 

@@ -138,10 +138,15 @@ impl SlabTier {
 
     /// Finds the bin another current slab: from its queue, an orphan, a fresh one.
     fn next_slab(&self, runs: &impl Runs, local: &LocalHeap, bin: &Bin, class: usize) -> bool {
-        let slab = self
-            .dequeue(local, bin)
+        let me = owner_id(local.id, class);
+        // The head of the queue has gathered free items longest. If even that has few, a fresh slab saves many visits and
+        // wastes at most what the queued ones have free.
+        let sparse = bin.first().is_some_and(|slot| self.slab(slot).is_sparse());
+        let queued = if sparse { None } else { self.dequeue(local, bin) };
+        let slab = queued
             .or_else(|| self.adopt_orphan(local, class))
-            .or_else(|| self.carve(runs, class, owner_id(local.id, class)));
+            .or_else(|| self.carve(runs, class, me))
+            .or_else(|| self.dequeue(local, bin));
         let Some(slab) = slab else { return false };
         bin.current.set(slab.index() as u32 + 1);
         bin.point(&slab, 0, self.address(&slab));
