@@ -7,11 +7,12 @@
 use core::mem::ManuallyDrop;
 
 use crate::config::Config;
-use crate::error::{InitError, Text};
+use crate::error::InitError;
 use crate::front::{self, Core, Fail, Request};
 use crate::pool::Pool;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Release};
+use crate::text::Text;
 use crate::units::GRANULE;
 
 pub use crate::front::{CacheError, CacheHandle, CacheInfo};

@@ -6,12 +6,12 @@
 use core::fmt;
 
 use crate::bytes::Bytes;
-use crate::error::Text;
 use crate::front::Core;
 use crate::segment::header::NAME_LEN;
 use crate::segment::slot::State;
 use crate::slab::classes::{CLASSES, size_of};
 use crate::sync::Ordering::Relaxed;
+use crate::text::Text;
 use crate::units::FRAGMENT;
 
 /// What one size class or cache holds.

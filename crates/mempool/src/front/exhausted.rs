@@ -8,9 +8,9 @@ use super::core::{CALLBACKS, Core};
 use super::route::Request;
 use crate::bytes::Bytes;
 use crate::config::Exhausted;
-use crate::error::Text;
 use crate::segment::real::make_real;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::text::Text;
 use crate::units::{FRAGMENT, fragments_for};
 
 /// What to do when nothing helps.
