@@ -31,7 +31,7 @@ mod verify;
 
 pub use config::Config;
 pub use error::{AllocError, InitError};
-pub use segment::real::Shortfalls;
+pub use segment::Shortfalls;
 pub use text::Text;
 #[cfg(not(loom))]
 pub use {

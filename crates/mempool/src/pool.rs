@@ -9,12 +9,10 @@ use crate::config::{Config, Exhausted};
 use crate::error::{AllocError, InitError};
 use crate::front::{self, Core, Events, Fail, Request, SpinLock, Threads};
 use crate::os::{Os, Range};
-use crate::segment::header::{Header, MAGIC, NAME_LEN, VERSION};
-use crate::segment::layout::{Layout as Areas, Needs, Wish};
-use crate::segment::real::{Shortfalls, make_real};
-use crate::segment::slot::{SlotGeometry, Slots};
-use crate::slab::classes::{CLASSES, MAX_SMALL, largest, size_of as class_size};
-use crate::slab::{LocalHeap, SlabTier};
+use crate::segment::{
+    Header, Layout as Areas, MAGIC, NAME_LEN, Needs, Shortfalls, SlotGeometry, Slots, VERSION, Wish, make_real,
+};
+use crate::slab::{CLASSES, LocalHeap, MAX_SMALL, SlabTier, class_size, largest};
 use crate::stats::{CacheStats, Stats, Table};
 use crate::sync::AtomicU64;
 use crate::units::{FRAGMENT, GRANULE};
@@ -235,6 +233,7 @@ impl Pool {
             callbacks: [const { [const { AtomicU64::new(0) }; 2] }; front::CALLBACKS],
             shortfalls,
             events: Events::default(),
+            write_holders: crate::stats::write_holders,
         };
         // SAFETY: the areas for the core and the header are theirs (contract); the core is written before it is used.
         let core = unsafe {

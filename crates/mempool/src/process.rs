@@ -10,12 +10,15 @@ use crate::config::Config;
 use crate::error::InitError;
 use crate::front::{self, Core, Fail, Request};
 use crate::pool::Pool;
+use crate::segment::Shortfalls;
+use crate::stats::{Stats, Table};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Release};
 use crate::text::Text;
 use crate::units::GRANULE;
 
-pub use crate::front::{CacheError, CacheHandle, CacheInfo};
+pub use crate::front::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX};
+pub use crate::stats::Leaks;
 
 /// The core of the process pool, 0 for none.
 static CORE: AtomicU64 = AtomicU64::new(0);
@@ -108,15 +111,6 @@ fn stop(call: &'static str, error: &InitError) -> ! {
         Text::<512>::of(format_args!("mempool: {call}: {error}{}{hint}", if hint.is_empty() { "" } else { "; " }));
     os.write_stderr(text.line());
     os.abort()
-}
-
-/// What was still live when the pool ended.
-#[derive(Clone, Copy, Debug)]
-pub struct Leaks {
-    /// Objects.
-    pub objects: usize,
-    /// Bytes of them.
-    pub bytes: usize,
 }
 
 /// Ends the process pool: reports what is still live to `report` (one line per size class, cache, and so on) and
@@ -303,13 +297,13 @@ pub fn critical(enter: bool) {
 
 /// The figures; None when there is no process pool.
 #[must_use]
-pub fn stats() -> Option<crate::Stats> {
-    core().map(crate::Stats::of)
+pub fn stats() -> Option<Stats> {
+    core().map(Stats::of)
 }
 
 /// Calls `f` with the table of docs/STATS.md.
 pub fn with_table<R>(f: impl FnOnce(&dyn core::fmt::Display) -> R) -> Option<R> {
-    core().map(|core| f(&crate::stats::Table(core)))
+    core().map(|core| f(&Table(core)))
 }
 
 /// The configuration of the process pool.
@@ -320,7 +314,7 @@ pub fn values() -> Option<&'static crate::config::Values> {
 
 /// What was asked for with `try` and not granted.
 #[must_use]
-pub fn shortfalls() -> Option<crate::Shortfalls> {
+pub fn shortfalls() -> Option<Shortfalls> {
     core().map(|core| core.shortfalls)
 }
 

@@ -7,9 +7,8 @@ use core::fmt;
 
 use crate::bytes::Bytes;
 use crate::front::Core;
-use crate::segment::header::NAME_LEN;
-use crate::segment::slot::State;
-use crate::slab::classes::{CLASSES, size_of};
+use crate::segment::{NAME_LEN, State};
+use crate::slab::{CLASSES, class_size};
 use crate::sync::Ordering::Relaxed;
 use crate::text::Text;
 use crate::units::FRAGMENT;
@@ -225,7 +224,7 @@ impl Stats {
             }
         };
         for (class, held) in self.classes.iter().enumerate() {
-            let name = Text::of(format_args!("size class {}:", Bytes(size_of(class))));
+            let name = Text::of(format_args!("size class {}:", Bytes(class_size(class))));
             offer(Holder { name, live: held.live, bytes: held.bytes });
         }
         Self::each_cache(core, &mut |cache| {
@@ -267,7 +266,7 @@ impl fmt::Display for Table<'_> {
             )
         };
         for (class, held) in s.classes.iter().enumerate().filter(|(_, held)| held.slabs > 0) {
-            row(&Text::<24>::of(format_args!("size class {}", size_of(class))).as_str(), held)?;
+            row(&Text::<24>::of(format_args!("size class {}", class_size(class))).as_str(), held)?;
         }
         let mut result = Ok(());
         Stats::each_cache(core, &mut |cache| {
@@ -284,8 +283,28 @@ impl fmt::Display for Table<'_> {
     }
 }
 
+/// Who holds most, for the message of policy abort: the pool tells its core of this function, since the front
+/// knows nothing of statistics.
+pub(crate) fn write_holders(core: &Core, to: &mut dyn fmt::Write) -> fmt::Result {
+    let mut separator = "";
+    for holder in Stats::of(core).top_holders(core) {
+        write!(to, "{separator}{holder}")?;
+        separator = ", ";
+    }
+    if separator.is_empty() { to.write_str("none") } else { Ok(()) }
+}
+
+/// What was still live when a pool ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaks {
+    /// Objects.
+    pub objects: usize,
+    /// Bytes of them.
+    pub bytes: usize,
+}
+
 /// Reports what is still live when a pool ends, a line per holder, and sums it up.
-pub(crate) fn report_leaks(core: &Core, report: &mut dyn FnMut(&dyn fmt::Display)) -> crate::process::Leaks {
+pub(crate) fn report_leaks(core: &Core, report: &mut dyn FnMut(&dyn fmt::Display)) -> Leaks {
     let stats = Stats::of(core);
     let mut line = |name: &dyn fmt::Display, live: usize, bytes: usize| {
         if live > 0 {
@@ -293,12 +312,12 @@ pub(crate) fn report_leaks(core: &Core, report: &mut dyn FnMut(&dyn fmt::Display
         }
     };
     for (class, held) in stats.classes.iter().enumerate() {
-        line(&format_args!("size class {}", size_of(class)), held.live, held.bytes);
+        line(&format_args!("size class {}", class_size(class)), held.live, held.bytes);
     }
     Stats::each_cache(core, &mut |cache| {
         line(&format_args!("cache \"{}\"", cache.name.as_str()), cache.held.live, cache.held.bytes);
     });
     line(&"heap", stats.heap_live, stats.heap_bytes);
     line(&"runs", stats.runs, stats.run_bytes);
-    crate::process::Leaks { objects: stats.live(), bytes: stats.live_bytes() }
+    Leaks { objects: stats.live(), bytes: stats.live_bytes() }
 }

@@ -10,7 +10,7 @@ use core::cell::Cell;
 
 use super::classes::CLASSES;
 use super::queue::Bin;
-use crate::segment::slot::Slots;
+use crate::segment::Slots;
 use crate::sync::AtomicU64;
 
 /// A thread's bins.
