@@ -14,7 +14,10 @@ use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Release};
 use crate::units::GRANULE;
 
+mod more;
+
 pub use crate::front::{CacheError, CacheHandle, CacheInfo};
+pub use more::*;
 
 /// The core of the process pool, 0 for none.
 static CORE: AtomicU64 = AtomicU64::new(0);
