@@ -187,7 +187,8 @@ impl Core {
         )?;
         write!(to, "{} of {} free. Holders: ", Bytes(free), Bytes(open))?;
         (self.write_holders)(self, to)?;
-        let need = (self.config.segment + self.config.segment / 4).max(self.config.segment + 2 * request.size);
+        let segment = self.config.segment;
+        let need = (segment + segment / 4).max(segment.saturating_add(request.size.saturating_mul(2)));
         write!(to, ". Set MEMPOOL_SEGMENT={}M or more, or MEMPOOL_EXHAUSTED=null or grow.", need.div_ceil(1 << 20))
     }
 }

@@ -56,6 +56,7 @@ const UNSAFE: &[&str] = &[
     "crates/mempool/src/os/",
     "crates/mempool/src/pool.rs",
     "crates/mempool/src/process.rs",
+    "crates/mempool/src/process/",
     "crates/mempool/src/segment/real.rs",
     "crates/mempool/src/segment/slot.rs",
     "crates/mempool/src/slab/classes.rs",
