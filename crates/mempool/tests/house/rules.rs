@@ -67,6 +67,7 @@ const UNSAFE: &[&str] = &[
     "crates/mempool-c/src/",
     "crates/mempool-preload/src/",
     "crates/mempool-cli/src/",
+    "crates/mempool-bench/src/",
     "crates/mempool-testing/src/",
 ];
 
