@@ -42,7 +42,6 @@ mod tests;
 
 pub use guide::CONTROL_WORDS;
 pub use parts::FragParts;
-pub use upkeep::Internal;
 pub use verify::Fault;
 
 use crate::bitmap::{clear, step, test, word};

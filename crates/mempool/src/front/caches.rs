@@ -8,13 +8,11 @@ use super::core::Core;
 use super::exhausted::Fail;
 use super::misuse::{ItemText, Misuse};
 use super::route::{Holder, MAX_REQUEST, Request};
-use crate::error::Text;
-use crate::segment::header::NAME_LEN;
-use crate::segment::layout::CACHE_WORDS;
-use crate::slab::classes::CLASSES;
-use crate::slab::{LocalHeap, Located, owner_id};
+use crate::segment::{CACHE_WORDS, NAME_LEN};
+use crate::slab::{CLASSES, LocalHeap, Located, owner_id};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::text::Text;
 use crate::units::GRANULE;
 
 /// Longest name of a cache, in bytes.

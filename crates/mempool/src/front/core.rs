@@ -1,13 +1,14 @@
 //! The core: what a pool is made of, in its own metadata.
 #![allow(unsafe_code)]
 
+use core::fmt::Write;
+
 use super::local::Threads;
 use crate::config::{Small, Values, Wish};
 use crate::frag::Frag;
 use crate::heap::Heap;
 use crate::os::{Os, Range};
-use crate::segment::layout::Layout;
-use crate::segment::real::Shortfalls;
+use crate::segment::{Layout, Shortfalls};
 use crate::slab::{LocalHeap, SlabTier};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
@@ -47,6 +48,8 @@ pub struct Core {
     /// What the pool could not get although it was asked to try.
     pub(crate) shortfalls: Shortfalls,
     pub(crate) events: Events,
+    /// Writes who holds most: statistics are above the front, which therefore gets told whom to ask.
+    pub(crate) write_holders: fn(&Core, &mut dyn Write) -> core::fmt::Result,
 }
 
 /// Counts of things that happen seldom. Relaxed throughout: they order nothing.

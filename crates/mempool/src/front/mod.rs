@@ -18,14 +18,12 @@ pub use self::caches::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX, p
 pub use self::core::{CALLBACKS, Core, Events};
 pub use self::exhausted::Fail;
 pub use self::local::{SpinLock, Threads, delist, enlist, next_serial};
-pub use self::misuse::Misuse;
-pub use self::route::{MAX_REQUEST, Request};
+pub use self::route::Request;
 pub use self::tls::{none as none_local, process as process_local};
 
 use ::core::num::NonZeroUsize;
 
-use crate::slab::LocalHeap;
-use crate::slab::classes::{MAX_SMALL, class_of};
+use crate::slab::{LocalHeap, MAX_SMALL, class_of};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Relaxed, Release};
 

@@ -8,9 +8,8 @@ use super::exhausted::Fail;
 use super::misuse::Misuse;
 use crate::config::Small;
 use crate::heap::HeapError;
-use crate::segment::slot::State;
-use crate::slab::classes::{CLASSES, class_of, class_of_aligned, size_of};
-use crate::slab::{Bad, LocalHeap, Located};
+use crate::segment::State;
+use crate::slab::{Bad, CLASSES, LocalHeap, Located, class_of, class_of_aligned, class_size};
 use crate::sync::Ordering::Relaxed;
 use crate::units::{FRAGMENT, GRANULE, fragments_for};
 
@@ -57,7 +56,7 @@ impl Core {
         let Request { size, align, .. } = *request;
         if size <= self.max_small {
             let class = if align <= GRANULE { Some(class_of(size)) } else { class_of_aligned(size, align) };
-            if let Some(class) = class.filter(|&class| size_of(class) <= self.max_small) {
+            if let Some(class) = class.filter(|&class| class_size(class) <= self.max_small) {
                 return Tier::Class(class);
             }
         }

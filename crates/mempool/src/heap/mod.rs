@@ -32,7 +32,7 @@ mod tests_loom;
 
 pub use control::control_words;
 
-use crate::segment::slot::{Owner, Slots, State};
+use crate::segment::{Owner, Slots, State};
 use crate::sync::{AtomicU64, Ordering::Acquire};
 use crate::units::GRANULE;
 use control::{Control, Guard};

@@ -25,7 +25,7 @@
 
 use super::tree::{Damaged, Tree};
 use super::{HeapFault, LOT, step};
-use crate::segment::slot::Slot;
+use crate::segment::Slot;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 /// Cold word: the tree's root.

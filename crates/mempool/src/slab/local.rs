@@ -12,7 +12,7 @@ use core::num::NonZeroUsize;
 use super::classes::CLASSES;
 use super::protocol::Slab;
 use super::queue::Bin;
-use crate::segment::slot::{Slot, SlotGeometry, Slots};
+use crate::segment::{Slot, SlotGeometry, Slots};
 use crate::sync::AtomicU64;
 
 /// A thread's bins.

@@ -10,7 +10,7 @@
 //! transitions and what the loom models showed. Nothing here waits or loops without a bound.
 
 use super::classes::CLASSES;
-use crate::segment::slot::{Owner, Slot, State};
+use crate::segment::{Owner, Slot, State};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 

@@ -14,7 +14,7 @@ use core::cell::Cell;
 use core::num::NonZeroUsize;
 
 use super::protocol::Slab;
-use crate::segment::slot::Slots;
+use crate::segment::Slots;
 use crate::sync::AtomicU64;
 
 /// One thread's part of one class. Only the owning thread touches it (the child of a fork and the
