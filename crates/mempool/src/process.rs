@@ -14,9 +14,11 @@ use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Release};
 use crate::units::GRANULE;
 
+mod foreign;
 mod more;
 
 pub use crate::front::{CacheError, CacheHandle, CacheInfo};
+pub use foreign::*;
 pub use more::*;
 
 /// The core of the process pool, 0 for none.
