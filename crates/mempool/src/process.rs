@@ -14,7 +14,12 @@ use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Release};
 use crate::units::GRANULE;
 
+mod foreign;
+mod more;
+
 pub use crate::front::{CacheError, CacheHandle, CacheInfo};
+pub use foreign::*;
+pub use more::*;
 
 /// The core of the process pool, 0 for none.
 static CORE: AtomicU64 = AtomicU64::new(0);
@@ -94,17 +99,15 @@ fn demand(call: &'static str, base: &Config) -> &'static Core {
                     }
                 }
             }
-            ENDED => stop(call, &InitError::NotInitialised),
+            ENDED => stop(call, format_args!("{}: it was ended, and is used afterwards", InitError::NotInitialised)),
             _ => crate::sync::spin(),
         }
     }
 }
 
-fn stop(call: &'static str, error: &InitError) -> ! {
+fn stop(call: &'static str, why: impl core::fmt::Display) -> ! {
     let os = crate::os::platform();
-    let hint = error.hint();
-    let mut text =
-        Text::<512>::of(format_args!("mempool: {call}: {error}{}{hint}", if hint.is_empty() { "" } else { "; " }));
+    let mut text = Text::<512>::of(format_args!("mempool: {call}: {why}"));
     os.write_stderr(text.line());
     os.abort()
 }

@@ -7,7 +7,7 @@ use core::fmt;
 
 use crate::bytes::Bytes;
 use crate::error::Text;
-use crate::front::Core;
+use crate::front::{CacheInfo, Core};
 use crate::segment::header::NAME_LEN;
 use crate::segment::slot::State;
 use crate::slab::classes::{CLASSES, size_of};
@@ -194,23 +194,29 @@ impl Stats {
     /// Calls `f` with each named cache's figures. O(caches * slots).
     pub(crate) fn each_cache(core: &Core, f: &mut dyn FnMut(&CacheStats)) {
         for index in 0..core.layout.max_caches as usize {
-            let Some(info) = core.cache_at(index).and_then(|handle| core.cache_info(handle)) else { continue };
-            let mut held = Held::default();
-            core.slabs.for_each(&mut |slab, shape| {
-                if shape.class as usize / 2 == info.handle.class() / 2 {
-                    let live = slab.live();
-                    let each = shape.count.max(1);
-                    held.add(&Held {
-                        slabs: 1,
-                        items: shape.items as usize * each,
-                        live: live * each,
-                        bytes: live * shape.size,
-                        run_bytes: shape.run * FRAGMENT,
-                    });
-                }
-            });
-            f(&CacheStats { name: info.name, item_size: info.item_size, held });
+            if let Some(info) = core.cache_at(index).and_then(|handle| core.cache_info(handle)) {
+                f(&Self::of_cache(core, &info));
+            }
         }
+    }
+
+    /// The figures of one named cache. O(slots).
+    pub(crate) fn of_cache(core: &Core, info: &CacheInfo) -> CacheStats {
+        let mut held = Held::default();
+        core.slabs.for_each(&mut |slab, shape| {
+            if shape.class as usize / 2 == info.handle.class() / 2 {
+                let live = slab.live();
+                let each = shape.count.max(1);
+                held.add(&Held {
+                    slabs: 1,
+                    items: shape.items as usize * each,
+                    live: live * each,
+                    bytes: live * shape.size,
+                    run_bytes: shape.run * FRAGMENT,
+                });
+            }
+        });
+        CacheStats { name: info.name, item_size: info.item_size, held }
     }
 
     /// Up to five of those who hold most, most first.

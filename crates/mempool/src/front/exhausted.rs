@@ -192,7 +192,8 @@ impl Core {
             write!(to, "{}{holder}", if any { ", " } else { "" })?;
             any = true;
         }
-        let need = (self.config.segment + self.config.segment / 4).max(self.config.segment + 2 * request.size);
+        let segment = self.config.segment;
+        let need = (segment + segment / 4).max(segment.saturating_add(request.size.saturating_mul(2)));
         write!(
             to,
             "{}. Set MEMPOOL_SEGMENT={}M or more, or MEMPOOL_EXHAUSTED=null or grow.",
