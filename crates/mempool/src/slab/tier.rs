@@ -573,6 +573,10 @@ impl SlabTier {
     pub fn repair(&self, runs: &impl Runs, me: u32) {
         for slot in 0..self.slots.count() {
             let slab = self.slab(slot);
+            // Whatever is here now: a slab that was stolen stays linked in the queue it was stolen from.
+            if slab.linked().0 != me {
+                slab.unlink();
+            }
             match slab.peek().state() {
                 State::Giving => self.give(runs, &slab),
                 State::Held | State::Queued | State::Nobody => {

@@ -152,7 +152,7 @@ fn loom_stealing_against_claim() {
 
 #[test]
 fn loom_stealing_against_an_own_free() {
-    explore(None, || {
+    explore(Some(6), || {
         let world = world(1);
         let (a, b) = (world.heap(2), world.heap(3));
         let items = pops(&a, 0, 2);
