@@ -8,9 +8,6 @@ unsafe impl Send for SlabTier {}
 // SAFETY: as above.
 unsafe impl Sync for SlabTier {}
 
-/// Array slabs of the queue that are tried before a fresh one is carved.
-const ARRAY_TRIES: usize = 4;
-
 impl SlabTier {
     /// The slab that begins at `slot`.
     pub fn slab(&self, slot: usize) -> Slab<'_> {
@@ -150,7 +147,7 @@ impl SlabTier {
     }
 
     /// The longest queued slab, claimed. Those that turn out to be stolen only leave the queue.
-    fn dequeue(&self, local: &LocalHeap, bin: &Bin) -> Option<Slab<'_>> {
+    pub(super) fn dequeue(&self, local: &LocalHeap, bin: &Bin) -> Option<Slab<'_>> {
         while let Some(slot) = bin.first() {
             let slab = self.slab(slot);
             let claimed = slab.claim(local.id);
@@ -162,12 +159,12 @@ impl SlabTier {
         None
     }
 
-    fn carve(&self, runs: &impl Runs, class: usize, me: u32) -> Option<Slab<'_>> {
+    pub(super) fn carve(&self, runs: &impl Runs, class: usize, me: u32) -> Option<Slab<'_>> {
         let shape = self.shape(class)?;
         self.carve_shape(runs, shape, 1, me)
     }
 
-    fn carve_shape(&self, runs: &impl Runs, shape: Shape, align: usize, me: u32) -> Option<Slab<'_>> {
+    pub(super) fn carve_shape(&self, runs: &impl Runs, shape: Shape, align: usize, me: u32) -> Option<Slab<'_>> {
         let slot = runs.take(shape.run, align)?;
         let slab = self.slab(slot);
         for k in 1..self.slots_of(shape.run) {
@@ -223,7 +220,7 @@ impl SlabTier {
 
     /// Puts an own slab in the queue of its class. False when its links are still in use in another thread's queue,
     /// from which it was stolen: then it can't be queued here.
-    fn link(&self, local: &LocalHeap, slab: &Slab<'_>) -> bool {
+    pub(super) fn link(&self, local: &LocalHeap, slab: &Slab<'_>) -> bool {
         let wanted = slab.shape().class;
         if slab.linked() == (local.id, wanted) {
             return true;
@@ -268,7 +265,7 @@ impl SlabTier {
     }
 
     /// Gives the run of a slab (GIVING) back to the page-frag tier.
-    fn give(&self, runs: &impl Runs, slab: &Slab<'_>) {
+    pub(super) fn give(&self, runs: &impl Runs, slab: &Slab<'_>) {
         let slots = self.slots_of(slab.shape().run);
         runs.give(slab.index(), &mut || {
             for k in 1..slots {
@@ -278,146 +275,14 @@ impl SlabTier {
         });
     }
 
-    fn bad(&self, slab: &Slab<'_>, DoubleFree { item }: DoubleFree) -> Bad {
+    pub(super) fn bad(&self, slab: &Slab<'_>, DoubleFree { item }: DoubleFree) -> Bad {
         Bad { slot: slab.index(), item }
-    }
-
-    // --- arrays ------------------------------------------------------------------------------------------
-
-    /// `n` consecutive items of the array class `class`: the address of the first. None when `n` is 0, or when
-    /// neither a slab of the class that this thread can get at nor a run has room. O(words of a slab); O(slots) when
-    /// the memory is exhausted.
-    pub fn pop_array(
-        &self,
-        runs: &impl Runs,
-        local: &LocalHeap,
-        class: usize,
-        n: usize,
-        align: usize,
-    ) -> Result<Option<usize>, Bad> {
-        let (Some(bin), Some(shape)) = (local.bin(class), self.shape(class)) else { return Ok(None) };
-        if n == 0 {
-            return Ok(None);
-        }
-        if n > shape.items as usize {
-            return Ok(self.pop_whole(runs, shape, n, align));
-        }
-        let found = self.search_queue(runs, local, bin, n, ARRAY_TRIES)?;
-        if found.is_some() {
-            return Ok(found);
-        }
-        if let Some(slab) = self.adopt_orphan(local, class) {
-            let found = self.claim_array(runs, local, &slab, n)?;
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-        match self.carve(runs, class, local.id) {
-            Some(slab) => self.claim_array(runs, local, &slab, n),
-            None => self.search_everywhere(runs, local, bin, class, n),
-        }
-    }
-
-    /// `n` items from the first slabs of the queue, at most `tries` of them and none twice.
-    fn search_queue(
-        &self,
-        runs: &impl Runs,
-        local: &LocalHeap,
-        bin: &Bin,
-        n: usize,
-        tries: usize,
-    ) -> Result<Option<usize>, Bad> {
-        let mut first = None;
-        for _ in 0..tries {
-            let Some(slab) = self.dequeue(local, bin) else { break };
-            let found = self.claim_array(runs, local, &slab, n)?;
-            if found.is_some() {
-                return Ok(found);
-            }
-            // Slabs without room went to the end of the queue.
-            let came_round = bin.first() == first;
-            first = first.or(Some(slab.index()));
-            if came_round {
-                break;
-            }
-        }
-        Ok(None)
-    }
-
-    /// No run is left: looks at every orphan of the class and at the whole queue.
-    #[cold]
-    fn search_everywhere(
-        &self,
-        runs: &impl Runs,
-        local: &LocalHeap,
-        bin: &Bin,
-        class: usize,
-        n: usize,
-    ) -> Result<Option<usize>, Bad> {
-        for slot in 0..self.slots.count() {
-            let Some(slab) = self.adopt_hinted(local, class, slot) else { continue };
-            let found = self.claim_array(runs, local, &slab, n)?;
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-        self.search_queue(runs, local, bin, n, self.slots.count())
-    }
-
-    /// Claims `n` items of a held array slab and puts it back in the queue, or lets it go when it is full.
-    fn claim_array(
-        &self,
-        runs: &impl Runs,
-        local: &LocalHeap,
-        slab: &Slab<'_>,
-        n: usize,
-    ) -> Result<Option<usize>, Bad> {
-        let shape = slab.shape();
-        if shape.count != 0 {
-            self.settle_whole(runs, local, slab);
-            return Ok(None);
-        }
-        slab.take().map_err(|e| self.bad(slab, e))?;
-        let found = slab.claim_region(n).map(|item| self.address(slab) + item * shape.size);
-        let full = slab.next_word(0).is_none();
-        if full && slab.let_go(local.id) == LetGo::Gone {
-            return Ok(found);
-        }
-        // Linked before it is QUEUED, since a thief touches no link.
-        if self.link(local, slab) {
-            slab.requeue(local.id);
-        } else if slab.orphan(local.id) {
-            self.set_hint(slab);
-        }
-        Ok(found)
-    }
-
-    /// A held slab that is one array, with links that were in use elsewhere when the array was freed, or adopted by
-    /// mistake since another slab went before it: goes back when it is free, to nobody when it isn't.
-    fn settle_whole(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
-        loop {
-            if slab.retire(local.id) {
-                return self.give(runs, slab);
-            }
-            // Kept: freed since we looked, so that it can be retired now.
-            if slab.let_go(local.id) == LetGo::Gone {
-                return;
-            }
-        }
-    }
-
-    /// An array that no slab of its class holds gets a slab of its own: one item, born full, nobody's.
-    fn pop_whole(&self, runs: &impl Runs, shape: Shape, n: usize, align: usize) -> Option<usize> {
-        let size = shape.size.checked_mul(n)?;
-        let whole = Shape { items: 1, size, run: size.div_ceil(FRAGMENT), count: n, ..shape };
-        let slab = self.carve_shape(runs, whole, align, 0)?;
-        Some(self.address(&slab))
     }
 
     // --- orphans, exhaustion, exit, fork -------------------------------------------------------------------
 
     /// Says that `slab` (NOBODY by now) has free items. Release: after the state; pairs with `adopt_orphan`.
-    fn set_hint(&self, slab: &Slab<'_>) {
+    pub(super) fn set_hint(&self, slab: &Slab<'_>) {
         let slot = slab.index();
         self.hint(slot).fetch_or(1 << (slot % 64), Release);
         let class = slab.shape().class as usize;
@@ -427,7 +292,7 @@ impl SlabTier {
     }
 
     /// An orphan of `class`, HELD. O(slots / 4096) per hint, O(1) when there is none.
-    fn adopt_orphan(&self, local: &LocalHeap, class: usize) -> Option<Slab<'_>> {
+    pub(super) fn adopt_orphan(&self, local: &LocalHeap, class: usize) -> Option<Slab<'_>> {
         let groups = self.class_hint(class);
         let mut left = groups.load(Relaxed);
         while left != 0 {
@@ -457,7 +322,7 @@ impl SlabTier {
         self.hint(slot).load(Relaxed) >> (slot % 64) & 1 == 1 && self.slab(slot).shape().class as usize == class
     }
 
-    fn adopt_hinted(&self, local: &LocalHeap, class: usize, slot: usize) -> Option<Slab<'_>> {
+    pub(super) fn adopt_hinted(&self, local: &LocalHeap, class: usize, slot: usize) -> Option<Slab<'_>> {
         if !self.hint_is_of(slot, class) {
             return None;
         }

@@ -186,7 +186,7 @@ proptest! {
     }
 }
 
-/// Every program of seven steps of two heaps in a world of two slots, with slabs of two items.
+/// Every program of six steps of two heaps in a world of two slots, with slabs of two items.
 #[test]
 fn every_short_program_ends_with_nothing_lost() {
     const STEPS: usize = 10;

@@ -28,7 +28,7 @@ fn work(heap: &Heap, seed: u64, inbox: &Receiver<(usize, usize)>, others: &[Send
         let n = if class == SIZES.len() { 1 + r / 8 % 40 } else { 1 };
         let got = if class == SIZES.len() { heap.pop_array(class, n) } else { heap.pop(class) };
         match got {
-            Some(item) if r % 3 == 0 => heap.push_array(item, n),
+            Some(item) if r.is_multiple_of(3) => heap.push_array(item, n),
             Some(item) => others[r / 16 % others.len()].send((item, n)).expect("all receivers live to the end"),
             None => {
                 exhausted += 1;
