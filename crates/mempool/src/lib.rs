@@ -4,7 +4,7 @@
 #[cfg(any(test, feature = "std", loom))]
 extern crate std;
 
-mod bitmap;
+pub mod bitmap;
 pub mod bytes;
 pub mod config;
 mod error;

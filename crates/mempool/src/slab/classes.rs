@@ -98,7 +98,7 @@ mod tests {
             for size in [1, 16, 100, 129, 1000, 5000, MAX_SMALL] {
                 let align = 1 << shift;
                 let class = class_of_aligned(size, align).expect("the power of two above both is a class");
-                assert!(size_of(class) >= size && size_of(class) % align == 0);
+                assert!(size_of(class) >= size && size_of(class).is_multiple_of(align));
             }
         }
         assert_eq!(class_of_aligned(8, 2 * MAX_SMALL), None);
