@@ -301,7 +301,7 @@ impl Config {
 
     /// These settings with all those of `variables` applied whose names begin with `MEMPOOL_`; of several
     /// with one name the first counts, as `getenv` has it. Does not [`validate`](Self::validate), so that
-    /// flags can still follow. A process with [`is_secure`](crate::os::is_secure) must not call this.
+    /// flags can still follow. A process with `AT_SECURE` set must not call this.
     ///
     /// # Errors
     ///
