@@ -358,10 +358,12 @@ impl Global {
     #[cold]
     #[inline(never)]
     fn slow(&self, size: usize, align: usize, zeroed: bool) -> *mut u8 {
-        if align <= GRANULE && !zeroed
-            && let Some(popped) = front::advance(front::process_local(), size) {
-                return popped.get() as *mut u8;
-            }
+        if align <= GRANULE
+            && !zeroed
+            && let Some(popped) = front::advance(front::process_local(), size)
+        {
+            return popped.get() as *mut u8;
+        }
         let core = core().unwrap_or_else(|| demand("alloc", &self.config));
         core.alloc(&Request { size, align: align.max(GRANULE), zeroed }, Fail::Null)
     }
@@ -379,9 +381,10 @@ unsafe impl core::alloc::GlobalAlloc for Global {
     #[inline]
     unsafe fn alloc(&self, layout: core::alloc::Layout) -> *mut u8 {
         if layout.align() <= GRANULE
-            && let Some(popped) = front::pop(front::process_local(), layout.size()) {
-                return popped.get() as *mut u8;
-            }
+            && let Some(popped) = front::pop(front::process_local(), layout.size())
+        {
+            return popped.get() as *mut u8;
+        }
         self.slow(layout.size(), layout.align(), false)
     }
 
