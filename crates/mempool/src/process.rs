@@ -17,10 +17,12 @@ use crate::sync::Ordering::{AcqRel, Acquire, Release};
 use crate::text::Text;
 use crate::units::GRANULE;
 
+mod foreign;
 mod more;
 
 pub use crate::front::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX};
 pub use crate::stats::Leaks;
+pub use foreign::*;
 pub use more::*;
 
 /// The core of the process pool, 0 for none.

@@ -22,9 +22,6 @@ const SIZE: usize = 3;
 const RUN: usize = 4;
 const COUNT: usize = 5;
 
-/// See [`Slab::is_sparse`].
-const SPARSE: u32 = 16;
-
 /// Set in the thread field of the owner word of slabs of named caches: the hot path of `free`, which compares that
 /// field with its own number, thus leaves them alone, and a cache's own hot path compares with this bit set.
 pub const CACHE_BIT: u32 = 1 << 31;
@@ -166,17 +163,10 @@ impl<'a> Slab<'a> {
         self.next_word_behind(w).or_else(|| (0..self.used().min(w + 1)).find(|&w| self.slot.free(w).load(Relaxed) != 0))
     }
 
-    /// Whether fewer than one of [`SPARSE`] items are free: not worth a visit while there are fresh slabs.
-    pub fn is_sparse(&self) -> bool {
-        let least = (self.slot.cold(SHAPE).load(Relaxed) as u32).div_ceil(SPARSE);
-        let mut free = 0;
-        for w in 0..self.used() {
-            free += (self.slot.remote(w).load(Relaxed) & !self.pad(w) | self.slot.free(w).load(Relaxed)).count_ones();
-            if free >= least {
-                return false;
-            }
-        }
-        true
+    /// Number of items that are free, taken over or not (unordered).
+    pub fn count_free(&self) -> usize {
+        let free = |w| self.slot.remote(w).load(Relaxed) & !self.pad(w) | self.slot.free(w).load(Relaxed);
+        (0..self.used()).map(|w| free(w).count_ones() as usize).sum()
     }
 
     /// The `free` word `w`, for the hot path.

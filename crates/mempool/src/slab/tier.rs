@@ -10,6 +10,15 @@ unsafe impl Send for SlabTier {}
 // SAFETY: as above.
 unsafe impl Sync for SlabTier {}
 
+/// A queued slab with fewer than one of so many items free is not worth a visit while there are fresh slabs...
+const SPARSE: usize = 16;
+/// ...if it has at least so many items: with fewer, chance decides how many are free, and each bad draw would cost a slab.
+const MANY: usize = 256;
+/// A queued slab with more than one of so many items free is left to drain, while others are there.
+const DRAINING: usize = 4;
+/// How many such slabs are passed over at once.
+const PASSED_OVER: usize = 4;
+
 impl SlabTier {
     /// The slab that begins at `slot`.
     pub fn slab(&self, slot: usize) -> Slab<'_> {
@@ -138,10 +147,7 @@ impl SlabTier {
     /// Finds the bin another current slab: from its queue, an orphan, a fresh one.
     fn next_slab(&self, runs: &impl Runs, local: &LocalHeap, bin: &Bin, class: usize) -> bool {
         let me = owner_id(local.id, class);
-        // The head of the queue has gathered free items longest. If even that has few, a fresh slab saves many visits and
-        // wastes at most what the queued ones have free.
-        let sparse = bin.first().is_some_and(|slot| self.slab(slot).is_sparse());
-        let queued = if sparse { None } else { self.dequeue(local, bin) };
+        let queued = if self.head_is_sparse(local, bin) { None } else { self.dequeue(local, bin) };
         let slab = queued
             .or_else(|| self.adopt_orphan(local, class))
             .or_else(|| self.carve(runs, class, me))
@@ -150,6 +156,26 @@ impl SlabTier {
         bin.current.set(slab.index() as u32 + 1);
         bin.point(&slab, 0, self.address(&slab));
         true
+    }
+
+    /// Looks at the head of the queue, which has gathered free items longest. If even that has few, a fresh slab saves many
+    /// visits, and wastes at most what the queued ones have free. One with many, of some that are left so, is passed over,
+    /// so that it drains and goes back: otherwise a queue would keep for ever the slabs that it once needed.
+    fn head_is_sparse(&self, local: &LocalHeap, bin: &Bin) -> bool {
+        for _ in 0..PASSED_OVER {
+            let Some(slot) = bin.first() else { return false };
+            let slab = self.slab(slot);
+            let (items, free) = (slab.shape().items as usize, slab.count_free());
+            if free * DRAINING <= items {
+                return items >= MANY && free * SPARSE < items;
+            }
+            if bin.has_one() || slab.linked().0 != local.id {
+                return false;
+            }
+            bin.dequeue(&self.slots, &slab);
+            bin.enqueue(&self.slots, &slab);
+        }
+        false
     }
 
     /// The longest queued slab, claimed. Those that turn out to be stolen only leave the queue.
