@@ -190,7 +190,7 @@ fn compiles(compiler: &str, standard: &str, name: &str, text: &str) -> Result<()
 #[test]
 fn header_and_library_agree() {
     let text = c_file();
-    assert!(text.matches("_Static_assert").count() >= 130);
+    assert!(text.matches("_Static_assert").count() >= 120);
     compiles("cc", "gnu11", "agree.c", &text).unwrap();
 }
 
@@ -199,14 +199,14 @@ fn header_and_library_agree() {
 fn a_drift_would_be_noticed() {
     let text = c_file();
     for (from, to) in [
-        ("void * (*)(size_t), \"mp_malloc\"", "void * (*)(int), \"mp_malloc\""),
-        ("mp_cache_t *, unsigned), \"mp_cache_alloc_array\"", "mp_cache_t *, size_t), \"mp_cache_alloc_array\""),
+        ("void * (*)(size_t)), \"mp_malloc\"", "void * (*)(int)), \"mp_malloc\""),
+        ("mp_cache_t *, unsigned)), \"mp_cache_alloc_array\"", "mp_cache_t *, size_t)), \"mp_cache_alloc_array\""),
         ("sizeof(mp_cache_t) == ", "sizeof(mp_cache_t) == 1"),
         ("MEMPOOL_ERROR_BROKEN == 28,", "MEMPOOL_ERROR_BROKEN == 29,"),
         ("offsetof(mempool_config_t, name) == ", "offsetof(mempool_config_t, name) == 1"),
     ] {
         let drifted = text.replacen(from, to, 1);
-        assert_ne!(drifted, text, "{from}");
+        assert!(drifted != text, "{from} is not there");
         assert!(compiles("cc", "gnu11", "drifted.c", &drifted).is_err(), "{to}");
     }
 }
