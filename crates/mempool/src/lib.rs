@@ -5,7 +5,7 @@
 #[cfg(any(test, loom, all(feature = "std", not(all(target_arch = "x86_64", target_os = "linux")))))]
 extern crate std;
 
-mod bitmap;
+pub mod bitmap;
 pub mod bytes;
 pub mod config;
 mod error;

@@ -157,6 +157,7 @@ impl Frag {
     }
 
     /// Gives back what [`Frag::take_internal`] returned. The run must be the caller's own.
+    #[cfg(test)]
     pub fn give_internal(&self, run: Run) {
         clear(self.parts.busy(), run.start, run.len);
         self.tell(run);

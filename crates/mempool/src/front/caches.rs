@@ -13,7 +13,6 @@ use crate::slab::{CLASSES, LocalHeap, Located, owner_id};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::text::Text;
-use crate::units::GRANULE;
 
 /// Longest name of a cache, in bytes.
 pub const NAME_MAX: usize = NAME_LEN - 1;
@@ -289,7 +288,7 @@ impl Core {
     }
 
     fn cache_text(&self, handle: CacheHandle) -> ItemText {
-        let name = self.cache_name(handle.class()).unwrap_or(Text::new());
+        let name = self.cache_name(handle.class()).unwrap_or_default();
         ItemText::of(format_args!("cache \"{}\"", name.as_str()))
     }
 
@@ -322,10 +321,4 @@ pub fn pop_cache(local: &LocalHeap, handle: CacheHandle) -> Option<NonZeroUsize>
 pub fn push_cache(local: &LocalHeap, handle: CacheHandle, address: usize) -> bool {
     let class = handle.class();
     super::push_tagged(local, address, owner_id(local.id, class), class as u64)
-}
-
-/// Items that a request without an alignment may hold: what `malloc` would align them to.
-pub(crate) const fn natural_align(size: usize) -> usize {
-    let align = 1usize << size.trailing_zeros();
-    if size == 0 || align > GRANULE { GRANULE } else { align }
 }

@@ -111,8 +111,9 @@ impl Core {
 }
 
 impl Core {
-    /// Gives whole free pages back to the OS. Bytes given back.
+    /// Defragments the heap, then gives whole free pages back to the OS. Bytes given back.
     pub(crate) fn trim(&self) -> usize {
+        self.heap.defragment(self);
         if self.reservation.0.is_null() {
             return 0;
         }

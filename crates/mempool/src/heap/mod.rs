@@ -70,10 +70,6 @@ pub struct HeapParts {
 
 /// The largest limit, in bytes.
 pub const LARGEST_LIMIT: usize = 3200;
-/// The usual limit, in bytes.
-pub const DEFAULT_LIMIT: usize = 256;
-/// The usual lifetime, in operations.
-pub const DEFAULT_LIFETIME: u64 = 1024;
 /// The usual patience, in looks at all pages.
 pub const DEFAULT_PATIENCE: u32 = 1024;
 /// The heap's clock advances in lots of this many operations on one page.

@@ -120,7 +120,7 @@ mod present {
 
 #[cfg(not(all(feature = "os", target_os = "linux", target_env = "gnu")))]
 mod absent {
-    /// There is none: null. `Config::validate` refuses `small = system` here.
+    /// There is none: null. A pool refuses `small = system` here.
     pub fn alloc(_: usize, _: usize, _: bool) -> *mut u8 {
         core::ptr::null_mut()
     }
