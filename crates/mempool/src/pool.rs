@@ -398,7 +398,7 @@ impl Pool {
     fn serve(&self, layout: Layout, zeroed: bool, fail: Fail) -> Result<NonNull<u8>, AllocError> {
         if !zeroed && layout.align() <= GRANULE {
             let popped = front::pop(self.local(), layout.size());
-            if let Some(object) = NonNull::new(popped as *mut u8) {
+            if let Some(object) = popped.and_then(|address| NonNull::new(address.get() as *mut u8)) {
                 return Ok(object);
             }
         }

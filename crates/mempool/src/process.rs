@@ -151,13 +151,18 @@ pub fn is_ready() -> bool {
 #[inline(always)]
 #[must_use]
 pub fn alloc(size: usize) -> *mut u8 {
-    let popped = front::pop(front::process_local(), size);
-    if popped != 0 { popped as *mut u8 } else { alloc_slow(size) }
+    match front::pop(front::process_local(), size) {
+        Some(popped) => popped.get() as *mut u8,
+        None => alloc_slow(size),
+    }
 }
 
 #[cold]
 #[inline(never)]
 fn alloc_slow(size: usize) -> *mut u8 {
+    if let Some(popped) = front::advance(front::process_local(), size) {
+        return popped.get() as *mut u8;
+    }
     demand_core("malloc").alloc(&Request::plain(size), Fail::Policy)
 }
 
@@ -242,8 +247,10 @@ pub fn cache_info(cache: CacheHandle) -> Option<CacheInfo> {
 #[inline(always)]
 #[must_use]
 pub fn cache_alloc(cache: CacheHandle) -> *mut u8 {
-    let popped = front::pop_cache(front::process_local(), cache);
-    if popped != 0 { popped as *mut u8 } else { cache_alloc_slow(cache) }
+    match front::pop_cache(front::process_local(), cache) {
+        Some(popped) => popped.get() as *mut u8,
+        None => cache_alloc_slow(cache),
+    }
 }
 
 #[cold]
@@ -358,6 +365,11 @@ impl Global {
     #[cold]
     #[inline(never)]
     fn slow(&self, size: usize, align: usize, zeroed: bool) -> *mut u8 {
+        if align <= GRANULE && !zeroed {
+            if let Some(popped) = front::advance(front::process_local(), size) {
+                return popped.get() as *mut u8;
+            }
+        }
         let core = core().unwrap_or_else(|| demand("alloc", &self.config));
         core.alloc(&Request { size, align: align.max(GRANULE), zeroed }, Fail::Null)
     }
@@ -375,9 +387,8 @@ unsafe impl core::alloc::GlobalAlloc for Global {
     #[inline]
     unsafe fn alloc(&self, layout: core::alloc::Layout) -> *mut u8 {
         if layout.align() <= GRANULE {
-            let popped = front::pop(front::process_local(), layout.size());
-            if popped != 0 {
-                return popped as *mut u8;
+            if let Some(popped) = front::pop(front::process_local(), layout.size()) {
+                return popped.get() as *mut u8;
             }
         }
         self.slow(layout.size(), layout.align(), false)

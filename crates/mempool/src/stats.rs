@@ -67,8 +67,8 @@ pub struct Stats {
     pub threads: usize,
     /// Bytes of local heaps, vacant ones included.
     pub local_heap_bytes: usize,
-    /// Times that the hot path had to look further.
-    pub refills: u64,
+    /// Slabs carved since the pool was made.
+    pub slabs_carved: u64,
     /// Requests served with a run of their own since the pool was made.
     pub runs_served: u64,
     /// Requests that found the pool exhausted at first.
@@ -184,7 +184,7 @@ impl Stats {
             run_bytes: 0,
             threads: core.threads.count(),
             local_heap_bytes: 0,
-            refills: core.events.refills.load(Relaxed),
+            slabs_carved: core.events.slabs.load(Relaxed),
             runs_served: core.events.runs.load(Relaxed),
             exhausted: core.events.exhausted.load(Relaxed),
             refused: core.events.refused.load(Relaxed),
@@ -257,7 +257,7 @@ impl fmt::Display for Table<'_> {
         writeln!(f, "  free             {:>14} bytes, largest run {}", s.free, s.largest_free)?;
         writeln!(f, "  live             {:>14} objects, {} bytes", s.live(), s.live_bytes())?;
         writeln!(f, "  local heaps      {:>14} in use, {} bytes", s.threads, s.local_heap_bytes)?;
-        writeln!(f, "  refills          {:>14}", s.refills)?;
+        writeln!(f, "  slabs carved     {:>14}", s.slabs_carved)?;
         writeln!(f, "  runs served      {:>14}", s.runs_served)?;
         writeln!(f, "  exhausted        {:>14} times, {} refused", s.exhausted, s.refused)?;
         writeln!(

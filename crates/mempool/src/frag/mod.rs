@@ -35,6 +35,8 @@ mod tree;
 mod upkeep;
 mod verify;
 
+#[cfg(all(test, loom))]
+mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
 

@@ -202,8 +202,7 @@ impl Core {
     }
 
     fn cache_pop(&self, local: &LocalHeap, class: usize) -> Option<NonZeroUsize> {
-        let popped = local.bin(class).map_or(0, crate::slab::Bin::pop);
-        NonZeroUsize::new(popped).or_else(|| {
+        local.bin(class).and_then(crate::slab::Bin::pop).or_else(|| {
             let popped = self.slabs.pop(self, local, class).unwrap_or_else(|bad| self.late_double_free(bad));
             popped.and_then(NonZeroUsize::new)
         })
@@ -314,10 +313,10 @@ impl Core {
     }
 }
 
-/// **The hot path of a cache's allocation**: the item's address, 0 when the bin's word has none.
+/// **The hot path of a cache's allocation**: the item's address, None when the bin's word has none.
 #[inline(always)]
-pub fn pop_cache(local: &LocalHeap, handle: CacheHandle) -> usize {
-    local.bin(handle.class()).map_or(0, crate::slab::Bin::pop)
+pub fn pop_cache(local: &LocalHeap, handle: CacheHandle) -> Option<NonZeroUsize> {
+    local.bin(handle.class()).and_then(crate::slab::Bin::pop)
 }
 
 /// **The hot path of a cache's free**, as `front::push`.

@@ -10,6 +10,7 @@ use crate::segment::layout::Layout;
 use crate::segment::real::Shortfalls;
 use crate::slab::{LocalHeap, SlabTier};
 use crate::sync::AtomicU64;
+use crate::sync::Ordering::Relaxed;
 use crate::units::FRAGMENT;
 
 /// Most reclaim callbacks of a pool.
@@ -51,8 +52,8 @@ pub struct Core {
 /// Counts of things that happen seldom. Relaxed throughout: they order nothing.
 #[derive(Default)]
 pub struct Events {
-    /// Times that an allocation found neither a free item in its word nor anything in the local heap's other words.
-    pub refills: AtomicU64,
+    /// Slabs carved.
+    pub slabs: AtomicU64,
     /// Runs handed out to requests above the largest size class.
     pub runs: AtomicU64,
     /// Requests that found the pool exhausted at first.
@@ -181,6 +182,7 @@ impl crate::slab::Runs for Core {
     fn take(&self, fragments: usize, align: usize) -> Option<usize> {
         let slot = self.slot_fragments();
         let run = self.frag.take(fragments, slot.max(align / FRAGMENT))?;
+        self.events.slabs.fetch_add(1, Relaxed);
         Some(run.start / slot)
     }
 

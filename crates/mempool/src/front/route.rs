@@ -98,11 +98,9 @@ impl Core {
     }
 
     fn pop_class(&self, local: &LocalHeap, class: usize) -> Option<usize> {
-        let popped = local.bin(class).map_or(0, crate::slab::Bin::pop);
-        if popped != 0 {
-            return Some(popped);
+        if let Some(popped) = local.bin(class).and_then(crate::slab::Bin::pop) {
+            return Some(popped.get());
         }
-        self.events.refills.fetch_add(1, Relaxed);
         self.slabs.pop(self, local, class).unwrap_or_else(|bad| self.late_double_free(bad))
     }
 

@@ -109,9 +109,8 @@ impl SlabTier {
     pub fn pop(&self, runs: &impl Runs, local: &LocalHeap, class: usize) -> Result<Option<usize>, Bad> {
         let Some(bin) = local.bin(class) else { return Ok(None) };
         while self.next_word(local, bin)? || self.next_slab(runs, local, bin, class) {
-            let address = bin.pop();
-            if address != 0 {
-                return Ok(Some(address));
+            if let Some(address) = bin.pop() {
+                return Ok(Some(address.get()));
             }
         }
         Ok(None)
@@ -139,10 +138,15 @@ impl SlabTier {
 
     /// Finds the bin another current slab: from its queue, an orphan, a fresh one.
     fn next_slab(&self, runs: &impl Runs, local: &LocalHeap, bin: &Bin, class: usize) -> bool {
-        let slab = self
-            .dequeue(local, bin)
+        let me = owner_id(local.id, class);
+        // The head of the queue has gathered free items longest. If even that has few, a fresh slab saves many visits and
+        // wastes at most what the queued ones have free.
+        let sparse = bin.first().is_some_and(|slot| self.slab(slot).is_sparse());
+        let queued = if sparse { None } else { self.dequeue(local, bin) };
+        let slab = queued
             .or_else(|| self.adopt_orphan(local, class))
-            .or_else(|| self.carve(runs, class, owner_id(local.id, class)));
+            .or_else(|| self.carve(runs, class, me))
+            .or_else(|| self.dequeue(local, bin));
         let Some(slab) = slab else { return false };
         bin.current.set(slab.index() as u32 + 1);
         bin.point(&slab, 0, self.address(&slab));
@@ -188,7 +192,7 @@ impl SlabTier {
 
     // --- push --------------------------------------------------------------------------------------------
 
-    /// Frees `n` items from `item` on. O(n / 64 + 1) but for the rare slab that becomes empty.
+    /// Frees `n` items from `item` on; a slab that is one array (`count`) has a single item. O(n / 64 + 1) but for the rare slab that becomes empty.
     pub fn push(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, item: usize, n: usize) -> Result<(), Bad> {
         let me = self.me(local, slab);
         let bad = |e| self.bad(slab, e);
@@ -224,16 +228,17 @@ impl SlabTier {
     /// Puts an own slab in the queue of its class. False when its links are still in use in another thread's queue,
     /// from which it was stolen: then it can't be queued here.
     fn link(&self, local: &LocalHeap, slab: &Slab<'_>) -> bool {
-        let (thread, class) = slab.linked();
         let wanted = slab.shape().class;
-        if thread == local.id && class == wanted {
+        if slab.linked() == (local.id, wanted) {
             return true;
         }
         // Stolen from another queue of this thread and carved again.
         self.unlink(local, slab);
-        let bin = local.bin(wanted as usize).filter(|_| thread == 0 || thread == local.id);
+        // An empty slab may be stolen, carved and adopted by others between our adoption and this line, so that two
+        // threads link it at once: the one that wins the word may write the links. If that is the one that doesn't own
+        // the slab any more, its queue holds a slab that can't be claimed, as after any other theft.
+        let bin = local.bin(wanted as usize).filter(|_| slab.claim_links(local.id, wanted));
         if let Some(bin) = bin {
-            slab.set_linked(local.id, wanted);
             bin.enqueue(&self.slots, slab);
         }
         bin.is_some()
@@ -288,7 +293,9 @@ impl SlabTier {
 
     // --- arrays ------------------------------------------------------------------------------------------
 
-    /// `n` consecutive items of the array class `class`: the address of the first.
+    /// `n` consecutive items of the array class `class`: the address of the first. None when `n` is 0, or when
+    /// neither a slab of the class that this thread can get at nor a run has room. O(words of a slab); O(slots) when
+    /// the memory is exhausted.
     pub fn pop_array(
         &self,
         runs: &impl Runs,
@@ -298,35 +305,89 @@ impl SlabTier {
         align: usize,
     ) -> Result<Option<usize>, Bad> {
         let (Some(bin), Some(shape)) = (local.bin(class), self.shape(class)) else { return Ok(None) };
+        if n == 0 {
+            return Ok(None);
+        }
         if n > shape.items as usize {
             return Ok(self.pop_whole(runs, shape, n, align));
         }
-        for _ in 0..ARRAY_TRIES {
-            let Some(slab) = self.dequeue(local, bin) else { break };
-            let found = self.claim_array(local, &slab, n)?;
+        let found = self.search_queue(runs, local, bin, n, ARRAY_TRIES)?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        if let Some(slab) = self.adopt_orphan(local, class) {
+            let found = self.claim_array(runs, local, &slab, n)?;
             if found.is_some() {
                 return Ok(found);
             }
         }
-        let Some(slab) = self.adopt_orphan(local, class).or_else(|| self.carve(runs, class, owner_id(local.id, class)))
-        else {
-            return Ok(None);
-        };
-        match self.claim_array(local, &slab, n)? {
-            // An orphan without room for it: a fresh one has.
-            None => {
-                let Some(slab) = self.carve(runs, class, owner_id(local.id, class)) else { return Ok(None) };
-                self.claim_array(local, &slab, n)
-            }
-            found => Ok(found),
+        match self.carve(runs, class, owner_id(local.id, class)) {
+            Some(slab) => self.claim_array(runs, local, &slab, n),
+            None => self.search_everywhere(runs, local, bin, class, n),
         }
     }
 
+    /// `n` items from the first slabs of the queue, at most `tries` of them and none twice.
+    fn search_queue(
+        &self,
+        runs: &impl Runs,
+        local: &LocalHeap,
+        bin: &Bin,
+        n: usize,
+        tries: usize,
+    ) -> Result<Option<usize>, Bad> {
+        let mut first = None;
+        for _ in 0..tries {
+            let Some(slab) = self.dequeue(local, bin) else { break };
+            let found = self.claim_array(runs, local, &slab, n)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            // Slabs without room went to the end of the queue.
+            let came_round = bin.first() == first;
+            first = first.or(Some(slab.index()));
+            if came_round {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// No run is left: looks at every orphan of the class and at the whole queue.
+    #[cold]
+    fn search_everywhere(
+        &self,
+        runs: &impl Runs,
+        local: &LocalHeap,
+        bin: &Bin,
+        class: usize,
+        n: usize,
+    ) -> Result<Option<usize>, Bad> {
+        for slot in 0..self.slots.count() {
+            let Some(slab) = self.adopt_hinted(local, class, slot) else { continue };
+            let found = self.claim_array(runs, local, &slab, n)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        self.search_queue(runs, local, bin, n, self.slots.count())
+    }
+
     /// Claims `n` items of a held array slab and puts it back in the queue, or lets it go when it is full.
-    fn claim_array(&self, local: &LocalHeap, slab: &Slab<'_>, n: usize) -> Result<Option<usize>, Bad> {
-        slab.take().map_err(|e| self.bad(slab, e))?;
+    fn claim_array(
+        &self,
+        runs: &impl Runs,
+        local: &LocalHeap,
+        slab: &Slab<'_>,
+        n: usize,
+    ) -> Result<Option<usize>, Bad> {
         let me = self.me(local, slab);
         let shape = slab.shape();
+        if shape.count != 0 {
+            self.settle_whole(runs, local, slab);
+            return Ok(None);
+        }
+        slab.take().map_err(|e| self.bad(slab, e))?;
         let found = slab.claim_region(n).map(|item| self.address(slab) + item * shape.size);
         let full = slab.next_word(0).is_none();
         if full && slab.let_go(me) == LetGo::Gone {
@@ -339,6 +400,21 @@ impl SlabTier {
             self.set_hint(slab);
         }
         Ok(found)
+    }
+
+    /// A held slab that is one array, with links that were in use elsewhere when the array was freed, or adopted by
+    /// mistake since another slab went before it: goes back when it is free, to nobody when it isn't.
+    fn settle_whole(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
+        let me = self.me(local, slab);
+        loop {
+            if slab.retire(me) {
+                return self.give(runs, slab);
+            }
+            // Kept: freed since we looked, so that it can be retired now.
+            if slab.let_go(me) == LetGo::Gone {
+                return;
+            }
+        }
     }
 
     /// An array that no slab of its class holds gets a slab of its own: one item, born full, nobody's.
@@ -484,8 +560,8 @@ impl SlabTier {
                 continue;
             }
             live += if shape.count == 0 { slab.live() } else { slab.live() * shape.count };
+            // Its links stay: it may have been stolen out of a living queue of another class.
             if slab.condemn() {
-                slab.unlink();
                 self.give(runs, &slab);
             }
         }
