@@ -61,7 +61,7 @@ pub fn serial() -> u64 {
 #[inline(always)]
 #[must_use]
 pub fn pop(size: usize) -> *mut u8 {
-    front::pop(front::process_local(), size) as *mut u8
+    front::pop(front::process_local(), size).map_or(core::ptr::null_mut(), |object| object.get() as *mut u8)
 }
 
 /// Any allocation: `size` bytes at a multiple of `align` (a power of two), all zero if `zeroed`. Null when refused.
@@ -108,7 +108,7 @@ pub unsafe fn resize(object: *mut u8, size: usize, refusal: Refusal, call: &'sta
 #[inline(always)]
 #[must_use]
 pub fn cache_pop(cache: CacheHandle) -> *mut u8 {
-    front::pop_cache(front::process_local(), cache) as *mut u8
+    front::pop_cache(front::process_local(), cache).map_or(core::ptr::null_mut(), |item| item.get() as *mut u8)
 }
 
 /// `n` consecutive items; 0 counts as 1. Null when refused.
