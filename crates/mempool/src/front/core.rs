@@ -11,7 +11,7 @@ use crate::segment::real::Shortfalls;
 use crate::slab::{LocalHeap, SlabTier};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
-use crate::units::FRAGMENT;
+use crate::units::{FRAGMENT, FRAGMENT_SHIFT};
 
 /// Most reclaim callbacks of a pool.
 pub const CALLBACKS: usize = 8;
@@ -103,7 +103,7 @@ impl Core {
 
     /// Fragments in a slot.
     pub(crate) fn slot_fragments(&self) -> usize {
-        self.slabs.slots.geometry().bytes() / FRAGMENT
+        1 << (self.slabs.slots.geometry().shift - FRAGMENT_SHIFT)
     }
 }
 
