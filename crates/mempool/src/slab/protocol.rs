@@ -141,7 +141,7 @@ impl<'a> Slab<'a> {
         self.slot.cold(SIZE).store(shape.size as u64, Relaxed);
         self.slot.cold(RUN).store(shape.run as u64, Relaxed);
         self.slot.cold(COUNT).store(shape.count as u64, Relaxed);
-        let recip = if shape.plain { (1u64 << 32).div_ceil(shape.size as u64) | tag(shape.class) } else { 0 };
+        let recip = if shape.plain { (1u64 << 32).div_ceil(shape.size.max(1) as u64) | tag(shape.class) } else { 0 };
         self.slot.recip().store(recip, Relaxed);
         for w in 0..self.slot.words() {
             let pad = self.pad(w);

@@ -77,7 +77,7 @@ impl SlabTier {
         let geometry = self.slots.geometry();
         let slot = geometry.bytes();
         let space = if size * 8 <= slot { slot } else { 2 * slot };
-        let items = (space / size).clamp(1, geometry.words * 64);
+        let items = space.checked_div(size).unwrap_or(1).min(geometry.words * 64).max(1);
         let run = (items * size).div_ceil(FRAGMENT);
         let plain = size >= crate::units::GRANULE && items * size <= slot;
         Shape { class: class as u32, items: items as u32, size, run, count: 0, plain }
