@@ -8,9 +8,8 @@ use super::exhausted::Fail;
 use super::misuse::Misuse;
 use crate::config::Small;
 use crate::heap::HeapError;
-use crate::segment::slot::State;
-use crate::slab::classes::{CLASSES, class_of, class_of_aligned, size_of};
-use crate::slab::{Bad, LocalHeap, Located};
+use crate::segment::State;
+use crate::slab::{Bad, CLASSES, LocalHeap, Located, class_of, class_of_aligned, class_size};
 use crate::sync::Ordering::Relaxed;
 use crate::units::{FRAGMENT, GRANULE, fragments_for};
 
@@ -57,7 +56,7 @@ impl Core {
         let Request { size, align, .. } = *request;
         if size <= self.max_small {
             let class = if align <= GRANULE { Some(class_of(size)) } else { class_of_aligned(size, align) };
-            if let Some(class) = class.filter(|&class| size_of(class) <= self.max_small) {
+            if let Some(class) = class.filter(|&class| class_size(class) <= self.max_small) {
                 return Tier::Class(class);
             }
         }
@@ -98,11 +97,9 @@ impl Core {
     }
 
     fn pop_class(&self, local: &LocalHeap, class: usize) -> Option<usize> {
-        let popped = local.bin(class).map_or(0, crate::slab::Bin::pop);
-        if popped != 0 {
-            return Some(popped);
+        if let Some(popped) = local.bin(class).and_then(crate::slab::Bin::pop) {
+            return Some(popped.get());
         }
-        self.events.refills.fetch_add(1, Relaxed);
         self.slabs.pop(self, local, class).unwrap_or_else(|bad| self.late_double_free(bad))
     }
 
@@ -176,7 +173,7 @@ impl Core {
         let as_run = room == fragments_for(request.size).saturating_mul(FRAGMENT);
         match self.tier(request) {
             // A critical request that the class could not serve got a run.
-            Tier::Class(class) => room == size_of(class) || as_run,
+            Tier::Class(class) => room == class_size(class) || as_run,
             Tier::Runs => as_run,
             // The rest of a chunk that was too small to split off is part of the object.
             Tier::Heap => room >= request.size,

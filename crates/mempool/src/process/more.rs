@@ -3,6 +3,8 @@
 //! after where it can change and costs nothing where it cannot.
 #![allow(unsafe_code)]
 
+use ::core::num::NonZeroUsize;
+
 use super::{CacheHandle, Config, Core, ENDED, InitError, READY, STATE, core, demand_core, environment_config, init};
 use crate::front::{self, Fail, Request};
 use crate::stats::{CacheStats, Stats};
@@ -57,11 +59,17 @@ pub fn serial() -> u64 {
     front::process_serial()
 }
 
+/// What a hot path gives as a pointer.
+#[inline(always)]
+fn address_or_null(address: Option<NonZeroUsize>) -> *mut u8 {
+    address.map_or(::core::ptr::null_mut(), |address| address.get() as *mut u8)
+}
+
 /// The hot path of an allocation alone: `size` bytes aligned to 16, or null when this needs [`request`].
 #[inline(always)]
 #[must_use]
 pub fn pop(size: usize) -> *mut u8 {
-    front::pop(front::process_local(), size) as *mut u8
+    address_or_null(front::pop(front::process_local(), size))
 }
 
 /// Any allocation: `size` bytes at a multiple of `align` (a power of two), all zero if `zeroed`. Null when refused.
@@ -108,7 +116,7 @@ pub unsafe fn resize(object: *mut u8, size: usize, refusal: Refusal, call: &'sta
 #[inline(always)]
 #[must_use]
 pub fn cache_pop(cache: CacheHandle) -> *mut u8 {
-    front::pop_cache(front::process_local(), cache) as *mut u8
+    address_or_null(front::pop_cache(front::process_local(), cache))
 }
 
 /// `n` consecutive items; 0 counts as 1. Null when refused.
