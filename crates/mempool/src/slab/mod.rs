@@ -56,6 +56,9 @@ pub struct SlabTier {
     pub(crate) classes: usize,
     /// A word that is always zero.
     pub(crate) zero: *const AtomicU64,
+    /// Lock between those who go through all bins of a local heap, or into a bin of another class than their own, and
+    /// those who visit other threads' local heaps because a cache ends. See [`SlabTier::undisturbed`].
+    pub(crate) lock: *const AtomicU64,
 }
 
 /// Where an address lies.
