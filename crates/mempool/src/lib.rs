@@ -24,6 +24,7 @@ mod slab;
 #[cfg(not(loom))]
 mod stats;
 mod sync;
+mod text;
 #[cfg(not(loom))]
 mod typed;
 mod units;
@@ -31,8 +32,9 @@ mod units;
 mod verify;
 
 pub use config::Config;
-pub use error::{AllocError, InitError, Text};
-pub use segment::real::Shortfalls;
+pub use error::{AllocError, InitError};
+pub use segment::Shortfalls;
+pub use text::Text;
 #[cfg(not(loom))]
 pub use {
     front::{CacheError, CacheInfo},

@@ -9,12 +9,10 @@ use crate::config::{Config, Exhausted};
 use crate::error::{AllocError, InitError};
 use crate::front::{self, Core, Events, Fail, Request, SpinLock, Threads};
 use crate::os::{Os, Range};
-use crate::segment::header::{Header, MAGIC, NAME_LEN, VERSION};
-use crate::segment::layout::{Layout as Areas, Needs, Wish};
-use crate::segment::real::{Shortfalls, make_real};
-use crate::segment::slot::{SlotGeometry, Slots};
-use crate::slab::classes::{CLASSES, MAX_SMALL, largest, size_of as class_size};
-use crate::slab::{LocalHeap, SlabTier};
+use crate::segment::{
+    Header, Layout as Areas, MAGIC, NAME_LEN, Needs, Shortfalls, SlotGeometry, Slots, VERSION, Wish, make_real,
+};
+use crate::slab::{CLASSES, LocalHeap, MAX_SMALL, SlabTier, class_size, largest};
 use crate::stats::{CacheStats, Stats, Table};
 use crate::sync::AtomicU64;
 use crate::units::{FRAGMENT, GRANULE};
@@ -195,17 +193,8 @@ impl Pool {
         let geometry = SlotGeometry::new(areas.slot_shift as u32);
         // SAFETY: the area has the words that the layout computed for so many slots.
         let slots = unsafe { Slots::new(words(areas.slots), areas.slot_count as usize, geometry) };
-        let slabs = SlabTier {
-            slots,
-            data: data as usize,
-            hints: words(areas.hints),
-            class_hints: words(areas.class_hints),
-            shapes: words(areas.shapes),
-            classes: areas.classes as usize,
-            zero: words(areas.zero),
-        };
         let core = Core {
-            slabs,
+            slabs: slab_parts(areas, &words, slots, data as usize),
             // SAFETY: as `words`; the layout gave each array its length.
             frag: unsafe { crate::frag::Frag::new(frag_parts(areas, &words, data as usize)) },
             // SAFETY: as above.
@@ -223,18 +212,13 @@ impl Pool {
             data_len: areas.data_len(),
             reservation,
             serial,
-            threads: Threads {
-                directory: words(areas.directory),
-                most: areas.max_threads as usize,
-                shared: words(areas.shared).cast_mut().cast::<LocalHeap>(),
-                lock: SpinLock::new(),
-                low: AtomicU64::new(0),
-            },
+            threads: thread_parts(areas, &words),
             next: core::cell::Cell::new(core::ptr::null()),
             caches: words(areas.caches),
             callbacks: [const { [const { AtomicU64::new(0) }; 2] }; front::CALLBACKS],
             shortfalls,
             events: Events::default(),
+            write_holders: crate::stats::write_holders,
         };
         // SAFETY: the areas for the core and the header are theirs (contract); the core is written before it is used.
         let core = unsafe {
@@ -302,6 +286,28 @@ fn open_bytes(config: &Config, areas: &Areas, bytes: usize) -> usize {
     let slot = 1usize << areas.slot_shift;
     let later = bytes.saturating_sub(config.values().segment);
     (areas.data_len().saturating_sub(later) / slot * slot).max(slot)
+}
+
+fn slab_parts(areas: &Areas, words: &dyn Fn(u64) -> *const AtomicU64, slots: Slots, data: usize) -> SlabTier {
+    SlabTier {
+        slots,
+        data,
+        hints: words(areas.hints),
+        class_hints: words(areas.class_hints),
+        shapes: words(areas.shapes),
+        classes: areas.classes as usize,
+        zero: words(areas.zero),
+    }
+}
+
+fn thread_parts(areas: &Areas, words: &dyn Fn(u64) -> *const AtomicU64) -> Threads {
+    Threads {
+        directory: words(areas.directory),
+        most: areas.max_threads as usize,
+        shared: words(areas.shared).cast_mut().cast::<LocalHeap>(),
+        lock: SpinLock::new(),
+        low: AtomicU64::new(0),
+    }
 }
 
 fn frag_parts(areas: &Areas, words: &dyn Fn(u64) -> *const AtomicU64, data: usize) -> crate::frag::FragParts {
@@ -398,7 +404,7 @@ impl Pool {
     fn serve(&self, layout: Layout, zeroed: bool, fail: Fail) -> Result<NonNull<u8>, AllocError> {
         if !zeroed && layout.align() <= GRANULE {
             let popped = front::pop(self.local(), layout.size());
-            if let Some(object) = NonNull::new(popped as *mut u8) {
+            if let Some(object) = popped.and_then(|address| NonNull::new(address.get() as *mut u8)) {
                 return Ok(object);
             }
         }

@@ -7,14 +7,21 @@
 use core::mem::ManuallyDrop;
 
 use crate::config::Config;
-use crate::error::{InitError, Text};
+use crate::error::InitError;
 use crate::front::{self, Core, Fail, Request};
 use crate::pool::Pool;
+use crate::segment::Shortfalls;
+use crate::stats::{Stats, Table};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Release};
+use crate::text::Text;
 use crate::units::GRANULE;
 
-pub use crate::front::{CacheError, CacheHandle, CacheInfo};
+mod more;
+
+pub use crate::front::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX};
+pub use crate::stats::Leaks;
+pub use more::*;
 
 /// The core of the process pool, 0 for none.
 static CORE: AtomicU64 = AtomicU64::new(0);
@@ -94,28 +101,17 @@ fn demand(call: &'static str, base: &Config) -> &'static Core {
                     }
                 }
             }
-            ENDED => stop(call, &InitError::NotInitialised),
+            ENDED => stop(call, format_args!("{}: it was ended, and is used afterwards", InitError::NotInitialised)),
             _ => crate::sync::spin(),
         }
     }
 }
 
-fn stop(call: &'static str, error: &InitError) -> ! {
+fn stop(call: &'static str, why: impl core::fmt::Display) -> ! {
     let os = crate::os::platform();
-    let hint = error.hint();
-    let mut text =
-        Text::<512>::of(format_args!("mempool: {call}: {error}{}{hint}", if hint.is_empty() { "" } else { "; " }));
+    let mut text = Text::<512>::of(format_args!("mempool: {call}: {why}"));
     os.write_stderr(text.line());
     os.abort()
-}
-
-/// What was still live when the pool ended.
-#[derive(Clone, Copy, Debug)]
-pub struct Leaks {
-    /// Objects.
-    pub objects: usize,
-    /// Bytes of them.
-    pub bytes: usize,
 }
 
 /// Ends the process pool: reports what is still live to `report` (one line per size class, cache, and so on) and
@@ -148,13 +144,18 @@ pub fn is_ready() -> bool {
 #[inline(always)]
 #[must_use]
 pub fn alloc(size: usize) -> *mut u8 {
-    let popped = front::pop(front::process_local(), size);
-    if popped != 0 { popped as *mut u8 } else { alloc_slow(size) }
+    match front::pop(front::process_local(), size) {
+        Some(popped) => popped.get() as *mut u8,
+        None => alloc_slow(size),
+    }
 }
 
 #[cold]
 #[inline(never)]
 fn alloc_slow(size: usize) -> *mut u8 {
+    if let Some(popped) = front::advance(front::process_local(), size) {
+        return popped.get() as *mut u8;
+    }
     demand_core("malloc").alloc(&Request::plain(size), Fail::Policy)
 }
 
@@ -239,8 +240,10 @@ pub fn cache_info(cache: CacheHandle) -> Option<CacheInfo> {
 #[inline(always)]
 #[must_use]
 pub fn cache_alloc(cache: CacheHandle) -> *mut u8 {
-    let popped = front::pop_cache(front::process_local(), cache);
-    if popped != 0 { popped as *mut u8 } else { cache_alloc_slow(cache) }
+    match front::pop_cache(front::process_local(), cache) {
+        Some(popped) => popped.get() as *mut u8,
+        None => cache_alloc_slow(cache),
+    }
 }
 
 #[cold]
@@ -302,13 +305,13 @@ pub fn critical(enter: bool) {
 
 /// The figures; None when there is no process pool.
 #[must_use]
-pub fn stats() -> Option<crate::Stats> {
-    core().map(crate::Stats::of)
+pub fn stats() -> Option<Stats> {
+    core().map(Stats::of)
 }
 
 /// Calls `f` with the table of docs/STATS.md.
 pub fn with_table<R>(f: impl FnOnce(&dyn core::fmt::Display) -> R) -> Option<R> {
-    core().map(|core| f(&crate::stats::Table(core)))
+    core().map(|core| f(&Table(core)))
 }
 
 /// The configuration of the process pool.
@@ -319,7 +322,7 @@ pub fn values() -> Option<&'static crate::config::Values> {
 
 /// What was asked for with `try` and not granted.
 #[must_use]
-pub fn shortfalls() -> Option<crate::Shortfalls> {
+pub fn shortfalls() -> Option<Shortfalls> {
     core().map(|core| core.shortfalls)
 }
 
@@ -355,6 +358,11 @@ impl Global {
     #[cold]
     #[inline(never)]
     fn slow(&self, size: usize, align: usize, zeroed: bool) -> *mut u8 {
+        if align <= GRANULE && !zeroed {
+            if let Some(popped) = front::advance(front::process_local(), size) {
+                return popped.get() as *mut u8;
+            }
+        }
         let core = core().unwrap_or_else(|| demand("alloc", &self.config));
         core.alloc(&Request { size, align: align.max(GRANULE), zeroed }, Fail::Null)
     }
@@ -372,9 +380,8 @@ unsafe impl core::alloc::GlobalAlloc for Global {
     #[inline]
     unsafe fn alloc(&self, layout: core::alloc::Layout) -> *mut u8 {
         if layout.align() <= GRANULE {
-            let popped = front::pop(front::process_local(), layout.size());
-            if popped != 0 {
-                return popped as *mut u8;
+            if let Some(popped) = front::pop(front::process_local(), layout.size()) {
+                return popped.get() as *mut u8;
             }
         }
         self.slow(layout.size(), layout.align(), false)

@@ -6,12 +6,11 @@
 use core::fmt;
 
 use crate::bytes::Bytes;
-use crate::error::Text;
-use crate::front::Core;
-use crate::segment::header::NAME_LEN;
-use crate::segment::slot::State;
-use crate::slab::classes::{CLASSES, size_of};
+use crate::front::{CacheInfo, Core};
+use crate::segment::{NAME_LEN, State};
+use crate::slab::{CLASSES, class_size};
 use crate::sync::Ordering::Relaxed;
+use crate::text::Text;
 use crate::units::FRAGMENT;
 
 /// What one size class or cache holds.
@@ -67,8 +66,8 @@ pub struct Stats {
     pub threads: usize,
     /// Bytes of local heaps, vacant ones included.
     pub local_heap_bytes: usize,
-    /// Times that the hot path had to look further.
-    pub refills: u64,
+    /// Slabs carved since the pool was made.
+    pub slabs_carved: u64,
     /// Requests served with a run of their own since the pool was made.
     pub runs_served: u64,
     /// Requests that found the pool exhausted at first.
@@ -184,7 +183,7 @@ impl Stats {
             run_bytes: 0,
             threads: core.threads.count(),
             local_heap_bytes: 0,
-            refills: core.events.refills.load(Relaxed),
+            slabs_carved: core.events.slabs.load(Relaxed),
             runs_served: core.events.runs.load(Relaxed),
             exhausted: core.events.exhausted.load(Relaxed),
             refused: core.events.refused.load(Relaxed),
@@ -194,23 +193,29 @@ impl Stats {
     /// Calls `f` with each named cache's figures. O(caches * slots).
     pub(crate) fn each_cache(core: &Core, f: &mut dyn FnMut(&CacheStats)) {
         for index in 0..core.layout.max_caches as usize {
-            let Some(info) = core.cache_at(index).and_then(|handle| core.cache_info(handle)) else { continue };
-            let mut held = Held::default();
-            core.slabs.for_each(&mut |slab, shape| {
-                if shape.class as usize / 2 == info.handle.class() / 2 {
-                    let live = slab.live();
-                    let each = shape.count.max(1);
-                    held.add(&Held {
-                        slabs: 1,
-                        items: shape.items as usize * each,
-                        live: live * each,
-                        bytes: live * shape.size,
-                        run_bytes: shape.run * FRAGMENT,
-                    });
-                }
-            });
-            f(&CacheStats { name: info.name, item_size: info.item_size, held });
+            if let Some(info) = core.cache_at(index).and_then(|handle| core.cache_info(handle)) {
+                f(&Self::of_cache(core, &info));
+            }
         }
+    }
+
+    /// The figures of one named cache. O(slots).
+    pub(crate) fn of_cache(core: &Core, info: &CacheInfo) -> CacheStats {
+        let mut held = Held::default();
+        core.slabs.for_each(&mut |slab, shape| {
+            if shape.class as usize / 2 == info.handle.class() / 2 {
+                let live = slab.live();
+                let each = shape.count.max(1);
+                held.add(&Held {
+                    slabs: 1,
+                    items: shape.items as usize * each,
+                    live: live * each,
+                    bytes: live * shape.size,
+                    run_bytes: shape.run * FRAGMENT,
+                });
+            }
+        });
+        CacheStats { name: info.name, item_size: info.item_size, held }
     }
 
     /// Up to five of those who hold most, most first.
@@ -225,7 +230,7 @@ impl Stats {
             }
         };
         for (class, held) in self.classes.iter().enumerate() {
-            let name = Text::of(format_args!("size class {}:", Bytes(size_of(class))));
+            let name = Text::of(format_args!("size class {}:", Bytes(class_size(class))));
             offer(Holder { name, live: held.live, bytes: held.bytes });
         }
         Self::each_cache(core, &mut |cache| {
@@ -251,7 +256,7 @@ impl fmt::Display for Table<'_> {
         writeln!(f, "  free             {:>14} bytes, largest run {}", s.free, s.largest_free)?;
         writeln!(f, "  live             {:>14} objects, {} bytes", s.live(), s.live_bytes())?;
         writeln!(f, "  local heaps      {:>14} in use, {} bytes", s.threads, s.local_heap_bytes)?;
-        writeln!(f, "  refills          {:>14}", s.refills)?;
+        writeln!(f, "  slabs carved     {:>14}", s.slabs_carved)?;
         writeln!(f, "  runs served      {:>14}", s.runs_served)?;
         writeln!(f, "  exhausted        {:>14} times, {} refused", s.exhausted, s.refused)?;
         writeln!(
@@ -267,7 +272,7 @@ impl fmt::Display for Table<'_> {
             )
         };
         for (class, held) in s.classes.iter().enumerate().filter(|(_, held)| held.slabs > 0) {
-            row(&Text::<24>::of(format_args!("size class {}", size_of(class))).as_str(), held)?;
+            row(&Text::<24>::of(format_args!("size class {}", class_size(class))).as_str(), held)?;
         }
         let mut result = Ok(());
         Stats::each_cache(core, &mut |cache| {
@@ -284,8 +289,28 @@ impl fmt::Display for Table<'_> {
     }
 }
 
+/// Who holds most, for the message of policy abort: the pool tells its core of this function, since the front
+/// knows nothing of statistics.
+pub(crate) fn write_holders(core: &Core, to: &mut dyn fmt::Write) -> fmt::Result {
+    let mut separator = "";
+    for holder in Stats::of(core).top_holders(core) {
+        write!(to, "{separator}{holder}")?;
+        separator = ", ";
+    }
+    if separator.is_empty() { to.write_str("none") } else { Ok(()) }
+}
+
+/// What was still live when a pool ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaks {
+    /// Objects.
+    pub objects: usize,
+    /// Bytes of them.
+    pub bytes: usize,
+}
+
 /// Reports what is still live when a pool ends, a line per holder, and sums it up.
-pub(crate) fn report_leaks(core: &Core, report: &mut dyn FnMut(&dyn fmt::Display)) -> crate::process::Leaks {
+pub(crate) fn report_leaks(core: &Core, report: &mut dyn FnMut(&dyn fmt::Display)) -> Leaks {
     let stats = Stats::of(core);
     let mut line = |name: &dyn fmt::Display, live: usize, bytes: usize| {
         if live > 0 {
@@ -293,12 +318,12 @@ pub(crate) fn report_leaks(core: &Core, report: &mut dyn FnMut(&dyn fmt::Display
         }
     };
     for (class, held) in stats.classes.iter().enumerate() {
-        line(&format_args!("size class {}", size_of(class)), held.live, held.bytes);
+        line(&format_args!("size class {}", class_size(class)), held.live, held.bytes);
     }
     Stats::each_cache(core, &mut |cache| {
         line(&format_args!("cache \"{}\"", cache.name.as_str()), cache.held.live, cache.held.bytes);
     });
     line(&"heap", stats.heap_live, stats.heap_bytes);
     line(&"runs", stats.runs, stats.run_bytes);
-    crate::process::Leaks { objects: stats.live(), bytes: stats.live_bytes() }
+    Leaks { objects: stats.live(), bytes: stats.live_bytes() }
 }

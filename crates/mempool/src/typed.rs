@@ -65,11 +65,9 @@ impl<T> Cache<'_, T> {
 
     #[inline]
     fn place(&self, value: T, fail: Fail) -> Result<CacheBox<'_, T>, AllocError> {
-        let popped = front::pop_cache(self.pool.local(), self.handle) as *mut T;
-        let item = if popped.is_null() {
-            self.pool.core().cache_alloc(self.handle, fail, "Cache::alloc").cast::<T>()
-        } else {
-            popped
+        let item = match front::pop_cache(self.pool.local(), self.handle) {
+            Some(popped) => popped.get() as *mut T,
+            None => self.pool.core().cache_alloc(self.handle, fail, "Cache::alloc").cast::<T>(),
         };
         let item = NonNull::new(item).ok_or(Self::exhausted(1))?;
         // SAFETY: an item of this cache has T's size and alignment and is ours.

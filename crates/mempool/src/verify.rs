@@ -5,7 +5,7 @@
 use core::fmt;
 
 use crate::front::Core;
-use crate::segment::slot::State;
+use crate::segment::State;
 
 /// The first broken invariant that [`Pool::verify`](crate::Pool::verify) found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

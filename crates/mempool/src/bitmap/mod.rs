@@ -13,6 +13,8 @@
 
 pub mod word;
 
+#[cfg(all(test, loom))]
+mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
 

@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::{Bytes, PREFIX, SETTINGS, Setting};
 use crate::bytes::ParseBytesError;
-use crate::error::Text;
+use crate::text::Text;
 
 /// A name or value as it was given: control characters escaped, cut where it is long.
 pub type Short = Text<36>;

@@ -35,12 +35,13 @@ mod tree;
 mod upkeep;
 mod verify;
 
+#[cfg(all(test, loom))]
+mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
 pub use guide::CONTROL_WORDS;
 pub use parts::FragParts;
-pub use upkeep::Internal;
 pub use verify::Fault;
 
 use crate::bitmap::{clear, step, test, word};

@@ -25,7 +25,7 @@ const ROUNDS: u32 = 2;
 const CONFLICTS: u32 = 64;
 
 /// What an attempt came to.
-enum Attempt {
+pub(super) enum Attempt {
     Run(Run),
     /// Nothing is free that fits: certain.
     None,
@@ -52,7 +52,7 @@ impl Frag {
     }
 
     /// Holds the lock; gives it back.
-    fn claim_guided(&self, len: usize, align: usize) -> Attempt {
+    pub(super) fn claim_guided(&self, len: usize, align: usize) -> Attempt {
         let open = self.open();
         let before = self.claims();
         self.absorb_dirty(open);

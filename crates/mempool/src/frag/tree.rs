@@ -203,7 +203,7 @@ impl Frag {
                 [a, b] => Node::unpack(a.load(Ordering::Relaxed), b.load(Ordering::Relaxed)),
                 _ => Node::default(),
             };
-            (from + nth, at, span.min(all - at), node)
+            (from + nth, at, span.min(all.saturating_sub(at)), node)
         })
     }
 

@@ -8,13 +8,11 @@ use super::core::Core;
 use super::exhausted::Fail;
 use super::misuse::{ItemText, Misuse};
 use super::route::{Holder, MAX_REQUEST, Request};
-use crate::error::Text;
-use crate::segment::header::NAME_LEN;
-use crate::segment::layout::CACHE_WORDS;
-use crate::slab::classes::CLASSES;
-use crate::slab::{LocalHeap, Located, owner_id};
+use crate::segment::{CACHE_WORDS, NAME_LEN};
+use crate::slab::{CLASSES, LocalHeap, Located, owner_id};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::text::Text;
 use crate::units::GRANULE;
 
 /// Longest name of a cache, in bytes.
@@ -202,8 +200,7 @@ impl Core {
     }
 
     fn cache_pop(&self, local: &LocalHeap, class: usize) -> Option<NonZeroUsize> {
-        let popped = local.bin(class).map_or(0, crate::slab::Bin::pop);
-        NonZeroUsize::new(popped).or_else(|| {
+        local.bin(class).and_then(crate::slab::Bin::pop).or_else(|| {
             let popped = self.slabs.pop(self, local, class).unwrap_or_else(|bad| self.late_double_free(bad));
             popped.and_then(NonZeroUsize::new)
         })
@@ -314,10 +311,10 @@ impl Core {
     }
 }
 
-/// **The hot path of a cache's allocation**: the item's address, 0 when the bin's word has none.
+/// **The hot path of a cache's allocation**: the item's address, None when the bin's word has none.
 #[inline(always)]
-pub fn pop_cache(local: &LocalHeap, handle: CacheHandle) -> usize {
-    local.bin(handle.class()).map_or(0, crate::slab::Bin::pop)
+pub fn pop_cache(local: &LocalHeap, handle: CacheHandle) -> Option<NonZeroUsize> {
+    local.bin(handle.class()).and_then(crate::slab::Bin::pop)
 }
 
 /// **The hot path of a cache's free**, as `front::push`.

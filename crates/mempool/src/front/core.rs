@@ -1,15 +1,17 @@
 //! The core: what a pool is made of, in its own metadata.
 #![allow(unsafe_code)]
 
+use core::fmt::Write;
+
 use super::local::Threads;
 use crate::config::{Small, Values, Wish};
 use crate::frag::Frag;
 use crate::heap::Heap;
 use crate::os::{Os, Range};
-use crate::segment::layout::Layout;
-use crate::segment::real::Shortfalls;
+use crate::segment::{Layout, Shortfalls};
 use crate::slab::{LocalHeap, SlabTier};
 use crate::sync::AtomicU64;
+use crate::sync::Ordering::Relaxed;
 use crate::units::FRAGMENT;
 
 /// Most reclaim callbacks of a pool.
@@ -46,13 +48,15 @@ pub struct Core {
     /// What the pool could not get although it was asked to try.
     pub(crate) shortfalls: Shortfalls,
     pub(crate) events: Events,
+    /// Writes who holds most: statistics are above the front, which therefore gets told whom to ask.
+    pub(crate) write_holders: fn(&Core, &mut dyn Write) -> core::fmt::Result,
 }
 
 /// Counts of things that happen seldom. Relaxed throughout: they order nothing.
 #[derive(Default)]
 pub struct Events {
-    /// Times that an allocation found neither a free item in its word nor anything in the local heap's other words.
-    pub refills: AtomicU64,
+    /// Slabs carved.
+    pub slabs: AtomicU64,
     /// Runs handed out to requests above the largest size class.
     pub runs: AtomicU64,
     /// Requests that found the pool exhausted at first.
@@ -181,6 +185,7 @@ impl crate::slab::Runs for Core {
     fn take(&self, fragments: usize, align: usize) -> Option<usize> {
         let slot = self.slot_fragments();
         let run = self.frag.take(fragments, slot.max(align / FRAGMENT))?;
+        self.events.slabs.fetch_add(1, Relaxed);
         Some(run.start / slot)
     }
 

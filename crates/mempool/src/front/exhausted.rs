@@ -8,9 +8,9 @@ use super::core::{CALLBACKS, Core};
 use super::route::Request;
 use crate::bytes::Bytes;
 use crate::config::Exhausted;
-use crate::error::Text;
-use crate::segment::real::make_real;
+use crate::segment::make_real;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::text::Text;
 use crate::units::{FRAGMENT, fragments_for};
 
 /// What to do when nothing helps.
@@ -186,18 +186,9 @@ impl Core {
             Bytes(largest)
         )?;
         write!(to, "{} of {} free. Holders: ", Bytes(free), Bytes(open))?;
-        let stats = crate::stats::Stats::of(self);
-        let mut any = false;
-        for holder in stats.top_holders(self) {
-            write!(to, "{}{holder}", if any { ", " } else { "" })?;
-            any = true;
-        }
-        let need = (self.config.segment + self.config.segment / 4).max(self.config.segment + 2 * request.size);
-        write!(
-            to,
-            "{}. Set MEMPOOL_SEGMENT={}M or more, or MEMPOOL_EXHAUSTED=null or grow.",
-            if any { "" } else { "none" },
-            need.div_ceil(1 << 20)
-        )
+        (self.write_holders)(self, to)?;
+        let segment = self.config.segment;
+        let need = (segment + segment / 4).max(segment.saturating_add(request.size.saturating_mul(2)));
+        write!(to, ". Set MEMPOOL_SEGMENT={}M or more, or MEMPOOL_EXHAUSTED=null or grow.", need.div_ceil(1 << 20))
     }
 }

@@ -10,7 +10,7 @@ use core::ffi::c_void;
 
 use super::core::Core;
 use super::tls::{self, EXITED};
-use crate::os::{Os, ThreadKey};
+use crate::os::ThreadKey;
 use crate::slab::LocalHeap;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};

@@ -6,10 +6,10 @@ use core::fmt;
 
 use super::core::Core;
 use crate::bytes::Bytes;
-use crate::error::Text;
 use crate::frag::Run;
 use crate::heap::HeapError;
 use crate::slab::Located;
+use crate::text::Text;
 use crate::units::FRAGMENT;
 
 /// Describes one item: `item 17 of slab 3 of cache "request", 64 bytes`.

@@ -18,12 +18,12 @@ pub use self::caches::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX, p
 pub use self::core::{CALLBACKS, Core, Events};
 pub use self::exhausted::Fail;
 pub use self::local::{SpinLock, Threads, delist, enlist, next_serial};
-pub use self::misuse::Misuse;
-pub use self::route::{MAX_REQUEST, Request};
+pub use self::route::Request;
 pub use self::tls::{none as none_local, process as process_local};
 
-use crate::slab::LocalHeap;
-use crate::slab::classes::{MAX_SMALL, class_of};
+use ::core::num::NonZeroUsize;
+
+use crate::slab::{LocalHeap, MAX_SMALL, class_of};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Relaxed, Release};
 
@@ -40,14 +40,19 @@ pub fn set_process_serial(serial: u64) {
     PROCESS.store(serial, Relaxed);
 }
 
-/// **The hot path of allocation.** `size` bytes from the local heap's current word: their address, 0 if it has none.
+/// **The hot path of allocation.** `size` bytes from the local heap's current word: their address, None if it has none.
 #[inline(always)]
-pub fn pop(local: &LocalHeap, size: usize) -> usize {
+pub fn pop(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
     if size > MAX_SMALL {
-        return 0;
+        return None;
     }
     // SAFETY: a size class is below CLASSES, and every local heap has bins for those.
     unsafe { local.bin_unchecked(class_of(size)) }.pop()
+}
+
+/// What comes right behind it: `size` bytes from another word of the current slab.
+pub fn advance(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
+    if size > MAX_SMALL { None } else { local.advance(class_of(size)) }
 }
 
 /// **The hot path of free.** True when the item at `address` was this thread's and now is free; false when

@@ -8,9 +8,8 @@ use super::exhausted::Fail;
 use super::misuse::Misuse;
 use crate::config::Small;
 use crate::heap::HeapError;
-use crate::segment::slot::State;
-use crate::slab::classes::{CLASSES, class_of, class_of_aligned, size_of};
-use crate::slab::{Bad, LocalHeap, Located};
+use crate::segment::State;
+use crate::slab::{Bad, CLASSES, LocalHeap, Located, class_of, class_of_aligned, class_size};
 use crate::sync::Ordering::Relaxed;
 use crate::units::{FRAGMENT, GRANULE, fragments_for};
 
@@ -57,7 +56,7 @@ impl Core {
         let Request { size, align, .. } = *request;
         if size <= self.max_small {
             let class = if align <= GRANULE { Some(class_of(size)) } else { class_of_aligned(size, align) };
-            if let Some(class) = class.filter(|&class| size_of(class) <= self.max_small) {
+            if let Some(class) = class.filter(|&class| class_size(class) <= self.max_small) {
                 return Tier::Class(class);
             }
         }
@@ -98,11 +97,9 @@ impl Core {
     }
 
     fn pop_class(&self, local: &LocalHeap, class: usize) -> Option<usize> {
-        let popped = local.bin(class).map_or(0, crate::slab::Bin::pop);
-        if popped != 0 {
-            return Some(popped);
+        if let Some(popped) = local.bin(class).and_then(crate::slab::Bin::pop) {
+            return Some(popped.get());
         }
-        self.events.refills.fetch_add(1, Relaxed);
         self.slabs.pop(self, local, class).unwrap_or_else(|bad| self.late_double_free(bad))
     }
 

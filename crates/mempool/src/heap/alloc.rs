@@ -6,7 +6,7 @@
 
 use super::control::{CLASSES, class_for};
 use super::{Heap, HeapError, Held, Runs};
-use crate::segment::slot::State;
+use crate::segment::State;
 use crate::sync::spin;
 use core::ptr::NonNull;
 

@@ -36,7 +36,7 @@ impl Heap {
             }
         }
         if let Some(index) = making {
-            runs.give_slot(index, &mut || self.set_state(index, crate::segment::slot::State::Free));
+            runs.give_slot(index, &mut || self.set_state(index, crate::segment::State::Free));
         }
     }
 

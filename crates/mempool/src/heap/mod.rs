@@ -2,11 +2,11 @@
 //!
 //! It divides *heap pages* (runs of one slot each) into chunks of any multiple of 16 bytes. Objects carry no
 //! header; which chunks there are and which are in use stands in two bitmaps in the slot's descriptor
-//! ([`page`]), so that a double, interior or wild free is found exactly and changes nothing. Lists of small
-//! free chunks ([`bins`]) and a search tree of larger ones ([`tree`]), both inside the free chunks, find the
+//! (`page`), so that a double, interior or wild free is found exactly and changes nothing. Lists of small
+//! free chunks (`bins`) and a search tree of larger ones (`tree`), both inside the free chunks, find the
 //! best fit; the bits never depend on them.
 //!
-//! Each page has a try-lock ([`control`]). An allocation goes to the next page when one is taken; a free
+//! Each page has a try-lock (`control`). An allocation goes to the next page when one is taken; a free
 //! that finds its page taken clears the object's bit, leaves a mark for the holder, and is done. If no page
 //! has room, one of those who want one makes it and the others wait a bounded time and take from it. No operation makes a
 //! system call or waits without a bound: where the wait for another thread ends in vain the answer is
@@ -27,10 +27,12 @@ mod tree;
 
 #[cfg(all(test, not(loom)))]
 mod tests;
+#[cfg(all(test, loom))]
+mod tests_loom;
 
 pub use control::control_words;
 
-use crate::segment::slot::{Owner, Slots, State};
+use crate::segment::{Owner, Slots, State};
 use crate::sync::{AtomicU64, Ordering::Acquire};
 use crate::units::GRANULE;
 use control::{Control, Guard};

@@ -1,4 +1,4 @@
-//! One heap page: chunks as bits, and the tree that finds them.
+//! One heap page: chunks as bits, and an index (bins and tree) that finds them.
 //!
 //! A page is one slot. For each granule of 16 bytes two bits lie in the slot's descriptor:
 //!
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! A chunk ends where the next one begins, or with the page. The bits are the truth, after every single
-//! store; the tree only says where to look. That dictates the order of stores:
+//! store; the index only says where to look. That dictates the order of stores:
 //!
 //! - split: start bit of the remainder, then the used bit of the object
 //! - free: the used bit alone; merge: the start bit of the right chunk alone
@@ -25,7 +25,7 @@
 
 use super::tree::{Damaged, Tree};
 use super::{HeapFault, LOT, step};
-use crate::segment::slot::Slot;
+use crate::segment::Slot;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 /// Cold word: the tree's root.

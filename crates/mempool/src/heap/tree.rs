@@ -307,7 +307,7 @@ impl<'a> Tree<'a> {
     }
 
     /// The shape, as the nodes' offsets in preorder with [`NIL`] for no child.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn shape(&self) -> std::vec::Vec<u16> {
         let (mut out, mut stack) = (std::vec::Vec::new(), std::vec![self.root()]);
         while let Some(at) = stack.pop() {

@@ -4,3 +4,8 @@ pub mod header;
 pub mod layout;
 pub mod real;
 pub mod slot;
+
+pub use header::{Header, MAGIC, NAME_LEN, VERSION};
+pub use layout::{CACHE_WORDS, Layout, Needs, Wish};
+pub use real::{Shortfalls, make_real};
+pub use slot::{Owner, Slot, SlotGeometry, Slots, State};

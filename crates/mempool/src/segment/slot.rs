@@ -100,11 +100,18 @@ impl SlotGeometry {
     /// For slots of `1 << shift` bytes.
     #[must_use]
     pub const fn new(shift: u32) -> Self {
-        let words = (1usize << shift) / GRANULE / 64;
+        let words = Self::words_of(1 << shift);
         let pad = words.wrapping_neg() % LINE_WORDS;
         let hot = pad + COLD + words;
         let stride = (hot + 2 + words).next_multiple_of(LINE_WORDS);
         Self { shift, words, stride, hot }
+    }
+
+    /// Words in each bitmap of a slot of `bytes` bytes.
+    #[inline]
+    #[must_use]
+    pub const fn words_of(bytes: usize) -> usize {
+        bytes / GRANULE / 64
     }
 
     /// Bytes in a slot.
@@ -187,6 +194,15 @@ pub struct Slot<'a> {
 }
 
 impl<'a> Slot<'a> {
+    /// The descriptor of slot `index`, whose owner word is at `hot` and whose bitmaps have `words` words.
+    ///
+    /// # Safety
+    /// `hot` points to the owner word of a descriptor with such bitmaps, which lives as long as the result.
+    #[inline]
+    pub(crate) const unsafe fn at(hot: *const AtomicU64, index: usize, words: usize) -> Self {
+        Self { hot, index, words, life: core::marker::PhantomData }
+    }
+
     /// The owner word, see [`Owner`].
     #[inline]
     #[must_use]

@@ -7,10 +7,12 @@
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
+use core::num::NonZeroUsize;
 
 use super::classes::CLASSES;
+use super::protocol::Slab;
 use super::queue::Bin;
-use crate::segment::slot::Slots;
+use crate::segment::{Slot, SlotGeometry, Slots};
 use crate::sync::AtomicU64;
 
 /// A thread's bins.
@@ -113,6 +115,20 @@ impl LocalHeap {
             bin.reset(zero);
         }
         self.len.set(0);
+    }
+
+    /// Takes an item of `class` from one of the current slab's later words: what the hot path does next when its word has
+    /// no item left. None when there is no such word; then it is the tier's turn.
+    pub fn advance(&self, class: usize) -> Option<NonZeroUsize> {
+        let bin = self.bin(class)?;
+        let slot = bin.current.get().checked_sub(1)? as usize;
+        // SAFETY: the current slab's slot exists, and so does its descriptor; the pool outlives its local heaps.
+        let slot_words =
+            unsafe { Slot::at(self.hot.add(slot * self.stride), slot, SlotGeometry::words_of(self.mask + 1)) };
+        let slab = Slab::new(slot_words);
+        let w = slab.next_word_behind(bin.word_index(&slab))?;
+        bin.point(&slab, w, self.data + (slot << self.shift));
+        bin.pop()
     }
 
     /// The bin of `class`, None when the local heap has none for it.

@@ -18,10 +18,12 @@ mod queue;
 mod tests;
 mod tier;
 
-use crate::segment::slot::{Owner, Slots, State};
+use crate::segment::{Owner, Slots, State};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Relaxed, Release};
 use crate::units::FRAGMENT;
+pub(crate) use classes::class_of;
+pub use classes::{CLASSES, MAX_SMALL, class_of_aligned, largest, size_of as class_size};
 pub use local::LocalHeap;
 pub use protocol::{DoubleFree, LetGo, Shape, Slab, owner_id};
 pub use queue::Bin;

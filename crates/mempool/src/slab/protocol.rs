@@ -10,7 +10,7 @@
 //! transitions and what the loom models showed. Nothing here waits or loops without a bound.
 
 use super::classes::CLASSES;
-use crate::segment::slot::{Owner, Slot, State};
+use crate::segment::{Owner, Slot, State};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
@@ -153,10 +153,20 @@ impl<'a> Slab<'a> {
         self.slot.owner().store(self.peek().next(state, me, 1).0, Release);
     }
 
-    /// The next word with a free item, after `w` and around. For the owner (HELD).
-    pub fn next_word(&self, after: usize) -> Option<usize> {
-        let used = self.used();
-        (after + 1..used).chain(0..used.min(after + 1)).find(|&w| self.slot.free(w).load(Relaxed) != 0)
+    /// The next word with a free item behind word `w`. For the owner (HELD).
+    pub fn next_word_behind(&self, w: usize) -> Option<usize> {
+        (w + 1..self.used()).find(|&w| self.slot.free(w).load(Relaxed) != 0)
+    }
+
+    /// The next word with a free item, behind `w` and around. For the owner (HELD).
+    pub fn next_word(&self, w: usize) -> Option<usize> {
+        self.next_word_behind(w).or_else(|| (0..self.used().min(w + 1)).find(|&w| self.slot.free(w).load(Relaxed) != 0))
+    }
+
+    /// Number of items that are free, taken over or not (unordered).
+    pub fn count_free(&self) -> usize {
+        let free = |w| self.slot.remote(w).load(Relaxed) & !self.pad(w) | self.slot.free(w).load(Relaxed);
+        (0..self.used()).map(|w| free(w).count_ones() as usize).sum()
     }
 
     /// The `free` word `w`, for the hot path.
@@ -189,9 +199,7 @@ impl<'a> Slab<'a> {
     /// Frees items as the owner (HELD or QUEUED). Whether a word is now all free, so that the slab may be empty.
     pub fn own_free(&self, first: usize, n: usize) -> Result<bool, DoubleFree> {
         let mut filled = false;
-        for w in words_of(first, n) {
-            self.check_allocated(w, mask(w, first, n))?;
-        }
+        self.check_allocated(first, n)?;
         for w in words_of(first, n) {
             let bits = self.slot.free(w).load(Relaxed) | mask(w, first, n);
             // Release pairs with a thief's Acquire in `is_empty`: our last use of the item comes before its reuse.
@@ -201,16 +209,26 @@ impl<'a> Slab<'a> {
         Ok(filled)
     }
 
-    fn check_allocated(&self, w: usize, mask: u64) -> Result<(), DoubleFree> {
-        let twice = (self.slot.free(w).load(Relaxed) | self.slot.remote(w).load(Relaxed)) & mask;
-        if twice == 0 { Ok(()) } else { Err(DoubleFree { item: w * 64 + twice.trailing_zeros() as usize }) }
+    /// Whether all of these items are allocated, and exist: those behind the last one are never allocated.
+    fn check_allocated(&self, first: usize, n: usize) -> Result<(), DoubleFree> {
+        let bits = self.slot.words() * 64;
+        if n > bits || first > bits - n {
+            return Err(DoubleFree { item: bits });
+        }
+        for w in words_of(first, n) {
+            // Acquire and the remote word first, see `is_allocated`: for one who isn't the owner.
+            let free_ones = self.slot.remote(w).load(Acquire) | self.slot.free(w).load(Relaxed);
+            let twice = free_ones & mask(w, first, n);
+            if twice != 0 {
+                return Err(DoubleFree { item: w * 64 + twice.trailing_zeros() as usize });
+            }
+        }
+        Ok(())
     }
 
     /// Frees items as somebody else. Look at the owner word afterwards: if it says NOBODY, adopt.
     pub fn remote_free(&self, first: usize, n: usize) -> Result<(), DoubleFree> {
-        for w in words_of(first, n) {
-            self.check_allocated(w, mask(w, first, n))?;
-        }
+        self.check_allocated(first, n)?;
         for w in words_of(first, n) {
             // AcqRel: Release pairs with the Acquire of `take` and `is_empty`; Acquire with the compare-exchange of
             // `let_go`: if that came first we read from it, and then must see NOBODY.
@@ -330,7 +348,8 @@ impl<'a> Slab<'a> {
     /// Whether item `i` is allocated.
     /// Acquire pairs with `claim_region`: who sees it allocated sees how it is joined.
     pub fn is_allocated(&self, i: usize) -> bool {
-        let both = self.slot.free(i / 64).load(Acquire) | self.slot.remote(i / 64).load(Acquire);
+        // The remote word first: a take sets `free` before it clears `remote`, so that a free item shows one of them.
+        let both = self.slot.remote(i / 64).load(Acquire) | self.slot.free(i / 64).load(Acquire);
         both >> (i % 64) & 1 == 0
     }
 
@@ -345,17 +364,19 @@ impl<'a> Slab<'a> {
     }
 
     /// The thread in whose queue the links are in use (0: none), and the class of that queue.
-    /// Acquire pairs with `unlink`.
     pub fn linked(&self) -> (u32, u32) {
-        let linked = self.slot.cold(LINKED).load(Acquire);
+        let linked = self.slot.cold(LINKED).load(Relaxed);
         (linked as u32, (linked >> 32) as u32)
     }
 
-    pub fn set_linked(&self, me: u32, class: u32) {
-        self.slot.cold(LINKED).store(u64::from(class) << 32 | u64::from(me), Relaxed);
+    /// Takes the links for the queue of `class` of `me`; false when they are in use already.
+    /// Acquire pairs with `unlink`: the last user's links come before ours.
+    pub fn claim_links(&self, me: u32, class: u32) -> bool {
+        let linked = u64::from(class) << 32 | u64::from(me);
+        self.slot.cold(LINKED).compare_exchange(0, linked, Acquire, Relaxed).is_ok()
     }
 
-    /// The links are in use no more. Release pairs with `linked`: the next user's links come after ours.
+    /// The links are in use no more. Release pairs with `claim_links`: the next user's links come after ours.
     pub fn unlink(&self) {
         self.slot.cold(LINKED).store(0, Release);
     }
@@ -436,12 +457,16 @@ impl Slab<'_> {
 
     /// The number of items of the allocation that begins at item `i`, or None when `i` lies inside one.
     pub fn region_at(&self, i: usize) -> Option<usize> {
+        let items = self.shape().items as usize;
+        if items > self.slot.words() / 2 * 64 {
+            // Too many for arrays: there are no joined bits.
+            return Some(1);
+        }
         // Item i - 1 may be free with a stale bit, so the bit counts only if it is allocated; a new allocation of it
         // writes the bit first.
         if i > 0 && self.is_allocated(i - 1) && self.is_joined(i - 1) {
             return None;
         }
-        let items = self.shape().items as usize;
         Some((i..items).take_while(|&k| self.is_joined(k)).count() + 1)
     }
 }

@@ -11,9 +11,10 @@
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
+use core::num::NonZeroUsize;
 
 use super::protocol::Slab;
-use crate::segment::slot::Slots;
+use crate::segment::Slots;
 use crate::sync::AtomicU64;
 
 /// One thread's part of one class. Only the owning thread touches it (the child of a fork and the
@@ -46,20 +47,22 @@ impl Bin {
         }
     }
 
-    /// Takes the lowest free item of the current word: its address, or 0 when the word has none.
+    /// Takes the lowest free item of the current word: its address, or None when the word has none.
     ///
     /// The hot path of every allocation. Relaxed: only the owner writes the word while the slab is HELD.
     #[inline(always)]
-    pub fn pop(&self) -> usize {
+    pub fn pop(&self) -> Option<NonZeroUsize> {
         use crate::sync::Ordering::Relaxed;
         // SAFETY: `word` points to a descriptor's word or to the zero word; both live as long as the bin.
         let word = unsafe { &*self.word.get() };
         let free = word.load(Relaxed);
         if free == 0 {
-            return 0;
+            return None;
         }
         word.store(free & (free - 1), Relaxed);
-        self.base.get() + free.trailing_zeros() as usize * self.size.get() as usize
+        let address = self.base.get() + free.trailing_zeros() as usize * self.size.get() as usize;
+        // SAFETY: a word with a set bit belongs to a slab, and no slab lies at address 0.
+        Some(unsafe { NonZeroUsize::new_unchecked(address) })
     }
 
     /// Which word of the current slab `word` is.

@@ -1,5 +1,7 @@
-//! The slab tier's operations: pop and push behind the hot path, arrays, orphans, thread exit.
+//! The slab tier's operations: pop and push behind the hot path, orphans, thread exit, fork.
 #![allow(unsafe_code)]
+
+mod arrays;
 
 use super::*;
 
@@ -8,8 +10,14 @@ unsafe impl Send for SlabTier {}
 // SAFETY: as above.
 unsafe impl Sync for SlabTier {}
 
-/// Array slabs of the queue that are tried before a fresh one is carved.
-const ARRAY_TRIES: usize = 4;
+/// A queued slab with fewer than one of so many items free is not worth a visit while there are fresh slabs...
+const SPARSE: usize = 16;
+/// ...if it has at least so many items: with fewer, chance decides how many are free, and each bad draw would cost a slab.
+const MANY: usize = 256;
+/// A queued slab with more than one of so many items free is left to drain, while others are there.
+const DRAINING: usize = 4;
+/// How many such slabs are passed over at once.
+const PASSED_OVER: usize = 4;
 
 impl SlabTier {
     /// The slab that begins at `slot`.
@@ -109,9 +117,8 @@ impl SlabTier {
     pub fn pop(&self, runs: &impl Runs, local: &LocalHeap, class: usize) -> Result<Option<usize>, Bad> {
         let Some(bin) = local.bin(class) else { return Ok(None) };
         while self.next_word(local, bin)? || self.next_slab(runs, local, bin, class) {
-            let address = bin.pop();
-            if address != 0 {
-                return Ok(Some(address));
+            if let Some(address) = bin.pop() {
+                return Ok(Some(address.get()));
             }
         }
         Ok(None)
@@ -139,14 +146,36 @@ impl SlabTier {
 
     /// Finds the bin another current slab: from its queue, an orphan, a fresh one.
     fn next_slab(&self, runs: &impl Runs, local: &LocalHeap, bin: &Bin, class: usize) -> bool {
-        let slab = self
-            .dequeue(local, bin)
+        let me = owner_id(local.id, class);
+        let queued = if self.head_is_sparse(local, bin) { None } else { self.dequeue(local, bin) };
+        let slab = queued
             .or_else(|| self.adopt_orphan(local, class))
-            .or_else(|| self.carve(runs, class, owner_id(local.id, class)));
+            .or_else(|| self.carve(runs, class, me))
+            .or_else(|| self.dequeue(local, bin));
         let Some(slab) = slab else { return false };
         bin.current.set(slab.index() as u32 + 1);
         bin.point(&slab, 0, self.address(&slab));
         true
+    }
+
+    /// Looks at the head of the queue, which has gathered free items longest. If even that has few, a fresh slab saves many
+    /// visits, and wastes at most what the queued ones have free. One with many, of some that are left so, is passed over,
+    /// so that it drains and goes back: otherwise a queue would keep for ever the slabs that it once needed.
+    fn head_is_sparse(&self, local: &LocalHeap, bin: &Bin) -> bool {
+        for _ in 0..PASSED_OVER {
+            let Some(slot) = bin.first() else { return false };
+            let slab = self.slab(slot);
+            let (items, free) = (slab.shape().items as usize, slab.count_free());
+            if free * DRAINING <= items {
+                return items >= MANY && free * SPARSE < items;
+            }
+            if bin.has_one() || slab.linked().0 != local.id {
+                return false;
+            }
+            bin.dequeue(&self.slots, &slab);
+            bin.enqueue(&self.slots, &slab);
+        }
+        false
     }
 
     /// The longest queued slab, claimed. Those that turn out to be stolen only leave the queue.
@@ -188,7 +217,7 @@ impl SlabTier {
 
     // --- push --------------------------------------------------------------------------------------------
 
-    /// Frees `n` items from `item` on. O(n / 64 + 1) but for the rare slab that becomes empty.
+    /// Frees `n` items from `item` on; a slab that is one array (`count`) has a single item. O(n / 64 + 1) but for the rare slab that becomes empty.
     pub fn push(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, item: usize, n: usize) -> Result<(), Bad> {
         let me = self.me(local, slab);
         let bad = |e| self.bad(slab, e);
@@ -224,16 +253,17 @@ impl SlabTier {
     /// Puts an own slab in the queue of its class. False when its links are still in use in another thread's queue,
     /// from which it was stolen: then it can't be queued here.
     fn link(&self, local: &LocalHeap, slab: &Slab<'_>) -> bool {
-        let (thread, class) = slab.linked();
         let wanted = slab.shape().class;
-        if thread == local.id && class == wanted {
+        if slab.linked() == (local.id, wanted) {
             return true;
         }
         // Stolen from another queue of this thread and carved again.
         self.unlink(local, slab);
-        let bin = local.bin(wanted as usize).filter(|_| thread == 0 || thread == local.id);
+        // An empty slab may be stolen, carved and adopted by others between our adoption and this line, so that two
+        // threads link it at once: the one that wins the word may write the links. If that is the one that doesn't own
+        // the slab any more, its queue holds a slab that can't be claimed, as after any other theft.
+        let bin = local.bin(wanted as usize).filter(|_| slab.claim_links(local.id, wanted));
         if let Some(bin) = bin {
-            slab.set_linked(local.id, wanted);
             bin.enqueue(&self.slots, slab);
         }
         bin.is_some()
@@ -284,69 +314,6 @@ impl SlabTier {
 
     fn bad(&self, slab: &Slab<'_>, DoubleFree { item }: DoubleFree) -> Bad {
         Bad { slot: slab.index(), item }
-    }
-
-    // --- arrays ------------------------------------------------------------------------------------------
-
-    /// `n` consecutive items of the array class `class`: the address of the first.
-    pub fn pop_array(
-        &self,
-        runs: &impl Runs,
-        local: &LocalHeap,
-        class: usize,
-        n: usize,
-        align: usize,
-    ) -> Result<Option<usize>, Bad> {
-        let (Some(bin), Some(shape)) = (local.bin(class), self.shape(class)) else { return Ok(None) };
-        if n > shape.items as usize {
-            return Ok(self.pop_whole(runs, shape, n, align));
-        }
-        for _ in 0..ARRAY_TRIES {
-            let Some(slab) = self.dequeue(local, bin) else { break };
-            let found = self.claim_array(local, &slab, n)?;
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-        let Some(slab) = self.adopt_orphan(local, class).or_else(|| self.carve(runs, class, owner_id(local.id, class)))
-        else {
-            return Ok(None);
-        };
-        match self.claim_array(local, &slab, n)? {
-            // An orphan without room for it: a fresh one has.
-            None => {
-                let Some(slab) = self.carve(runs, class, owner_id(local.id, class)) else { return Ok(None) };
-                self.claim_array(local, &slab, n)
-            }
-            found => Ok(found),
-        }
-    }
-
-    /// Claims `n` items of a held array slab and puts it back in the queue, or lets it go when it is full.
-    fn claim_array(&self, local: &LocalHeap, slab: &Slab<'_>, n: usize) -> Result<Option<usize>, Bad> {
-        slab.take().map_err(|e| self.bad(slab, e))?;
-        let me = self.me(local, slab);
-        let shape = slab.shape();
-        let found = slab.claim_region(n).map(|item| self.address(slab) + item * shape.size);
-        let full = slab.next_word(0).is_none();
-        if full && slab.let_go(me) == LetGo::Gone {
-            return Ok(found);
-        }
-        // Linked before it is QUEUED, since a thief touches no link.
-        if self.link(local, slab) {
-            slab.requeue(me);
-        } else if slab.orphan(me) {
-            self.set_hint(slab);
-        }
-        Ok(found)
-    }
-
-    /// An array that no slab of its class holds gets a slab of its own: one item, born full, nobody's.
-    fn pop_whole(&self, runs: &impl Runs, shape: Shape, n: usize, align: usize) -> Option<usize> {
-        let size = shape.size.checked_mul(n)?;
-        let whole = Shape { items: 1, size, run: size.div_ceil(FRAGMENT), count: n, ..shape };
-        let slab = self.carve_shape(runs, whole, align, 0)?;
-        Some(self.address(&slab))
     }
 
     // --- orphans, exhaustion, exit, fork -------------------------------------------------------------------
@@ -484,8 +451,8 @@ impl SlabTier {
                 continue;
             }
             live += if shape.count == 0 { slab.live() } else { slab.live() * shape.count };
+            // Its links stay: it may have been stolen out of a living queue of another class.
             if slab.condemn() {
-                slab.unlink();
                 self.give(runs, &slab);
             }
         }

@@ -33,8 +33,11 @@ fn world() -> World {
     w
 }
 
-/// Stops `op` after each of its writes. `kept` says whether a set of runs may be what is left.
-fn at_every_step(op: &dyn Fn(&Frag), lost_lock: bool, kept: &dyn Fn(&[(usize, usize)]) -> bool) -> usize {
+/// Says whether these runs may be what is left.
+type Kept<'a> = dyn Fn(&[(usize, usize)]) -> bool + 'a;
+
+/// Stops `op` after each of its writes.
+fn at_every_step(op: &dyn Fn(&Frag), lost_lock: bool, kept: &Kept<'_>) -> usize {
     for steps in 0.. {
         let w = world();
         if lost_lock {

@@ -137,3 +137,19 @@ fn return_empty_at_every_step() {
         }
     }
 }
+
+/// A free leaves its mark with the page's holder, who settles it; either vanishes.
+#[test]
+fn free_of_a_held_page_at_every_step() {
+    for lifetime in [0, 1000] {
+        each_step(25, lifetime, &|world, live| {
+            let held = world.heap.hold(0)?;
+            let address = live.iter().copied().find(|a| a - world.data.addr() < 4096);
+            if let Some(address) = address {
+                let _ = world.heap.free(&world.supply, address);
+            }
+            let _ = world.heap.release(&world.supply, held);
+            address
+        });
+    }
+}

@@ -202,3 +202,22 @@ fn depth_is_logarithmic() {
         }
     }
 }
+
+/// Insertion is no hot spot: in a long random replacement nearly all insertions go to a bin, and a pair of free and
+/// alloc, with all its insertions, deletions and its search, reads a handful of nodes.
+#[test]
+fn insertion_is_no_hot_spot() {
+    let (world, mut dice) = (super::World::new(64, 16, 1024), Dice(5));
+    let mut live: Vec<usize> = (0..5000).map(|_| world.alloc(1 + dice.roll(256)).unwrap()).collect();
+    let (pairs, before) = (50_000, (count::so_far(), count::binned_so_far()));
+    for _ in 0..pairs {
+        let k = dice.roll(live.len());
+        world.free(live[k]);
+        live[k] = world.alloc(1 + dice.roll(256)).unwrap();
+    }
+    let (nodes, walks) = (count::so_far().0 - before.0.0, count::so_far().1 - before.0.1);
+    let binned = count::binned_so_far() - before.1;
+    let per = |n: u64| n as f64 / f64::from(pairs);
+    std::println!("per pair: {} binned, {} in the tree, {} nodes read", per(binned), per(walks), per(nodes));
+    assert!(per(binned) > 1.0 && per(walks) < 0.2 && per(nodes) < 12.0);
+}

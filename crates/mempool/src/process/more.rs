@@ -1,0 +1,168 @@
+//! What interfaces of other languages need of the process pool beyond the plain calls: a name to blame in messages,
+//! failure as null whatever the policy says, and the hot path apart from the cold one, so that errno is looked
+//! after where it can change and costs nothing where it cannot.
+#![allow(unsafe_code)]
+
+use ::core::num::NonZeroUsize;
+
+use super::{CacheHandle, Config, Core, ENDED, InitError, READY, STATE, core, demand_core, environment_config, init};
+use crate::front::{self, Fail, Request};
+use crate::stats::{CacheStats, Stats};
+use crate::sync::Ordering::Acquire;
+use crate::units::GRANULE;
+
+/// What an allocation does when the pool is exhausted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// What the configuration says: the end of the process with a message, or null.
+    Policy,
+    /// Null, also where there is no process pool and none can be made.
+    Null,
+}
+
+/// The process pool, made now from the environment if there never was one.
+///
+/// # Errors
+/// It cannot be made, or was ended by [`fini`](super::fini).
+pub fn ensure() -> Result<(), InitError> {
+    loop {
+        if core().is_some() {
+            return Ok(());
+        }
+        match STATE.load(Acquire) {
+            ENDED => return Err(InitError::NotInitialised),
+            READY => {}
+            _ => match environment_config(Config::process()).and_then(|config| init(&config)) {
+                Ok(()) | Err(InitError::AlreadyInitialised) => {}
+                Err(InitError::Busy) => crate::sync::spin(),
+                Err(error) => return Err(error),
+            },
+        }
+    }
+}
+
+/// The pool and how its requests fail.
+fn reach(refusal: Refusal, call: &'static str) -> Option<(&'static Core, Fail)> {
+    match refusal {
+        Refusal::Policy => Some((demand_core(call), Fail::Policy)),
+        Refusal::Null => {
+            ensure().ok()?;
+            Some((core()?, Fail::Null))
+        }
+    }
+}
+
+/// A number that differs from process pool to process pool; 0 when there is none.
+#[inline(always)]
+#[must_use]
+pub fn serial() -> u64 {
+    front::process_serial()
+}
+
+/// What a hot path gives as a pointer.
+#[inline(always)]
+fn address_or_null(address: Option<NonZeroUsize>) -> *mut u8 {
+    address.map_or(::core::ptr::null_mut(), |address| address.get() as *mut u8)
+}
+
+/// The hot path of an allocation alone: `size` bytes aligned to 16, or null when this needs [`request`].
+#[inline(always)]
+#[must_use]
+pub fn pop(size: usize) -> *mut u8 {
+    address_or_null(front::pop(front::process_local(), size))
+}
+
+/// Any allocation: `size` bytes at a multiple of `align` (a power of two), all zero if `zeroed`. Null when refused.
+#[cold]
+#[inline(never)]
+#[must_use]
+pub fn request(size: usize, align: usize, zeroed: bool, refusal: Refusal, call: &'static str) -> *mut u8 {
+    let request = Request { size, align: align.max(GRANULE), zeroed };
+    reach(refusal, call).map_or(core::ptr::null_mut(), |(core, fail)| core.alloc(&request, fail))
+}
+
+/// The hot path of a free alone. False when nothing was done and this needs [`free_cold`].
+///
+/// # Safety
+/// `object` came from the process pool and is not used any more.
+#[inline(always)]
+#[must_use]
+pub unsafe fn push(object: *mut u8) -> bool {
+    front::push(front::process_local(), object as usize)
+}
+
+/// Any free; null does nothing. A wrong pointer ends the process with a message that blames `call`.
+///
+/// # Safety
+/// As for [`push`].
+#[cold]
+#[inline(never)]
+pub unsafe fn free_cold(object: *mut u8, call: &'static str) {
+    super::free_slow(object as usize, call);
+}
+
+/// As [`realloc`](super::realloc), with a choice of what refusal means. Null when refused; the old object then stays.
+///
+/// # Safety
+/// `object` is a live object of the process pool; unless null is returned it must not be used any more.
+#[must_use]
+pub unsafe fn resize(object: *mut u8, size: usize, refusal: Refusal, call: &'static str) -> *mut u8 {
+    let request = Request::plain(size);
+    let Some((core, fail)) = reach(refusal, call) else { return core::ptr::null_mut() };
+    core.realloc(object as usize, &request, fail, call)
+}
+
+/// The hot path of a cache's allocation alone: an item, or null when this needs [`cache_request`].
+#[inline(always)]
+#[must_use]
+pub fn cache_pop(cache: CacheHandle) -> *mut u8 {
+    address_or_null(front::pop_cache(front::process_local(), cache))
+}
+
+/// `n` consecutive items; 0 counts as 1. Null when refused.
+#[cold]
+#[inline(never)]
+#[must_use]
+pub fn cache_request(cache: CacheHandle, n: usize, refusal: Refusal, call: &'static str) -> *mut u8 {
+    let Some((core, fail)) = reach(refusal, call) else { return core::ptr::null_mut() };
+    core.cache_alloc_array(cache, n, fail, call)
+}
+
+/// The hot path of a cache's free alone. False when nothing was done and this needs [`cache_free_cold`].
+///
+/// # Safety
+/// `item` came from this cache and is not used any more.
+#[inline(always)]
+#[must_use]
+pub unsafe fn cache_push(cache: CacheHandle, item: *mut u8) -> bool {
+    front::push_cache(front::process_local(), cache, item as usize)
+}
+
+/// Gives `n` items back, as they were allocated; null does nothing.
+///
+/// # Safety
+/// As for [`cache_push`].
+#[cold]
+#[inline(never)]
+pub unsafe fn cache_free_cold(cache: CacheHandle, item: *mut u8, n: usize, call: &'static str) {
+    super::cache_free_slow(cache, item, n, call);
+}
+
+/// The figures of a cache; None when it is none of the process pool's. O(slots).
+#[must_use]
+pub fn cache_stats(cache: CacheHandle) -> Option<CacheStats> {
+    let core = core()?;
+    core.cache_info(cache).map(|info| Stats::of_cache(core, &info))
+}
+
+/// Adds a callback for exhaustion, as [`Pool::on_reclaim`](crate::Pool::on_reclaim).
+///
+/// # Errors
+/// There is no process pool, with 0; or it has as many callbacks as a pool takes, with that number.
+///
+/// # Safety
+/// `callback` may be called with `argument` from any thread until the pool ends.
+pub unsafe fn on_reclaim(callback: extern "C" fn(usize, *mut u8) -> bool, argument: *mut u8) -> Result<(), usize> {
+    let core = core().ok_or(0usize)?;
+    if core.on_reclaim(callback, argument) { Ok(()) } else { Err(front::CALLBACKS) }
+}

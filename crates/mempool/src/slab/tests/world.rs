@@ -1,0 +1,374 @@
+//! A world for tests: descriptors, hints and shapes in vectors, runs that are whole slots, local heaps.
+//!
+//! No memory is behind the addresses. Every item has a *payload* word instead, which its holder writes
+//! after pop and before push; under loom it is a checked cell, so that a missing ordering between one
+//! holder and the next shows as a race, elsewhere an exchange that finds an item handed out twice.
+#![allow(unsafe_code)]
+
+use std::boxed::Box;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::vec::Vec;
+
+use crate::segment::slot::{SlotGeometry, Slots, State};
+use crate::slab::classes::CLASSES;
+use crate::slab::{Bad, LocalHeap, Runs, SHAPE_WORDS, Shape, SlabTier};
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::{AcqRel, Relaxed, Release};
+
+/// Address of slot 0: a multiple of the largest slot.
+pub const DATA: usize = 1 << 32;
+
+/// One holder's word of an item.
+#[cfg(loom)]
+struct Payload(loom::cell::UnsafeCell<u32>);
+#[cfg(not(loom))]
+struct Payload(core::sync::atomic::AtomicU32);
+
+#[cfg(loom)]
+impl Payload {
+    fn new() -> Self {
+        Self(loom::cell::UnsafeCell::new(0))
+    }
+
+    fn exchange(&self, from: u32, to: u32) {
+        self.0.with_mut(|word| {
+            // SAFETY: loom reports any access that isn't ordered against this one.
+            unsafe {
+                assert_eq!(*word, from, "the item has another holder");
+                *word = to;
+            }
+        });
+    }
+}
+
+#[cfg(not(loom))]
+impl Payload {
+    fn new() -> Self {
+        Self(core::sync::atomic::AtomicU32::new(0))
+    }
+
+    fn exchange(&self, from: u32, to: u32) {
+        assert_eq!(self.0.swap(to, Relaxed), from, "the item has another holder");
+    }
+}
+
+#[cfg(loom)]
+// SAFETY: loom checks every access to the cell.
+unsafe impl Sync for Payload {}
+
+/// Runs of whole slots, first fit.
+pub struct SlotRuns {
+    /// Per slot: 0 when free, 1 when taken, 2 + slots of the run where a run begins.
+    slots: Vec<AtomicU64>,
+    shift: u32,
+}
+
+impl SlotRuns {
+    fn claim(&self, first: usize, n: usize) -> bool {
+        for k in 0..n {
+            let mark = if k == 0 { 2 + n as u64 } else { 1 };
+            if self.slots[first + k].compare_exchange(0, mark, AcqRel, Relaxed).is_err() {
+                self.clear(first, k);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn clear(&self, first: usize, n: usize) {
+        for slot in &self.slots[first..first + n] {
+            slot.store(0, Release);
+        }
+    }
+
+    /// Whether a run begins at `slot`.
+    pub fn begins(&self, slot: usize) -> bool {
+        self.slots[slot].load(Relaxed) > 1
+    }
+
+    /// Slots that are taken.
+    pub fn taken(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.load(Relaxed) != 0).count()
+    }
+}
+
+impl Runs for SlotRuns {
+    fn take(&self, fragments: usize, align: usize) -> Option<usize> {
+        let n = fragments.saturating_mul(crate::units::FRAGMENT).div_ceil(1 << self.shift);
+        let fits = |&slot: &usize| (DATA + (slot << self.shift)).is_multiple_of(align) && self.claim(slot, n);
+        (0..(self.slots.len() + 1).saturating_sub(n)).find(fits)
+    }
+
+    fn give(&self, slot: usize, before_clear: &mut dyn FnMut()) {
+        let mark = self.slots[slot].load(Relaxed);
+        assert!(mark > 2, "no run begins at slot {slot}");
+        before_clear();
+        self.clear(slot, mark as usize - 2);
+    }
+}
+
+/// Why a free was refused.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refused {
+    NoItem,
+    Length,
+    Twice(Bad),
+}
+
+/// Everything that threads share.
+pub struct World {
+    pub tier: SlabTier,
+    pub runs: SlotRuns,
+    payload: Vec<Payload>,
+    /// log2 of the bytes that one payload word stands for.
+    grain: u32,
+    /// What `tier` points to.
+    _words: [Vec<AtomicU64>; 4],
+    _zero: Box<AtomicU64>,
+}
+
+fn words(n: usize) -> Vec<AtomicU64> {
+    (0..n).map(|_| AtomicU64::new(0)).collect()
+}
+
+/// A shape of one slot, with items that the world's payload can tell apart.
+pub fn shape(class: u32, items: u32, size: usize) -> Shape {
+    let run = (items as usize * size).div_ceil(crate::units::FRAGMENT);
+    Shape { class, items, size, run, count: 0, plain: true }
+}
+
+impl World {
+    /// `slots` slots, `classes` undefined classes. One payload word per `1 << grain` bytes.
+    pub fn new(geometry: SlotGeometry, slots: usize, classes: usize, grain: u32) -> Self {
+        let descriptors = words(slots * geometry.stride + 8);
+        // The contract of `Slots::new`; loom's atomics have another size and no need of it.
+        let skip = if cfg!(loom) { 0 } else { descriptors.as_ptr().align_offset(64) };
+        let hints = words(slots.div_ceil(64));
+        let class_hints = words(classes);
+        let shapes = words(classes * SHAPE_WORDS);
+        let zero = Box::new(AtomicU64::new(0));
+        // SAFETY: the words stay where they are, and live as long as the world.
+        let slots_view = unsafe { Slots::new(descriptors.as_ptr().add(skip), slots, geometry) };
+        let tier = SlabTier {
+            slots: slots_view,
+            data: DATA,
+            hints: hints.as_ptr(),
+            class_hints: class_hints.as_ptr(),
+            shapes: shapes.as_ptr(),
+            classes,
+            zero: &raw const *zero,
+        };
+        let payload = (0..slots << (geometry.shift - grain)).map(|_| Payload::new()).collect();
+        let runs = SlotRuns { slots: words(slots), shift: geometry.shift };
+        Self { tier, runs, payload, grain, _words: [descriptors, hints, class_hints, shapes], _zero: zero }
+    }
+
+    /// A local heap with number `id`.
+    pub fn heap(self: &Arc<Self>, id: u32) -> Heap {
+        let classes = self.tier.classes.max(CLASSES);
+        let layout = core::alloc::Layout::from_size_align(LocalHeap::bytes(classes), 64).expect("a small layout");
+        // SAFETY: the layout isn't empty; `write` gets what it was allocated for, and the world outlives the heap.
+        let at = unsafe {
+            let at = std::alloc::alloc(layout).cast::<LocalHeap>();
+            assert!(!at.is_null());
+            let length = self.tier.slots.count() << self.tier.slots.geometry().shift;
+            LocalHeap::write(at, id, &self.tier.slots, (DATA, length), core::ptr::null(), classes, self.tier.zero);
+            at
+        };
+        Heap { at, layout, world: self.clone() }
+    }
+
+    fn payload(&self, address: usize) -> &Payload {
+        &self.payload[(address - DATA) >> self.grain]
+    }
+
+    /// Where an allocation of length `n` begins that lies at `address`: slot, item, and number of the slab's items.
+    fn find(&self, address: usize, n: usize) -> Result<(usize, usize, usize), Refused> {
+        let at = self.tier.locate(address - DATA).filter(|at| at.exact).ok_or(Refused::NoItem)?;
+        let (length, items) = match at.shape.count {
+            0 => at.slab.region_at(at.item).map(|length| (length, length)).ok_or(Refused::NoItem)?,
+            count => (count, 1),
+        };
+        if n == length { Ok((at.slab.index(), at.item, items)) } else { Err(Refused::Length) }
+    }
+
+    /// Whether the item at `address` is allocated.
+    pub fn is_live(&self, address: usize) -> bool {
+        self.tier.locate(address - DATA).is_some_and(|at| at.exact && at.slab.is_allocated(at.item))
+    }
+
+    /// Whether a hint leads to `slot`.
+    pub fn hinted(&self, slot: usize) -> bool {
+        let class = self.tier.slab(slot).shape().class as usize;
+        let group = slot / self.tier.slots.count().div_ceil(64).max(1);
+        // SAFETY: one bit per slot, one word per class.
+        let (hint, groups) = unsafe { (&*self.tier.hints.add(slot / 64), &*self.tier.class_hints.add(class)) };
+        hint.load(Relaxed) >> (slot % 64) & 1 == 1 && groups.load(Relaxed) >> group & 1 == 1
+    }
+
+    /// What must hold whenever nobody is at work. `heaps` are all that live.
+    pub fn verify(&self, heaps: &[&Heap]) {
+        for heap in heaps {
+            heap.verify_queues();
+        }
+        for slot in 0..self.tier.slots.count() {
+            let slab = self.tier.slab(slot);
+            let owner = slab.owner();
+            let heap = heaps.iter().find(|heap| heap.id == owner.thread());
+            let class = slab.shape().class as usize;
+            let current =
+                heap.is_some_and(|heap| heap.bin(class).is_some_and(|bin| bin.current.get() == slot as u32 + 1));
+            match owner.state() {
+                State::Free => assert_eq!(owner.thread(), 0),
+                State::Continued => assert!(!self.runs.begins(slot)),
+                State::Held => assert!(current, "slot {slot} is held, but current nowhere"),
+                State::Queued => {
+                    assert!(!current && heap.is_some(), "slot {slot} is queued by thread {}", owner.thread());
+                    assert_eq!(
+                        slab.linked(),
+                        (owner.thread(), class as u32),
+                        "slot {slot} is queued, but not in a queue"
+                    );
+                }
+                State::Nobody => {
+                    assert!(
+                        !slab.has_free() || self.hinted(slot),
+                        "slot {slot} has free items, but no hint leads there"
+                    );
+                }
+                state @ (State::Giving | State::Heap) => panic!("slot {slot} is {state:?}"),
+            }
+            let slab_here = matches!(owner.state(), State::Held | State::Queued | State::Nobody);
+            assert!(!slab_here || self.runs.begins(slot), "the slab at slot {slot} has no run");
+            let linked = slab.linked().0;
+            assert!(
+                linked == 0 || heaps.iter().any(|heap| heap.id == linked && heap.holds(slot)),
+                "slot {slot} is linked by thread {linked}, which doesn't have it"
+            );
+        }
+    }
+
+    /// The end: everything was freed, all threads leave, every run comes back.
+    pub fn finish(&self, heaps: &[&Heap]) {
+        self.verify(heaps);
+        for heap in heaps {
+            heap.leave();
+        }
+        self.verify(heaps);
+        self.tier.steal_empty(&self.runs);
+        self.tier.for_each(&mut |slab, shape| panic!("slot {}: {} live in {shape:?}", slab.index(), slab.live()));
+        assert_eq!(self.runs.taken(), 0, "a run without a slab is lost");
+    }
+}
+
+/// A local heap that one thread at a time uses, and its world.
+pub struct Heap {
+    at: *mut LocalHeap,
+    layout: core::alloc::Layout,
+    pub world: Arc<World>,
+}
+
+// SAFETY: one thread at a time uses it, as a value that is moved there and back.
+unsafe impl Send for Heap {}
+
+impl Drop for Heap {
+    fn drop(&mut self) {
+        // SAFETY: allocated with this layout, used by nobody else.
+        unsafe { std::alloc::dealloc(self.at.cast(), self.layout) };
+    }
+}
+
+impl Deref for Heap {
+    type Target = LocalHeap;
+
+    fn deref(&self) -> &LocalHeap {
+        // SAFETY: written by `World::heap`, lives until the drop.
+        unsafe { &*self.at }
+    }
+}
+
+impl Heap {
+    /// An item of `class`, as the front gets it, its payload written.
+    pub fn try_pop(&self, class: usize) -> Result<Option<usize>, Bad> {
+        let address = match self.bin(class).expect("a class of the heap").pop() {
+            None => self.world.tier.pop(&self.world.runs, self, class)?,
+            popped => popped.map(core::num::NonZeroUsize::get),
+        };
+        if let Some(address) = address {
+            self.world.payload(address).exchange(0, 1);
+        }
+        Ok(address)
+    }
+
+    pub fn pop(&self, class: usize) -> Option<usize> {
+        self.try_pop(class).expect("no double free so far")
+    }
+
+    /// An array of `n`.
+    pub fn pop_array(&self, class: usize, n: usize) -> Option<usize> {
+        let address = self.world.tier.pop_array(&self.world.runs, self, class, n, 1).expect("no double free so far")?;
+        self.world.payload(address).exchange(0, 1);
+        Some(address)
+    }
+
+    /// Frees as the front does: finds the item, compares the length, pushes.
+    pub fn try_push(&self, address: usize, n: usize) -> Result<(), Refused> {
+        let (slot, item, items) = self.world.find(address, n)?;
+        let slab = self.world.tier.slab(slot);
+        self.world.tier.push(&self.world.runs, self, &slab, item, items).map_err(Refused::Twice)
+    }
+
+    pub fn push_array(&self, address: usize, n: usize) {
+        self.world.payload(address).exchange(1, 0);
+        assert_eq!(self.try_push(address, n), Ok(()), "address {:#x}", address - DATA);
+    }
+
+    pub fn push(&self, address: usize) {
+        self.push_array(address, 1);
+    }
+
+    pub fn leave(&self) {
+        self.world.tier.leave(&self.world.runs, self);
+    }
+
+    /// Takes all empty slabs that wait somewhere.
+    pub fn steal(&self) -> usize {
+        self.world.tier.steal_empty(&self.world.runs)
+    }
+
+    /// Slots in the queue of `class`, first to last.
+    pub fn queue(&self, class: usize) -> Vec<usize> {
+        let mut queue = Vec::new();
+        let mut at = self.bin(class).and_then(|bin| bin.first());
+        while let Some(slot) = at {
+            assert!(queue.len() < self.world.tier.slots.count(), "the queue is a circle");
+            queue.push(slot);
+            at = self.world.tier.slab(slot).links().0.checked_sub(1).map(|next| next as usize);
+        }
+        queue
+    }
+
+    fn holds(&self, slot: usize) -> bool {
+        self.bins().any(|(class, _)| self.queue(class).contains(&slot))
+    }
+
+    fn verify_queues(&self) {
+        for (class, bin) in self.bins() {
+            let queue = self.queue(class);
+            let mut previous = 0;
+            for &slot in &queue {
+                let slab = self.world.tier.slab(slot);
+                assert_eq!(slab.linked(), (self.id, class as u32), "slot {slot} is in a queue that it doesn't name");
+                assert_eq!(slab.links().1, previous, "slot {slot} has a wrong link backwards");
+                previous = slot as u32 + 1;
+            }
+            assert_eq!(bin.has_one(), queue.len() == 1);
+            if let Some(slot) = bin.current.get().checked_sub(1) {
+                let slab = self.world.tier.slab(slot as usize);
+                assert_eq!((slab.peek().state(), slab.peek().thread()), (State::Held, self.id));
+                assert_eq!(slab.shape().class as usize, class);
+            }
+        }
+    }
+}
