@@ -82,8 +82,8 @@ impl RawCache<'_> {
             core.cache_alloc_array(self.handle, n, fail, "RawCache::alloc_array")
         } else {
             match front::pop_cache(self.pool.local(), self.handle) {
-                0 => core.cache_alloc(self.handle, fail, "RawCache::alloc"),
-                popped => popped as *mut u8,
+                Some(popped) => popped.get() as *mut u8,
+                None => core.cache_alloc(self.handle, fail, "RawCache::alloc"),
             }
         };
         let bytes = self.item.size().saturating_mul(n.max(1));
