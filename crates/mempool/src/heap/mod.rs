@@ -206,7 +206,7 @@ impl Heap {
     fn page(&self, index: usize) -> Page<'_> {
         let base = self.parts.data.wrapping_add(index << self.parts.slots.geometry().shift);
         // SAFETY: the slot's memory is valid and its free part ours (contract of `Heap::new`).
-        unsafe { Page::new(self.parts.slots.slot(index), base) }
+        unsafe { Page::new(self.parts.slots.slot(index), base, self.control.clock(index)) }
     }
 
     /// Address of the page in slot `index`.

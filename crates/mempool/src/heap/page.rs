@@ -26,13 +26,11 @@
 use super::tree::{Damaged, Tree};
 use super::{HeapFault, LOT, step};
 use crate::segment::Slot;
+use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-/// Cold word: the tree's root.
-const ROOT: usize = 0;
-/// Cold word: the heap's tick at which the page was made, and operations on the page since the last lot.
-const CLOCK: usize = 1;
-/// The first of the cold words that hold the heads of the bins.
+/// The first of the cold words that hold the heads of the bins. Those before it are the links of a slab that was stolen
+/// out of a queue which still leads here: they are not the heap's. The tree's root is in the reciprocal's word.
 pub(super) const HEADS: usize = 2;
 
 /// A page, seen through its descriptor.
@@ -40,6 +38,8 @@ pub(super) const HEADS: usize = 2;
 pub(super) struct Page<'a> {
     slot: Slot<'a>,
     base: *mut u8,
+    /// The heap's tick at which the page was made, and operations on the page since the last lot.
+    clock: &'a AtomicU64,
 }
 
 /// What lies at a granule.
@@ -54,13 +54,13 @@ pub(super) enum Place {
 }
 
 impl<'a> Page<'a> {
-    /// The page in `slot`, whose memory begins at `base`.
+    /// The page in `slot`, whose memory begins at `base`, and its `clock`.
     ///
     /// # Safety
     /// The slot's memory is valid, and while the slot is a heap page nobody but the heap uses what the bits
     /// say is free.
-    pub(super) unsafe fn new(slot: Slot<'a>, base: *mut u8) -> Self {
-        Self { slot, base }
+    pub(super) unsafe fn new(slot: Slot<'a>, base: *mut u8, clock: &'a AtomicU64) -> Self {
+        Self { slot, base, clock }
     }
 
     /// Granules in the page.
@@ -71,7 +71,7 @@ impl<'a> Page<'a> {
     pub(super) fn tree(&self) -> Tree<'a> {
         let key = (self.slot.index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         // SAFETY: the slot's memory is valid (contract of `new`), and only free chunks get inserted.
-        unsafe { Tree::new(self.base, self.units(), key, self.slot.cold(ROOT)) }
+        unsafe { Tree::new(self.base, self.units(), key, self.slot.recip()) }
     }
 
     /// Makes the page one free chunk. The caller alone knows the slot.
@@ -81,7 +81,7 @@ impl<'a> Page<'a> {
             self.slot.free(w).store(u64::from(w == 0), Relaxed);
             self.slot.remote(w).store(0, Relaxed);
         }
-        self.slot.cold(CLOCK).store(tick * LOT, Relaxed);
+        self.clock.store(tick * LOT, Relaxed);
         self.clear_chunks();
         // Where there is no node none is damaged, and the chunk is inside the page.
         let _ = self.insert_chunk(0, self.units() as u16);
@@ -89,14 +89,14 @@ impl<'a> Page<'a> {
 
     /// The tick at which the page was made.
     pub(super) fn birth(&self) -> u64 {
-        self.slot.cold(CLOCK).load(Relaxed) / LOT
+        self.clock.load(Relaxed) / LOT
     }
 
     /// Counts an operation; whether it completes a lot. Under the lock.
     pub(super) fn operation(&self) -> bool {
-        let clock = self.slot.cold(CLOCK).load(Relaxed);
+        let clock = self.clock.load(Relaxed);
         let lot = clock % LOT == LOT - 1;
-        self.slot.cold(CLOCK).store(if lot { clock + 1 - LOT } else { clock + 1 }, Relaxed);
+        self.clock.store(if lot { clock + 1 - LOT } else { clock + 1 }, Relaxed);
         lot
     }
 
