@@ -128,6 +128,8 @@ impl Core {
         let stride = size.next_multiple_of(align);
         self.slabs.define(handle.class(), &self.slabs.shape_for(handle.class(), stride));
         self.slabs.define(handle.array_class(), &self.slabs.array_shape_for(handle.array_class(), stride));
+        self.slabs.align(handle.class(), align);
+        self.slabs.align(handle.array_class(), align);
         // Release pairs with `cache_state`: who sees it alive sees what it is.
         self.cache_word(index, STATE).store(u64::from(generation) << 32 | ALIVE, Release);
         Ok(handle)

@@ -61,6 +61,12 @@ impl SlabTier {
         self.shape_word(class, 3).store(u64::from(shape.plain), Relaxed);
     }
 
+    /// Says that slabs of `class`, which has been defined, begin at multiples of `align`, a power of two. Slabs begin at
+    /// slots anyhow, so that this is for alignments above a slot's bytes.
+    pub fn align(&self, class: usize, align: usize) {
+        self.shape_word(class, 3).fetch_or((align as u64) << 1, Relaxed);
+    }
+
     /// What slabs of `class` are cut into; None when the class isn't defined.
     pub fn shape(&self, class: usize) -> Option<Shape> {
         let size = self.shape_word(class, 0).load(Relaxed) as usize;
@@ -70,7 +76,7 @@ impl SlabTier {
             size,
             run: self.shape_word(class, 2).load(Relaxed) as usize,
             count: 0,
-            plain: self.shape_word(class, 3).load(Relaxed) != 0,
+            plain: self.shape_word(class, 3).load(Relaxed) & 1 != 0,
         })
     }
 
@@ -193,7 +199,8 @@ impl SlabTier {
 
     fn carve(&self, runs: &impl Runs, class: usize, me: u32) -> Option<Slab<'_>> {
         let shape = self.shape(class)?;
-        self.carve_shape(runs, shape, 1, me)
+        let align = (self.shape_word(class, 3).load(Relaxed) >> 1) as usize;
+        self.carve_shape(runs, shape, align.max(1), me)
     }
 
     fn carve_shape(&self, runs: &impl Runs, shape: Shape, align: usize, me: u32) -> Option<Slab<'_>> {
