@@ -73,7 +73,8 @@ impl Op {
     pub fn decode(word: u64, mix: Mix, most: usize) -> Self {
         let (kind, pick, size, align) = ((word & 63) as usize, (word >> 6 & 0xFFF) as usize, word >> 18, word >> 52);
         let allowed = |small: usize, big: usize| sizes(size, most).clamp(0, big).max(small.min(big));
-        let alloc = |op_size, aligned: bool| Self::Alloc(op_size, if aligned { align_of(align) } else { 1 }, kind & 1 == 0);
+        let alloc =
+            |op_size, aligned: bool| Self::Alloc(op_size, if aligned { align_of(align) } else { 1 }, kind & 1 == 0);
         match (mix, kind) {
             (_, 63) => Self::Trim,
             (Mix::Fill, 0..=15) | (Mix::Small | Mix::Large, 0..=29) => Self::Free(pick),

@@ -34,6 +34,8 @@ struct Object {
     size: usize,
     /// Bytes that may be used.
     usable: usize,
+    /// Bytes that statistics count for it.
+    held: usize,
     /// Of the pattern.
     seed: u8,
     from: From,
@@ -113,7 +115,7 @@ impl<'p> Shadow<'p> {
                     assert!(read(at, size).iter().all(|&byte| byte == 0), "{size} bytes at {at:?} are not zero");
                 }
                 let usable = self.pool.usable_size(at);
-                self.add(at, layout, usable, From::Pool);
+                self.add(at, layout, usable, usable, From::Pool);
                 true
             }
             Err(error) => {
@@ -124,7 +126,7 @@ impl<'p> Shadow<'p> {
         }
     }
 
-    fn add(&mut self, at: NonNull<u8>, layout: Layout, usable: usize, from: From) {
+    fn add(&mut self, at: NonNull<u8>, layout: Layout, usable: usize, held: usize, from: From) {
         let (address, size) = (at.as_ptr() as usize, layout.size());
         let least = if from == From::Pool { GRANULE } else { 1 };
         assert!(address.is_multiple_of(layout.align().max(least)), "{address:#x} is no multiple of {}", layout.align());
@@ -137,7 +139,7 @@ impl<'p> Shadow<'p> {
         }
         self.spans.insert(address, end);
         self.serial += 1;
-        let object = Object { at, size, usable, seed: self.serial as u8, from };
+        let object = Object { at, size, usable, held, seed: self.serial as u8, from };
         object.fill();
         self.objects.push(object);
         self.step();
@@ -215,7 +217,7 @@ impl<'p> Shadow<'p> {
                 assert!(old.matches(at, keep), "realloc lost content");
                 self.objects.swap_remove(index);
                 self.spans.remove(&(old.at.as_ptr() as usize));
-                self.add(at, layout, usable, From::Pool);
+                self.add(at, layout, usable, usable, From::Pool);
                 true
             }
             Err(_) => {
@@ -264,18 +266,24 @@ impl<'p> Shadow<'p> {
         }
         let kept = &self.caches[pick % self.caches.len()];
         let stride = kept.item.pad_to_align().size();
-        let Some(size) = stride.checked_mul(count.max(1)) else { return false };
+        let Some(held) = stride.checked_mul(count.max(1)) else { return false };
+        if !self.exact && held > 4 << 20 {
+            // The C library would give the whole machine.
+            return false;
+        }
+        // Behind the last item lies padding, which nobody was promised.
+        let size = held - (stride - kept.item.size());
         let served = if count == 0 { kept.cache.try_alloc() } else { kept.cache.try_alloc_array(count) };
         let (id, align) = (kept.id, kept.item.align());
         match served {
             Ok(at) => {
                 let layout = Layout::from_size_align(size, align).expect("a size that was served");
-                self.add(at, layout, size, From::Cache(id, count));
+                self.add(at, layout, size, held, From::Cache(id, count));
                 true
             }
             Err(_) => {
                 // A slab of one to eight items, begun at a slot.
-                self.check_refusal(size.saturating_mul(2).saturating_add(1 << 17), align);
+                self.check_refusal(held.saturating_mul(2).saturating_add(1 << 17), align);
                 false
             }
         }
@@ -319,10 +327,8 @@ impl<'p> Shadow<'p> {
         }
         let stats = self.pool.stats();
         let items = |object: &Object| if let From::Cache(_, count) = object.from { count.max(1) } else { 1 };
-        let (objects, bytes) = self
-            .objects
-            .iter()
-            .fold((0, 0), |(objects, bytes), object| (objects + items(object), bytes + object.held()));
+        let (objects, bytes) =
+            self.objects.iter().fold((0, 0), |(objects, bytes), object| (objects + items(object), bytes + object.held));
         assert_eq!(stats.live(), objects, "live objects: {stats:?}");
         assert_eq!(stats.live_bytes(), bytes, "live bytes: {stats:?}");
         let held = stats.classes.iter().map(|held| held.run_bytes).sum::<usize>() + stats.caches.run_bytes;
@@ -420,10 +426,5 @@ impl Object {
 
     fn check(&self) {
         assert!(self.matches(self.at, self.usable), "{self:?} was overwritten");
-    }
-
-    /// Bytes that statistics count for it.
-    const fn held(&self) -> usize {
-        self.usable
     }
 }

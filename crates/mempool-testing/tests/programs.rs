@@ -200,23 +200,3 @@ fn a_long_program() {
         world.with(|pool| play_on(pool, &words, Mix::All, 1 << 20, 2000)).expect("a pool");
     }
 }
-
-#[test]
-#[ignore]
-fn hunt() {
-    let get = |name: &str| std::env::var(name).ok().and_then(|t| t.parse::<u64>().ok());
-    let mix = [Mix::All, Mix::Small, Mix::Large, Mix::Grow, Mix::Caches, Mix::Fill][get("MIX").unwrap_or(4) as usize];
-    let all = worlds();
-    for seed in get("SEED").unwrap_or(0)..get("SEED").unwrap_or(0) + get("N").unwrap_or(20) {
-        for (which, world) in all.iter().enumerate() {
-            if get("WORLD").is_some_and(|w| w != which as u64) { continue; }
-            let mut rng = Rng::new(seed);
-            let words: Vec<u64> = (0..get("LEN").unwrap_or(200)).map(|_| rng.next()).collect();
-            let t = std::time::Instant::now();
-            eprint!("seed {seed} world {which} ");
-            if get("V").is_some() { for &w in &words { eprintln!("{:?}", Op::decode(w, mix, world.config.values().segment / 8)); } }
-            play(world, &words, mix, get("EVERY").unwrap_or(5));
-            eprintln!("{:?}", t.elapsed());
-        }
-    }
-}
