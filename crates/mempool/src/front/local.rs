@@ -215,11 +215,13 @@ impl Core {
         if words.token.get() == EXITED || key == NO_KEY {
             return None;
         }
+        // The words for pools other than the process pool are few and forget: such a thread may have joined before.
+        let may_know = words.token.get() != 0 && super::process_serial() != self.serial;
         if words.token.get() == 0 {
             words.token.set(TOKENS.fetch_add(1, Relaxed));
         }
         let token = words.token.get();
-        let known = self.threads.find_if(words, token);
+        let known = if may_know { self.threads.find(token) } else { None };
         let index = known.or_else(|| self.threads.claim(token))?;
         let Some(local) = self.local_heap(index, known.is_none()) else {
             self.threads.vacate(index);
@@ -333,13 +335,5 @@ impl Core {
         self.each_joined(f);
         // SAFETY: the shared heap lives in the metadata.
         self.threads.lock.with(|| f(unsafe { &*self.threads.shared }));
-    }
-}
-
-impl Threads {
-    /// The entry of `token` if the thread has joined before (its slot for other pools is small and forgets).
-    fn find_if(&self, words: &tls::Words, token: u64) -> Option<usize> {
-        let forgot = words.others.iter().any(|(serial, _)| serial.get() != 0);
-        if forgot { self.find(token) } else { None }
     }
 }

@@ -51,7 +51,8 @@ pub struct SlabTier {
     pub(crate) hints: *const AtomicU64,
     /// One word per class: bit g set, an orphan of the class may be in the g-th group of slots.
     pub(crate) class_hints: *const AtomicU64,
-    /// `SHAPE_WORDS` words per class: item size (0: no such class), items, fragments of the run, plain.
+    /// `SHAPE_WORDS` words per class: item size (0: no such class), items, fragments of the run, plain (bit 0) and
+    /// alignment of its slabs.
     pub(crate) shapes: *const AtomicU64,
     pub(crate) classes: usize,
     /// A word that is always zero.
