@@ -136,3 +136,26 @@ fn the_library_can_be_loaded_later_and_exports_no_malloc() {
     let output = start(&program, &[library.to_str().unwrap()], &[]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// The program of docs/C.md compiles, and prints what is said there.
+#[test]
+fn the_documentation_shows_a_true_program() {
+    let text = std::fs::read_to_string(crate_dir().join("../../docs/C.md")).unwrap();
+    let block = |kind: &str, number: usize| {
+        let after = text.split(&format!("```{kind}\n")).nth(number + 1).unwrap();
+        after.split("```").next().unwrap().to_owned()
+    };
+    let source = support::scratch().join("documented.c");
+    std::fs::write(&source, block("c", 0)).unwrap();
+    for link in BOTH {
+        let output = start(&compile("cc", "c99", &source, link), &[], &[("MEMPOOL_SEGMENT", "4M")]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), block("text", 0));
+    }
+    let source = support::scratch().join("configured.c");
+    let head = "#include <mempool.h>\n#include <stdio.h>\nint main(void) {\n";
+    let tail = "return !mempool_is_ready(); }\n";
+    std::fs::write(&source, format!("{head}{}{tail}", block("c", 1))).unwrap();
+    let output = start(&compile("cc", "c99", &source, Link::Shared), &[], &[]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
