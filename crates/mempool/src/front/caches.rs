@@ -185,6 +185,12 @@ impl Core {
         Some(Text::of(name))
     }
 
+    /// A request for one item; None when the cache has been destroyed. Often asked for: no text is made.
+    fn item_request(&self, handle: CacheHandle) -> Option<Request> {
+        let word = |k| self.cache_word(handle.index as usize, k).load(Relaxed) as usize;
+        self.is_alive(handle).then(|| Request { size: word(SIZE), align: word(ALIGN), zeroed: false })
+    }
+
     fn stale(&self, handle: CacheHandle, call: &'static str, address: usize) -> ! {
         let text = ItemText::of(format_args!("cache {} (destroyed, or of another pool)", handle.index));
         self.misuse(call, address, &Misuse::WrongCache(ItemText::of("a use"), text))
@@ -192,12 +198,11 @@ impl Core {
 
     /// One item behind the hot path. Null only when the policy or `fail` allows it.
     pub(crate) fn cache_alloc(&self, handle: CacheHandle, fail: Fail, call: &'static str) -> *mut u8 {
-        let Some(info) = self.cache_info(handle) else { self.stale(handle, call, 0) };
+        let Some(request) = self.item_request(handle) else { self.stale(handle, call, 0) };
         if self.is_system() {
-            return crate::os::system::alloc(info.item_size, info.align, false);
+            return crate::os::system::alloc(request.size, request.align, false);
         }
         let class = handle.class();
-        let request = Request { size: info.item_size, align: info.align, zeroed: false };
         self.finish(&request, fail, &mut || self.with_local(|local| self.cache_pop(local, class)))
     }
 
@@ -216,23 +221,23 @@ impl Core {
 
     /// `n` consecutive items (0 counts as 1).
     pub(crate) fn cache_alloc_array(&self, handle: CacheHandle, n: usize, fail: Fail, call: &'static str) -> *mut u8 {
-        let Some(info) = self.cache_info(handle) else { self.stale(handle, call, 0) };
+        let Some(item) = self.item_request(handle) else { self.stale(handle, call, 0) };
         let n = n.max(1);
         if n == 1 {
             return self.cache_alloc(handle, fail, call);
         }
-        let stride = info.item_size.next_multiple_of(info.align);
+        let stride = item.size.next_multiple_of(item.align);
         let size = stride.checked_mul(n).unwrap_or(MAX_REQUEST);
-        let request = Request { size, align: info.align, zeroed: false };
+        let request = Request { size, ..item };
         if self.is_system() {
-            return crate::os::system::alloc(size, info.align, false);
+            return crate::os::system::alloc(size, item.align, false);
         }
         self.finish(&request, fail, &mut || {
             if size > self.data_len {
                 return None;
             }
             let class = handle.array_class();
-            let popped = self.with_local(|local| self.slabs.pop_array(self, local, class, n, info.align));
+            let popped = self.with_local(|local| self.slabs.pop_array(self, local, class, n, item.align));
             popped.unwrap_or_else(|bad| self.late_double_free(bad)).and_then(NonZeroUsize::new)
         })
     }
