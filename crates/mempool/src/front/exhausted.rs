@@ -13,6 +13,9 @@ use crate::segment::real::make_real;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::units::{FRAGMENT, fragments_for};
 
+/// Marks the argument's word of a callback entry that somebody has; no address of a program has this bit.
+const TAKEN: u64 = 1 << 63;
+
 /// What to do when nothing helps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fail {
@@ -103,7 +106,7 @@ impl Core {
                 }
                 // SAFETY: only `on_reclaim` writes functions, of this type.
                 let call: extern "C" fn(usize, *mut u8) -> bool = unsafe { core::mem::transmute(function as usize) };
-                helped |= call(needed, argument.load(Relaxed) as *mut u8);
+                helped |= call(needed, (argument.load(Relaxed) & !TAKEN) as *mut u8);
             }
             helped
         })
@@ -125,9 +128,8 @@ impl Core {
     pub(crate) fn on_reclaim(&self, function: extern "C" fn(usize, *mut u8) -> bool, argument: *mut u8) -> bool {
         for index in 0..CALLBACKS {
             let [f, a] = &self.callbacks[index];
-            // Claimed with a value that is no function; AcqRel so that two callers never share an entry.
-            if f.load(Relaxed) == 0 && a.compare_exchange(0, argument as u64 | 1 << 63, AcqRel, Relaxed).is_ok() {
-                a.store(argument as u64, Relaxed);
+            // The argument's word stays marked, so that two callers never share an entry, whatever the argument.
+            if a.compare_exchange(0, argument as u64 | TAKEN, AcqRel, Relaxed).is_ok() {
                 // Release pairs with `call_reclaim`.
                 f.store(function as usize as u64, Release);
                 return true;
