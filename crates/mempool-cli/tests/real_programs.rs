@@ -311,16 +311,21 @@ impl Redis {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         command.args(["--enable-debug-command", "local"]).current_dir(&folder.0);
-        let server = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut server = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let start = Instant::now();
-        loop {
-            if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
-                stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-                return Self { server, port, stream: BufReader::new(stream) };
+        let stream = loop {
+            match TcpStream::connect(("127.0.0.1", port)) {
+                Ok(stream) => break stream,
+                Err(error) if start.elapsed() > Duration::from_secs(60) || server.try_wait().unwrap().is_some() => {
+                    let _ = server.kill();
+                    let output = server.wait_with_output().unwrap();
+                    panic!("{command:?}: {error}; {}\n{}", output.status, stderr(&output));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
             }
-            assert!(start.elapsed() < Duration::from_secs(60), "{command:?}: no answer at port {port}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        };
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        Self { server, port, stream: BufReader::new(stream) }
     }
 
     /// Sends commands in one go and compares each reply with the wanted one, as the protocol writes it.
