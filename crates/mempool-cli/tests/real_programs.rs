@@ -423,3 +423,23 @@ fn redis_answers_rightly_under_load() {
     assert!(with.0.len() == 41 && with.0 == without.0, "{} and {}", with.0, without.0);
     assert_served(&table_of(&with.1, "redis-server"), 100);
 }
+
+/// The other ways of serving give the same results: the best-fit heap, the C library, and a segment that grows.
+#[test]
+fn every_way_of_serving_gives_the_same_result() {
+    installed("perl", "perl");
+    let script = PERL_SCRIPT.replace("200_000", "40_000").replace("50_000", "10_000");
+    let wanted = common::succeeds(plain("perl").args(["-e", &script]));
+    let ways: [&[&str]; 4] = [
+        &["--small", "heap", "--segment", "64M"],
+        &["--small", "system", "--segment", "1M"],
+        &["--exhausted", "grow", "--segment", "1M", "--max-segment", "256M"],
+        &["--exhausted", "null", "--segment", "64M", "--guard-pages=off", "--lock", "off", "--huge-pages", "off"],
+    ];
+    for way in ways {
+        let mut command = mempool(["run"].iter().chain(way).chain(&["--stats", "--", "perl", "-e", &script]));
+        let output = run(command.env("PATH", PATH));
+        assert_eq!(stdout(&output), wanted, "{way:?}: {}", stderr(&output));
+        assert_eq!(table_of(&stderr(&output), "perl").refused, 0, "{way:?}");
+    }
+}
