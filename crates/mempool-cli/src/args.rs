@@ -52,7 +52,7 @@ Examples:
   mempool starve --limit 1G --segment 128M
 
 Exit codes: 0 if the pool's worker did all its requests and the other one did not, 1 if the pool's worker failed,
-3 if both did everything, so that nothing is shown, 125 if mempool itself fails.";
+3 if nothing is shown, since both did everything, 125 if mempool itself fails.";
 
 fn command() -> Command {
     Command::new("mempool")

@@ -42,7 +42,8 @@
 //!
 //! *Limits:* Linux with glibc, dynamically linked programs. The child of `_Fork` or a raw `clone` runs no fork
 //! handlers: as with every malloc, it must not allocate if other threads did at that moment. A program that closes
-//! standard error and every file descriptor gets no table at its end.
+//! standard error and every file descriptor gets no table at its end. A resolver of an indirect function (IFUNC) runs
+//! before thread-local storage is there and must not allocate.
 #![no_std]
 #![allow(unsafe_code)]
 

@@ -71,7 +71,7 @@ impl Pool {
     pub(crate) fn on(os: &'static dyn Os, config: &Config) -> Result<Pool, InitError> {
         check(config)?;
         let values = config.values();
-        let page = os.os_page();
+        let page = os.os_page().max(1);
         let bytes = config.growth_limit().next_multiple_of(page);
         let guard = if values.guard_pages { page } else { 0 };
         let areas = plan(config, bytes, guard, page)?;
@@ -101,7 +101,7 @@ impl Pool {
         guard: usize,
         areas: &Areas,
     ) -> Result<Pool, InitError> {
-        let page = os.os_page();
+        let page = os.os_page().max(1);
         let mut short = Shortfalls::default();
         // SAFETY: inside the reservation (contract); whole OS pages.
         let (metadata, data) = unsafe { (start.add(guard), start.add(guard + areas.data as usize)) };

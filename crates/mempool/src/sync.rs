@@ -3,10 +3,19 @@
 //! All metadata that threads share is an array of these, reached by element arithmetic (never by byte
 //! arithmetic), so that the very same code runs under loom, whose atomics have another size.
 
+#[cfg(all(test, not(loom)))]
+pub(crate) mod steps;
+
+#[cfg(not(any(loom, test)))]
+pub(crate) use core::sync::atomic::AtomicU64;
 #[cfg(not(loom))]
-pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+pub(crate) use core::sync::atomic::{AtomicU32, Ordering};
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+// In ordinary tests every store can be the thread's last one.
+#[cfg(all(test, not(loom)))]
+pub(crate) use steps::AtomicU64;
 
 /// Tells the processor (or loom) that this is a spin.
 #[inline]

@@ -105,10 +105,10 @@ fn run_worker(plan: &Plan, pool: bool) -> Result<Outcome, Failure> {
     Ok(Outcome::new(&board, status, &String::from_utf8_lossy(&said)))
 }
 
-/// Waits for the worker with a progress line on a terminal, and kills it if it takes three times as long as planned.
+/// Waits for the worker with a progress line on a terminal, and kills it if it takes far longer than planned.
 fn watch(child: &mut Child, board: &Board, plan: &Plan, pool: bool) -> std::io::Result<std::process::ExitStatus> {
     let terminal = std::io::stderr().is_terminal();
-    let (start, most) = (Instant::now(), Duration::from_secs(plan.seconds * 3 + 10));
+    let (start, most) = (Instant::now(), Duration::from_secs(plan.seconds * 10 + 20));
     loop {
         if let Some(status) = child.try_wait()? {
             if terminal {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Plan;
 use super::board::Board;
 
-/// The exit code when both workers did everything.
+/// The exit code when there is no contrast to show.
 const NOTHING_SHOWN: u8 = 3;
 
 /// What became of one worker. Latencies in nanoseconds.
@@ -51,15 +51,15 @@ impl Outcome {
         }
     }
 
-    /// All requests done and none wrong, by a worker that ended by itself, beside a hog that got all there was.
+    /// All requests done and none wrong, by a worker that ended by itself.
     fn is_whole(&self) -> bool {
         let all = self.planned > 0 && self.done == self.planned && self.failed == 0 && self.wrong == 0;
-        all && self.code == Some(0) && self.hog_refused > 0
+        all && self.code == Some(0)
     }
 
-    /// Whether it was started and then could not do all its requests.
-    fn suffered(&self) -> bool {
-        self.planned > 0 && self.hog_refused > 0 && self.done < self.planned
+    /// Whether the hog got all there was.
+    fn starved(&self) -> bool {
+        self.hog_refused > 0
     }
 
     fn ended(&self) -> String {
@@ -107,13 +107,14 @@ pub struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// 0 when the pool's worker did everything and the other one did not; see [`super::super::args`].
+    /// 0 when the pool's worker did everything and the other one did not; see the help in [`crate::args`].
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code())
     }
 
     fn code(&self) -> u8 {
-        match (self.pool.is_whole(), self.system.suffered()) {
+        let contrast = self.pool.starved() && self.system.starved() && !self.system.is_whole();
+        match (self.pool.is_whole(), contrast) {
             (false, _) => 1,
             (true, false) => NOTHING_SHOWN,
             (true, true) => 0,
@@ -143,10 +144,15 @@ impl Report<'_> {
             row(name, grouped(get(&self.system)), grouped(get(&self.pool)));
         }
         let times: [(&str, fn(&Outcome) -> u64); 3] =
-            [("latency, median", |o| o.median), ("latency, 99%", |o| o.p99), ("latency, worst", |o| o.worst)];
+            [("done in, median", |o| o.median), ("done in, 99%", |o| o.p99), ("done in, worst", |o| o.worst)];
         for (name, get) in times {
             row(name, time(get(&self.system)), time(get(&self.pool)));
         }
+        let refused = |outcome: &Outcome| match outcome.failed {
+            0 => "-".into(),
+            _ => format!("{} bytes", grouped(outcome.refused_bytes)),
+        };
+        row("first refused", refused(&self.system), refused(&self.pool));
         row("hog holds", size(self.system.hog_bytes), size(self.pool.hog_bytes));
         row("hog asked in vain", grouped(self.system.hog_refused), grouped(self.pool.hog_refused));
         text += &format!("\n  worker on the C library ended {}\n", self.system.ended());
@@ -161,7 +167,9 @@ impl Report<'_> {
                 "On the pool all requests were done, none wrong; on the C library's allocator {}.",
                 done(&self.system)
             ),
-            NOTHING_SHOWN => "Both workers did all requests, so nothing is shown; use a smaller --limit.".into(),
+            NOTHING_SHOWN => "Nothing is shown: the hog could not take everything, or both workers did all requests. \
+                              Use a smaller --limit."
+                .into(),
             _ => format!(
                 "The pool's worker failed: {} requests done right. Is --segment large enough?",
                 done(&self.pool)

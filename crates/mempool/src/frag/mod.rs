@@ -108,7 +108,7 @@ impl core::fmt::Debug for Frag {
 
 impl Frag {
     const fn over(parts: FragParts) -> Frag {
-        assert!(parts.valid(), "page-frag tier: cells or base address");
+        debug_assert!(parts.valid(), "page-frag tier: cells or base address");
         let leaves = parts.cells / LEAF_CELLS;
         Frag { parts, shape: Shape::new(parts.cells), group_shift: guide::group_shift(leaves) }
     }

@@ -12,7 +12,7 @@ use crate::segment::{Layout, Shortfalls};
 use crate::slab::{LocalHeap, SlabTier};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
-use crate::units::FRAGMENT;
+use crate::units::{FRAGMENT, FRAGMENT_SHIFT};
 
 /// Most reclaim callbacks of a pool.
 pub const CALLBACKS: usize = 8;
@@ -106,7 +106,7 @@ impl Core {
 
     /// Fragments in a slot.
     pub(crate) fn slot_fragments(&self) -> usize {
-        self.slabs.slots.geometry().bytes() / FRAGMENT
+        1 << (self.slabs.slots.geometry().shift - FRAGMENT_SHIFT)
     }
 }
 

@@ -126,7 +126,7 @@ unsafe fn protect(range: Range, rights: c_int) -> Result<(), OsError> {
 /// The range is committed, and nobody else writes there meanwhile.
 #[cold]
 unsafe fn touch(range: Range, os_page: usize) {
-    for offset in (0..range.bytes).step_by(os_page) {
+    for offset in (0..range.bytes).step_by(os_page.max(1)) {
         let byte = range.start.wrapping_add(offset);
         // SAFETY: inside the committed range, and no other thread writes there.
         unsafe { byte.write_volatile(byte.read_volatile()) };

@@ -10,6 +10,7 @@
 //! sixty-fourth of the segment to look in) leads to them. Hints are set after the state and cleared before
 //! it; a stale hint is harmless, a missing one would lose memory.
 
+mod arrays;
 pub mod classes;
 mod local;
 mod protocol;

@@ -1,8 +1,6 @@
 //! The slab tier's operations: pop and push behind the hot path, orphans, thread exit, fork.
 #![allow(unsafe_code)]
 
-mod arrays;
-
 use super::*;
 
 // SAFETY: the tier is pointers to atomics that live as long as the pool (contract of the pool that fills it in).
@@ -79,7 +77,7 @@ impl SlabTier {
         let geometry = self.slots.geometry();
         let slot = geometry.bytes();
         let space = if size * 8 <= slot { slot } else { 2 * slot };
-        let items = (space / size).clamp(1, geometry.words * 64);
+        let items = space.checked_div(size).unwrap_or(1).min(geometry.words * 64).max(1);
         let run = (items * size).div_ceil(FRAGMENT);
         let plain = size >= crate::units::GRANULE && items * size <= slot;
         Shape { class: class as u32, items: items as u32, size, run, count: 0, plain }
@@ -179,7 +177,7 @@ impl SlabTier {
     }
 
     /// The longest queued slab, claimed. Those that turn out to be stolen only leave the queue.
-    fn dequeue(&self, local: &LocalHeap, bin: &Bin) -> Option<Slab<'_>> {
+    pub(super) fn dequeue(&self, local: &LocalHeap, bin: &Bin) -> Option<Slab<'_>> {
         while let Some(slot) = bin.first() {
             let slab = self.slab(slot);
             let claimed = slab.claim(self.me(local, &slab));
@@ -191,12 +189,12 @@ impl SlabTier {
         None
     }
 
-    fn carve(&self, runs: &impl Runs, class: usize, me: u32) -> Option<Slab<'_>> {
+    pub(super) fn carve(&self, runs: &impl Runs, class: usize, me: u32) -> Option<Slab<'_>> {
         let shape = self.shape(class)?;
         self.carve_shape(runs, shape, 1, me)
     }
 
-    fn carve_shape(&self, runs: &impl Runs, shape: Shape, align: usize, me: u32) -> Option<Slab<'_>> {
+    pub(super) fn carve_shape(&self, runs: &impl Runs, shape: Shape, align: usize, me: u32) -> Option<Slab<'_>> {
         let slot = runs.take(shape.run, align)?;
         let slab = self.slab(slot);
         for k in 1..self.slots_of(shape.run) {
@@ -252,7 +250,7 @@ impl SlabTier {
 
     /// Puts an own slab in the queue of its class. False when its links are still in use in another thread's queue,
     /// from which it was stolen: then it can't be queued here.
-    fn link(&self, local: &LocalHeap, slab: &Slab<'_>) -> bool {
+    pub(super) fn link(&self, local: &LocalHeap, slab: &Slab<'_>) -> bool {
         let wanted = slab.shape().class;
         if slab.linked() == (local.id, wanted) {
             return true;
@@ -297,7 +295,7 @@ impl SlabTier {
     }
 
     /// Gives the run of a slab (GIVING) back to the page-frag tier.
-    fn give(&self, runs: &impl Runs, slab: &Slab<'_>) {
+    pub(super) fn give(&self, runs: &impl Runs, slab: &Slab<'_>) {
         let slots = self.slots_of(slab.shape().run);
         runs.give(slab.index(), &mut || {
             for k in 1..slots {
@@ -308,18 +306,18 @@ impl SlabTier {
     }
 
     /// What the owner word of `slab` says when it belongs to `local`.
-    fn me(&self, local: &LocalHeap, slab: &Slab<'_>) -> u32 {
+    pub(super) fn me(&self, local: &LocalHeap, slab: &Slab<'_>) -> u32 {
         owner_id(local.id, slab.shape().class as usize)
     }
 
-    fn bad(&self, slab: &Slab<'_>, DoubleFree { item }: DoubleFree) -> Bad {
+    pub(super) fn bad(&self, slab: &Slab<'_>, DoubleFree { item }: DoubleFree) -> Bad {
         Bad { slot: slab.index(), item }
     }
 
     // --- orphans, exhaustion, exit, fork -------------------------------------------------------------------
 
     /// Says that `slab` (NOBODY by now) has free items. Release: after the state; pairs with `adopt_orphan`.
-    fn set_hint(&self, slab: &Slab<'_>) {
+    pub(super) fn set_hint(&self, slab: &Slab<'_>) {
         let slot = slab.index();
         self.hint(slot).fetch_or(1 << (slot % 64), Release);
         let class = slab.shape().class as usize;
@@ -329,7 +327,7 @@ impl SlabTier {
     }
 
     /// An orphan of `class`, HELD. O(slots / 4096) per hint, O(1) when there is none.
-    fn adopt_orphan(&self, local: &LocalHeap, class: usize) -> Option<Slab<'_>> {
+    pub(super) fn adopt_orphan(&self, local: &LocalHeap, class: usize) -> Option<Slab<'_>> {
         let groups = self.class_hint(class);
         let mut left = groups.load(Relaxed);
         while left != 0 {
@@ -359,7 +357,7 @@ impl SlabTier {
         self.hint(slot).load(Relaxed) >> (slot % 64) & 1 == 1 && self.slab(slot).shape().class as usize == class
     }
 
-    fn adopt_hinted(&self, local: &LocalHeap, class: usize, slot: usize) -> Option<Slab<'_>> {
+    pub(super) fn adopt_hinted(&self, local: &LocalHeap, class: usize, slot: usize) -> Option<Slab<'_>> {
         if !self.hint_is_of(slot, class) {
             return None;
         }
@@ -475,6 +473,10 @@ impl SlabTier {
     pub fn repair(&self, runs: &impl Runs, me: u32) {
         for slot in 0..self.slots.count() {
             let slab = self.slab(slot);
+            // Whatever is here now: a slab that was stolen stays linked in the queue it was stolen from.
+            if slab.linked().0 != me {
+                slab.unlink();
+            }
             match slab.peek().state() {
                 State::Giving => self.give(runs, &slab),
                 State::Held | State::Queued | State::Nobody => {

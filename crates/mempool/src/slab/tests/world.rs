@@ -198,6 +198,12 @@ impl World {
         self.tier.locate(address - DATA).is_some_and(|at| at.exact && at.slab.is_allocated(at.item))
     }
 
+    /// The item's class was destroyed while somebody held it.
+    #[cfg(not(loom))]
+    pub fn forget_payload(&self, address: usize) {
+        self.payload(address).exchange(1, 0);
+    }
+
     /// Whether a hint leads to `slot`.
     pub fn hinted(&self, slot: usize) -> bool {
         let class = self.tier.slab(slot).shape().class as usize;
