@@ -21,10 +21,11 @@ fn documents() -> Vec<(String, String)> {
 fn sources(text: &str) -> Vec<&str> {
     let part = |c: char| c.is_ascii_alphanumeric() || "_-/.:".contains(c);
     let words = text.split(|c| !part(c)).map(|word| word.trim_end_matches([':', '.']));
-    let ends = [".rs", ".c", ".cpp", ".h", ".sh"];
-    words
-        .filter(|word| ends.iter().any(|end| word.split("::").next().is_some_and(|file| file.ends_with(end))))
-        .collect()
+    let is_source = |file: &str| {
+        let in_folder = file.contains('/') && [".c", ".cpp", ".h", ".sh"].iter().any(|end| file.ends_with(end));
+        in_folder || file.ends_with(".rs")
+    };
+    words.filter(|word| word.split("::").next().is_some_and(is_source)).collect()
 }
 
 /// What is wrong with a name of a source file: looked for below `root`, its crates, and the library's source.
