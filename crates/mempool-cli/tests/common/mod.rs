@@ -121,8 +121,8 @@ pub struct Table {
     pub program: String,
     /// Bytes of the segment.
     pub segment: u64,
-    /// How often a local heap fetched a slab.
-    pub refills: u64,
+    /// Slabs that were carved out of runs.
+    pub slabs: u64,
     /// Runs handed out.
     pub runs: u64,
     /// Requests that were refused.
@@ -146,7 +146,7 @@ fn table(part: &str) -> Table {
     Table {
         program,
         segment: figure("segment", 0),
-        refills: figure("refills", 0),
+        slabs: figure("slabs carved", 0),
         runs: figure("runs served", 0),
         refused: figure("exhausted", 1),
     }
@@ -157,6 +157,6 @@ fn table(part: &str) -> Table {
 pub fn table_of(text: &str, program: &str) -> Table {
     let mut found = tables(text);
     found.retain(|table| table.program == program);
-    let most = found.into_iter().max_by_key(|table| table.refills + table.runs);
+    let most = found.into_iter().max_by_key(|table| table.slabs + table.runs);
     most.unwrap_or_else(|| panic!("no table of {program} in:\n{text}"))
 }
