@@ -8,8 +8,8 @@ use support::{BOTH, c_program, start};
 
 /// Whether `text` is `pattern`, in which `@` stands for an address and `#` for a number.
 fn matches(pattern: &str, text: &str) -> bool {
-    let (mut want, mut have) = (pattern.chars(), text);
-    while let Some(next) = want.next() {
+    let mut have = text;
+    for next in pattern.chars() {
         let rest = match next {
             '@' => have.strip_prefix("0x").map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_hexdigit())),
             '#' => {

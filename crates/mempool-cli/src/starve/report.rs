@@ -106,6 +106,9 @@ pub struct Report<'a> {
     pub pool: Outcome,
 }
 
+/// A column of the report: which of an outcome's figures.
+type Figure = fn(&Outcome) -> u64;
+
 impl Report<'_> {
     /// 0 when the pool's worker did everything and the other one did not; see the help in [`crate::args`].
     pub fn exit_code(&self) -> ExitCode {
@@ -133,7 +136,7 @@ impl Report<'_> {
             text += &format!("  {name:<24} {system:>18} {pool:>18}\n");
         };
         row("", "C library".into(), format!("pool of {:#}", Bytes(plan.segment)));
-        let counts: [(&str, fn(&Outcome) -> u64); 5] = [
+        let counts: [(&str, Figure); 5] = [
             ("requests planned", |o| o.planned),
             ("done", |o| o.done),
             ("failed, no memory", |o| o.failed),
@@ -143,7 +146,7 @@ impl Report<'_> {
         for (name, get) in counts {
             row(name, grouped(get(&self.system)), grouped(get(&self.pool)));
         }
-        let times: [(&str, fn(&Outcome) -> u64); 3] =
+        let times: [(&str, Figure); 3] =
             [("done in, median", |o| o.median), ("done in, 99%", |o| o.p99), ("done in, worst", |o| o.worst)];
         for (name, get) in times {
             row(name, time(get(&self.system)), time(get(&self.pool)));
