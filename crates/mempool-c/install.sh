@@ -20,13 +20,14 @@ major=${version%%.*}
 if [ $# -eq 2 ]; then
     from=$2
 else
-    # Cargo takes relative target directories from where it runs.
-    (cd "$root" && cargo build --release --package mempool-c)
+    # Without the Rust library among the crate types the whole is optimised at link time. Cargo takes relative target
+    # directories from where it runs.
+    (cd "$root" && cargo rustc --release --package mempool-c --crate-type cdylib,staticlib)
     from=$(cd "$root" && cd "${CARGO_TARGET_DIR:-target}/release" && pwd)
 fi
 for artefact in "$from/libmempool_c.so" "$from/libmempool_c.a"; do
     if [ ! -f "$artefact" ]; then
-        echo "install.sh: $artefact is missing; run: cargo build --release --package mempool-c" >&2
+        echo "install.sh: $artefact is missing; without a DIRECTORY it is built" >&2
         exit 1
     fi
 done

@@ -17,7 +17,7 @@ const ALIGN: usize = 16;
 
 /// `object`, with errno and the last error set if it is null.
 #[inline(always)]
-pub(crate) fn told(object: *mut u8, size: usize, align: usize) -> *mut c_void {
+fn told(object: *mut u8, size: usize, align: usize) -> *mut c_void {
     if object.is_null() {
         refused(size, align);
     }
@@ -26,7 +26,7 @@ pub(crate) fn told(object: *mut u8, size: usize, align: usize) -> *mut c_void {
 
 #[cold]
 #[inline(never)]
-fn refused(size: usize, align: usize) {
+pub(crate) fn refused(size: usize, align: usize) {
     if !process::is_ready()
         && let Err(error) = process::ensure()
     {

@@ -11,7 +11,7 @@ use core::fmt;
 use mempool::Text;
 use mempool::process::{self, CacheHandle, Refusal};
 
-use crate::alloc::told;
+use crate::alloc::refused;
 use crate::error::{ARGUMENT, CACHE_NAME, CACHE_TWICE, OK, fail, fail_cache, fail_init, keep_errno, misuse};
 
 /// Bytes of a name, its final zero included.
@@ -236,10 +236,18 @@ unsafe fn alloc(cache: *mut MpCache, refusal: Refusal, call: &'static str) -> *m
 unsafe fn alloc_array(cache: *mut MpCache, n: c_uint, refusal: Refusal, call: &'static str) -> *mut c_void {
     // SAFETY: contract.
     let handle = unsafe { handle(cache, call) };
-    // SAFETY: `handle` has checked that the struct is there.
-    let (size, align) = unsafe { ((*cache).c_item_size, (*cache).c_item_align as usize) };
-    let bytes = size.next_multiple_of(align.max(1)).saturating_mul(n.max(1) as usize);
-    told(process::cache_request(handle, n as usize, refusal, call), bytes, align)
+    let array = process::cache_request(handle, n as usize, refusal, call);
+    if array.is_null() {
+        // SAFETY: `handle` has checked that the struct is there.
+        refused_items(unsafe { &*cache }, n);
+    }
+    array.cast()
+}
+
+#[cold]
+fn refused_items(cache: &MpCache, n: c_uint) {
+    let align = cache.c_item_align.max(1) as usize;
+    refused(cache.c_item_size.next_multiple_of(align).saturating_mul(n.max(1) as usize), align);
 }
 
 /// See the header.

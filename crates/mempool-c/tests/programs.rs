@@ -38,6 +38,16 @@ fn exhausted() {
 }
 
 #[test]
+fn storms() {
+    for link in BOTH {
+        let program = c_program("storm.c", link);
+        for seed in ["1", "2", "3"] {
+            assert!(checks(&program, &[seed], &[]) >= 30);
+        }
+    }
+}
+
+#[test]
 fn cplusplus() {
     let source = crate_dir().join("tests/c/plus.cpp");
     for (standard, link) in [("c++17", Link::Shared), ("c++17", Link::Static), ("c++20", Link::Shared)] {

@@ -18,6 +18,8 @@ mod os;
 mod pool;
 #[cfg(not(loom))]
 pub mod process;
+#[cfg(not(loom))]
+mod raw;
 mod segment;
 mod slab;
 #[cfg(not(loom))]
@@ -39,6 +41,7 @@ pub use {
     front::{CacheError, CacheInfo},
     pool::Pool,
     process::Global,
+    raw::RawCache,
     stats::{CacheStats, Held, Stats},
     typed::{Cache, CacheBox, CacheSlice},
     verify::Broken,

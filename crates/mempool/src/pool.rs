@@ -306,6 +306,7 @@ fn slab_parts(areas: &Areas, words: &dyn Fn(u64) -> *const AtomicU64, slots: Slo
         shapes: words(areas.shapes),
         classes: areas.classes as usize,
         zero: words(areas.zero),
+        lock: words(areas.slab_lock),
     }
 }
 

@@ -25,3 +25,15 @@ pub(crate) fn spin() {
     #[cfg(loom)]
     loom::thread::yield_now();
 }
+
+/// Runs `f` while no other thread is in such a call with the same word, which is 0 when nobody is. For what happens
+/// seldom and takes no time: waiting is spinning. Never held across a callback or a system call.
+pub(crate) fn alone<R>(word: &AtomicU64, f: impl FnOnce() -> R) -> R {
+    // Acquire pairs with the Release below: what the last holder did is seen.
+    while word.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        spin();
+    }
+    let result = f();
+    word.store(0, Ordering::Release);
+    result
+}

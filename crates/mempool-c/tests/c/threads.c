@@ -66,6 +66,18 @@ static void *own_errors(void *argument) {
     return NULL;
 }
 
+static int made, refused;
+
+/* Many make the pool at once: one does, the others are told so, and all may use it. */
+static void *make(void *argument) {
+    int code = mempool_init();
+    __atomic_fetch_add(code == MEMPOOL_OK ? &made : &refused, 1, __ATOMIC_RELAXED);
+    CHECK(code == MEMPOOL_OK || code == MEMPOOL_ERROR_ALREADY_INITIALISED || code == MEMPOOL_ERROR_BUSY);
+    mp_free(mp_malloc(100));
+    CHECK(mempool_is_ready());
+    return argument;
+}
+
 static void together(void *(*work)(void *), void *(*argument)(unsigned)) {
     pthread_t threads[THREADS];
     unsigned i;
@@ -136,6 +148,10 @@ static void forks(void) {
 
 int main(void) {
     unsigned i;
+    CHECK(setenv("MEMPOOL_SEGMENT", "8M", 1) == 0);
+    together(make, number);
+    CHECK(made == 1 && refused == THREADS - 1);
+    mempool_fini();
     make_pool(MEMPOOL_EXHAUSTED_ABORT, 64 << 20);
     together(pass_on, number);
     for (i = 0; i < THREADS; i++) {

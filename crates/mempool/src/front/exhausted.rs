@@ -9,9 +9,12 @@ use super::route::Request;
 use crate::bytes::Bytes;
 use crate::config::Exhausted;
 use crate::segment::make_real;
-use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::text::Text;
 use crate::units::{FRAGMENT, fragments_for};
+
+/// In the place of a callback that is being added.
+const CLAIMED: u64 = 1;
 
 /// What to do when nothing helps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +101,7 @@ impl Core {
             for [function, argument] in &self.callbacks {
                 // Acquire pairs with `on_reclaim`, which writes the argument first.
                 let function = function.load(Acquire);
-                if function == 0 {
+                if function <= CLAIMED {
                     continue;
                 }
                 // SAFETY: only `on_reclaim` writes functions, of this type.
@@ -123,10 +126,9 @@ impl Core {
 
     /// Adds a reclaim callback. False when there are [`CALLBACKS`] already.
     pub(crate) fn on_reclaim(&self, function: extern "C" fn(usize, *mut u8) -> bool, argument: *mut u8) -> bool {
-        for index in 0..CALLBACKS {
-            let [f, a] = &self.callbacks[index];
-            // Claimed with a value that is no function; AcqRel so that two callers never share an entry.
-            if f.load(Relaxed) == 0 && a.compare_exchange(0, argument as u64 | 1 << 63, AcqRel, Relaxed).is_ok() {
+        for [f, a] in &self.callbacks {
+            // Claimed with a value that is no function, so that two callers never share an entry.
+            if f.compare_exchange(0, CLAIMED, Relaxed, Relaxed).is_ok() {
                 a.store(argument as u64, Relaxed);
                 // Release pairs with `call_reclaim`.
                 f.store(function as usize as u64, Release);

@@ -14,7 +14,7 @@ use crate::os::ThreadKey;
 use crate::slab::LocalHeap;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::spin;
+use crate::sync::alone;
 use crate::units::{FRAGMENT, fragments_for};
 
 /// The shared heap's number in owner words.
@@ -45,13 +45,7 @@ impl SpinLock {
 
     /// Runs `f` alone.
     pub fn with<R>(&self, f: impl FnOnce() -> R) -> R {
-        // Acquire pairs with the Release below: what the last holder did is seen.
-        while self.0.compare_exchange_weak(0, 1, Acquire, Relaxed).is_err() {
-            spin();
-        }
-        let result = f();
-        self.0.store(0, Release);
-        result
+        alone(&self.0, f)
     }
 
     /// The child of a fork: whoever held it is gone.
@@ -221,11 +215,13 @@ impl Core {
         if words.token.get() == EXITED || key == NO_KEY {
             return None;
         }
+        // The words for pools other than the process pool are few and forget: such a thread may have joined before.
+        let may_know = words.token.get() != 0 && super::process_serial() != self.serial;
         if words.token.get() == 0 {
             words.token.set(TOKENS.fetch_add(1, Relaxed));
         }
         let token = words.token.get();
-        let known = self.threads.find_if(words, token);
+        let known = if may_know { self.threads.find(token) } else { None };
         let index = known.or_else(|| self.threads.claim(token))?;
         let Some(local) = self.local_heap(index, known.is_none()) else {
             self.threads.vacate(index);
@@ -258,9 +254,12 @@ impl Core {
             return Some(unsafe { &*(address as *const LocalHeap) });
         }
         let at = address as *mut LocalHeap;
-        // SAFETY: the run is this entry's, which the calling thread has just claimed.
-        unsafe { self.write_local(at, index as u32 + FIRST_ID) };
-        word.store(address as u64, Relaxed);
+        self.slabs.undisturbed(|| {
+            // SAFETY: the run is this entry's, which the calling thread has just claimed.
+            unsafe { self.write_local(at, index as u32 + FIRST_ID) };
+            // Release pairs with `each_joined`.
+            word.store(address as u64, Release);
+        });
         // SAFETY: written above.
         Some(unsafe { &*at })
     }
@@ -325,7 +324,7 @@ impl Core {
                 continue;
             }
             // SAFETY: local heaps are never freed while the pool lives.
-            if let Some(local) = unsafe { (address.load(Relaxed) as *const LocalHeap).as_ref() } {
+            if let Some(local) = unsafe { (address.load(Acquire) as *const LocalHeap).as_ref() } {
                 f(local);
             }
         }
@@ -336,13 +335,5 @@ impl Core {
         self.each_joined(f);
         // SAFETY: the shared heap lives in the metadata.
         self.threads.lock.with(|| f(unsafe { &*self.threads.shared }));
-    }
-}
-
-impl Threads {
-    /// The entry of `token` if the thread has joined before (its slot for other pools is small and forgets).
-    fn find_if(&self, words: &tls::Words, token: u64) -> Option<usize> {
-        let forgot = words.others.iter().any(|(serial, _)| serial.get() != 0);
-        if forgot { self.find(token) } else { None }
     }
 }

@@ -32,6 +32,7 @@ use crate::sync::Ordering::{Relaxed, Release};
 static PROCESS: AtomicU64 = AtomicU64::new(0);
 
 /// Serial number of the process pool, whose local heaps are word 0 of the thread-local slot.
+#[inline(always)]
 pub fn process_serial() -> u64 {
     PROCESS.load(Relaxed)
 }

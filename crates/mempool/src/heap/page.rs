@@ -28,12 +28,12 @@ use super::{HeapFault, LOT, step};
 use crate::segment::Slot;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-/// Cold word: the tree's root.
-const ROOT: usize = 0;
-/// Cold word: the heap's tick at which the page was made, and operations on the page since the last lot.
-const CLOCK: usize = 1;
-/// The first of the cold words that hold the heads of the bins.
+/// The first of the cold words that hold the heads of the bins. The two before it are not the heap's: a slab that was
+/// stolen from a thread's queue leaves its links there until that thread takes it out (slab room, `queue`).
 pub(super) const HEADS: usize = 2;
+/// The word beside the owner word holds the tree's root (lower 16 bits) and the clock (the others): the heap's tick at
+/// which the page was made, and operations on the page since the last lot.
+const CLOCK_SHIFT: u32 = 16;
 
 /// A page, seen through its descriptor.
 #[derive(Clone, Copy)]
@@ -71,7 +71,7 @@ impl<'a> Page<'a> {
     pub(super) fn tree(&self) -> Tree<'a> {
         let key = (self.slot.index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         // SAFETY: the slot's memory is valid (contract of `new`), and only free chunks get inserted.
-        unsafe { Tree::new(self.base, self.units(), key, self.slot.cold(ROOT)) }
+        unsafe { Tree::new(self.base, self.units(), key, self.slot.recip()) }
     }
 
     /// Makes the page one free chunk. The caller alone knows the slot.
@@ -81,7 +81,7 @@ impl<'a> Page<'a> {
             self.slot.free(w).store(u64::from(w == 0), Relaxed);
             self.slot.remote(w).store(0, Relaxed);
         }
-        self.slot.cold(CLOCK).store(tick * LOT, Relaxed);
+        self.set_clock(tick * LOT);
         self.clear_chunks();
         // Where there is no node none is damaged, and the chunk is inside the page.
         let _ = self.insert_chunk(0, self.units() as u16);
@@ -89,15 +89,25 @@ impl<'a> Page<'a> {
 
     /// The tick at which the page was made.
     pub(super) fn birth(&self) -> u64 {
-        self.slot.cold(CLOCK).load(Relaxed) / LOT
+        self.clock() / LOT
     }
 
     /// Counts an operation; whether it completes a lot. Under the lock.
     pub(super) fn operation(&self) -> bool {
-        let clock = self.slot.cold(CLOCK).load(Relaxed);
+        let clock = self.clock();
         let lot = clock % LOT == LOT - 1;
-        self.slot.cold(CLOCK).store(if lot { clock + 1 - LOT } else { clock + 1 }, Relaxed);
+        self.set_clock(if lot { clock + 1 - LOT } else { clock + 1 });
         lot
+    }
+
+    fn clock(&self) -> u64 {
+        self.slot.recip().load(Relaxed) >> CLOCK_SHIFT
+    }
+
+    /// Under the page's lock, as the root.
+    fn set_clock(&self, clock: u64) {
+        let root = self.slot.recip().load(Relaxed) & ((1 << CLOCK_SHIFT) - 1);
+        self.slot.recip().store(clock << CLOCK_SHIFT | root, Relaxed);
     }
 
     /// The descriptor.

@@ -85,14 +85,14 @@ mod present {
         unsafe { __libc_free(object.cast()) }
     }
 
-    /// Moves an object, keeping its content.
+    /// Moves an object, keeping its content. A size of 0 counts as 1: glibc would free the object and say null.
     ///
     /// # Safety
     /// `old` is a live object of the C library; if null is returned it still is, otherwise it is gone.
     pub unsafe fn realloc(old: *mut u8, size: usize, align: usize) -> *mut u8 {
         if align <= NATURAL {
             // SAFETY: contract.
-            return unsafe { __libc_realloc(old.cast(), size).cast() };
+            return unsafe { __libc_realloc(old.cast(), size.max(1)).cast() };
         }
         let new = alloc(size, align, false);
         if !new.is_null() {

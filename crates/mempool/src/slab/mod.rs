@@ -51,11 +51,15 @@ pub struct SlabTier {
     pub(crate) hints: *const AtomicU64,
     /// One word per class: bit g set, an orphan of the class may be in the g-th group of slots.
     pub(crate) class_hints: *const AtomicU64,
-    /// `SHAPE_WORDS` words per class: item size (0: no such class), items, fragments of the run, plain.
+    /// `SHAPE_WORDS` words per class: item size (0: no such class), items, fragments of the run, plain (bit 0) and
+    /// alignment of its slabs.
     pub(crate) shapes: *const AtomicU64,
     pub(crate) classes: usize,
     /// A word that is always zero.
     pub(crate) zero: *const AtomicU64,
+    /// Lock between those who go through all bins of a local heap, or into a bin of another class than their own, and
+    /// those who visit other threads' local heaps because a cache ends. See [`SlabTier::undisturbed`].
+    pub(crate) lock: *const AtomicU64,
 }
 
 /// Where an address lies.

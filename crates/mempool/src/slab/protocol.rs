@@ -47,6 +47,8 @@ pub struct Shape {
     pub size: usize,
     /// Fragments of the run.
     pub run: usize,
+    /// Multiple of bytes that the slab begins at, above the slot's size; smaller ones mean nothing more.
+    pub align: usize,
     /// Length of the one array that this slab is, or 0.
     pub count: usize,
     /// Whether the hot path may free into it: one slot, items of at least a granule, no arrays.
@@ -119,6 +121,7 @@ impl<'a> Slab<'a> {
             run: run as usize,
             count: self.slot.cold(COUNT).load(Relaxed) as usize,
             plain: self.slot.recip().load(Relaxed) != 0,
+            align: 1,
         }
     }
 

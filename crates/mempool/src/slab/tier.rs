@@ -56,7 +56,7 @@ impl SlabTier {
         self.shape_word(class, 0).store(shape.size as u64, Relaxed);
         self.shape_word(class, 1).store(u64::from(shape.items), Relaxed);
         self.shape_word(class, 2).store(shape.run as u64, Relaxed);
-        self.shape_word(class, 3).store(u64::from(shape.plain), Relaxed);
+        self.shape_word(class, 3).store((shape.align as u64) << 1 | u64::from(shape.plain), Relaxed);
     }
 
     /// What slabs of `class` are cut into; None when the class isn't defined.
@@ -68,7 +68,8 @@ impl SlabTier {
             size,
             run: self.shape_word(class, 2).load(Relaxed) as usize,
             count: 0,
-            plain: self.shape_word(class, 3).load(Relaxed) != 0,
+            plain: self.shape_word(class, 3).load(Relaxed) & 1 != 0,
+            align: (self.shape_word(class, 3).load(Relaxed) >> 1) as usize,
         })
     }
 
@@ -80,7 +81,7 @@ impl SlabTier {
         let items = space.checked_div(size).unwrap_or(1).min(geometry.words * 64).max(1);
         let run = (items * size).div_ceil(FRAGMENT);
         let plain = size >= crate::units::GRANULE && items * size <= slot;
-        Shape { class: class as u32, items: items as u32, size, run, count: 0, plain }
+        Shape { class: class as u32, items: items as u32, size, run, count: 0, plain, align: 1 }
     }
 
     /// The shape of slabs that hold arrays of such items: at most half as many, since the other half of the words
@@ -191,11 +192,11 @@ impl SlabTier {
 
     pub(super) fn carve(&self, runs: &impl Runs, class: usize, me: u32) -> Option<Slab<'_>> {
         let shape = self.shape(class)?;
-        self.carve_shape(runs, shape, 1, me)
+        self.carve_shape(runs, shape, me)
     }
 
-    pub(super) fn carve_shape(&self, runs: &impl Runs, shape: Shape, align: usize, me: u32) -> Option<Slab<'_>> {
-        let slot = runs.take(shape.run, align)?;
+    pub(super) fn carve_shape(&self, runs: &impl Runs, shape: Shape, me: u32) -> Option<Slab<'_>> {
+        let slot = runs.take(shape.run, shape.align)?;
         let slab = self.slab(slot);
         for k in 1..self.slots_of(shape.run) {
             let next = self.slots.slot(slot + k);
@@ -255,8 +256,10 @@ impl SlabTier {
         if slab.linked() == (local.id, wanted) {
             return true;
         }
-        // Stolen from another queue of this thread and carved again.
-        self.unlink(local, slab);
+        if slab.linked().0 == local.id {
+            // Stolen from another queue of this thread and carved again.
+            self.undisturbed(|| self.unlink(local, slab));
+        }
         // An empty slab may be stolen, carved and adopted by others between our adoption and this line, so that two
         // threads link it at once: the one that wins the word may write the links. If that is the one that doesn't own
         // the slab any more, its queue holds a slab that can't be claimed, as after any other theft.
@@ -396,6 +399,10 @@ impl SlabTier {
 
     /// Gives this thread's own empty current slabs back. How many.
     pub fn return_empty(&self, runs: &impl Runs, local: &LocalHeap) -> Result<usize, Bad> {
+        self.undisturbed(|| self.return_current(runs, local))
+    }
+
+    fn return_current(&self, runs: &impl Runs, local: &LocalHeap) -> Result<usize, Bad> {
         let mut returned = 0;
         for (_, bin) in local.bins() {
             let Some(slot) = bin.current.get().checked_sub(1) else { continue };
@@ -412,6 +419,16 @@ impl SlabTier {
 
     /// The thread ends: all its slabs go back or to nobody, with a hint.
     pub fn leave(&self, runs: &impl Runs, local: &LocalHeap) {
+        self.undisturbed(|| self.leave_bins(runs, local));
+    }
+
+    /// Runs `f` while no cache ends, and no other call of this kind runs.
+    pub fn undisturbed<R>(&self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: the word lives as long as the pool.
+        crate::sync::alone(unsafe { &*self.lock }, f)
+    }
+
+    fn leave_bins(&self, runs: &impl Runs, local: &LocalHeap) {
         for (_, bin) in local.bins() {
             if let Some(slot) = bin.current.get().checked_sub(1) {
                 bin.reset(self.zero);
@@ -459,7 +476,7 @@ impl SlabTier {
         live
     }
 
-    /// Forgets what `local` holds of `class`: before [`Self::destroy`], for every local heap.
+    /// Forgets what `local` holds of `class`: before [`Self::destroy`], for every local heap, [`Self::undisturbed`].
     pub fn forget(&self, local: &LocalHeap, class: usize) {
         if let Some(bin) = local.bin(class) {
             while let Some(slot) = bin.first() {
@@ -471,6 +488,8 @@ impl SlabTier {
 
     /// The child of a fork: slabs of vanished threads become nobody's, half-given ones go back. Only thread `me` exists.
     pub fn repair(&self, runs: &impl Runs, me: u32) {
+        // SAFETY: as in `undisturbed`; whoever held the lock is gone.
+        unsafe { &*self.lock }.store(0, Relaxed);
         for slot in 0..self.slots.count() {
             let slab = self.slab(slot);
             // Whatever is here now: a slab that was stolen stays linked in the queue it was stolen from.
