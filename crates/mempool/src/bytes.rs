@@ -162,7 +162,8 @@ impl fmt::Display for Bytes {
             if self.0 >> shift == 0 || !(exact || f.alternate()) {
                 continue;
             }
-            let (whole, tenth) = (tenths / 10, tenths % 10);
+            // Below 2^54 + 1, since the smallest unit is 2^10 bytes.
+            let (whole, tenth) = ((tenths / 10) as u64, (tenths % 10) as u8);
             return match (exact, tenth) {
                 (true, 0) => write!(f, "{whole} {letter}iB"),
                 (true, _) => write!(f, "{whole}.{tenth} {letter}iB"),

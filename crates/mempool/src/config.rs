@@ -22,6 +22,8 @@ pub use settings::{INTERNAL, SETTINGS, Setting};
 
 /// The prefix of all environment variables.
 pub const PREFIX: &str = "MEMPOOL_";
+/// The largest request that the best-fit heap can be told to serve, in bytes.
+pub const HEAP_MAX_ALLOC: usize = 3200;
 /// Bytes of a pool's name, at most.
 pub const NAME_MOST: usize = 31;
 
@@ -299,7 +301,7 @@ impl Config {
 
     /// These settings with all those of `variables` applied whose names begin with `MEMPOOL_`; of several
     /// with one name the first counts, as `getenv` has it. Does not [`validate`](Self::validate), so that
-    /// flags can still follow. A process with [`is_secure`](crate::os::is_secure) must not call this.
+    /// flags can still follow. A process with `AT_SECURE` set must not call this.
     ///
     /// # Errors
     ///
@@ -346,7 +348,7 @@ impl Config {
         }
         count("max_retries", v.max_retries, 1_000_000)?;
         time("wait_time", v.wait_time, 60 * SECOND)?;
-        bytes("heap_max_alloc", v.heap_max_alloc, 4, 3200)?;
+        bytes("heap_max_alloc", v.heap_max_alloc, 4, HEAP_MAX_ALLOC)?;
         ConfigError::check("heap_page_lifetime", v.heap_page_lifetime, 0, u64::from(u32::MAX), ConfigError::COUNT)?;
         count("max_threads", v.max_threads, 65_536)?;
         count("max_caches", v.max_caches, 1 << 20)?;

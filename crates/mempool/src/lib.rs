@@ -1,10 +1,11 @@
 //! An autonomous memory pool. See the README for what it is for.
 #![no_std]
 
-#[cfg(any(test, feature = "std", loom))]
+// Only the fallback of `front::tls` needs it in a library; a panic handler of a `no_std` program may stand beside us.
+#[cfg(any(test, loom, all(feature = "std", not(all(target_arch = "x86_64", target_os = "linux")))))]
 extern crate std;
 
-mod bitmap;
+pub mod bitmap;
 pub mod bytes;
 pub mod config;
 mod error;

@@ -5,10 +5,10 @@ use core::alloc::Layout;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
-use crate::config::{Config, Exhausted};
+use crate::config::{Config, Exhausted, Small};
 use crate::error::{AllocError, InitError};
 use crate::front::{self, Core, Events, Fail, Request, SpinLock, Threads};
-use crate::os::{Os, Range};
+use crate::os::{Os, OsError, Range};
 use crate::segment::{
     Header, Layout as Areas, MAGIC, NAME_LEN, Needs, Shortfalls, SlotGeometry, Slots, VERSION, Wish, make_real,
 };
@@ -16,6 +16,9 @@ use crate::slab::{CLASSES, LocalHeap, MAX_SMALL, SlabTier, class_size, largest};
 use crate::stats::{CacheStats, Stats, Table};
 use crate::sync::AtomicU64;
 use crate::units::{FRAGMENT, GRANULE};
+
+// What may be configured and what the tiers can do are the same.
+const _: () = assert!(crate::config::HEAP_MAX_ALLOC == crate::heap::LARGEST_LIMIT);
 
 /// An autonomous memory pool: one segment, from which every allocation is served.
 ///
@@ -66,9 +69,9 @@ impl Pool {
     /// # Errors
     /// As [`Config::build`].
     pub(crate) fn on(os: &'static dyn Os, config: &Config) -> Result<Pool, InitError> {
-        config.validate()?;
+        check(config)?;
         let values = config.values();
-        let page = os.os_page();
+        let page = os.os_page().max(1);
         let bytes = config.growth_limit().next_multiple_of(page);
         let guard = if values.guard_pages { page } else { 0 };
         let areas = plan(config, bytes, guard, page)?;
@@ -98,7 +101,7 @@ impl Pool {
         guard: usize,
         areas: &Areas,
     ) -> Result<Pool, InitError> {
-        let page = os.os_page();
+        let page = os.os_page().max(1);
         let mut short = Shortfalls::default();
         // SAFETY: inside the reservation (contract); whole OS pages.
         let (metadata, data) = unsafe { (start.add(guard), start.add(guard + areas.data as usize)) };
@@ -148,7 +151,7 @@ impl Pool {
             Exhausted::Grow => Exhausted::Null,
             policy => policy,
         });
-        fixed.validate()?;
+        check(&fixed)?;
         let probe = plan(&fixed, bytes, 0, 1)?;
         // The data must begin at a multiple of the slot size, and so the metadata does too.
         let skip = start.align_offset(1 << probe.slot_shift);
@@ -202,11 +205,7 @@ impl Pool {
             config: values,
             os,
             layout: *areas,
-            max_small: if values.small == crate::config::Small::Slab {
-                largest(areas.slot_shift as u32).min(MAX_SMALL)
-            } else {
-                0
-            },
+            max_small: if values.small == Small::Slab { largest(areas.slot_shift as u32).min(MAX_SMALL) } else { 0 },
             metadata,
             data: data as usize,
             data_len: areas.data_len(),
@@ -239,6 +238,16 @@ impl Pool {
         // SAFETY: the core lives in the metadata until `drop`.
         unsafe { self.core.as_ref() }
     }
+}
+
+/// Whether the configuration is sound, and possible here.
+fn check(config: &Config) -> Result<(), InitError> {
+    config.validate()?;
+    if config.values().small == Small::System && !crate::os::system::PRESENT {
+        let error = OsError { call: "malloc", errno: OsError::ENOSYS };
+        return Err(InitError::Os { what: "leave requests to the C library (small=system)", bytes: 0, error });
+    }
+    Ok(())
 }
 
 /// The header of a pool.
@@ -297,6 +306,7 @@ fn slab_parts(areas: &Areas, words: &dyn Fn(u64) -> *const AtomicU64, slots: Slo
         shapes: words(areas.shapes),
         classes: areas.classes as usize,
         zero: words(areas.zero),
+        lock: words(areas.slab_lock),
     }
 }
 

@@ -17,10 +17,12 @@ use crate::sync::Ordering::{AcqRel, Acquire, Release};
 use crate::text::Text;
 use crate::units::GRANULE;
 
+mod foreign;
 mod more;
 
 pub use crate::front::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX};
 pub use crate::stats::Leaks;
+pub use foreign::*;
 pub use more::*;
 
 /// The core of the process pool, 0 for none.
@@ -97,7 +99,7 @@ fn demand(call: &'static str, base: &Config) -> &'static Core {
                 if let Err(error) = environment_config(*base).and_then(|config| init(&config)) {
                     match error {
                         InitError::Busy | InitError::AlreadyInitialised => {}
-                        error => stop(call, &error),
+                        error => stop(call, error),
                     }
                 }
             }
@@ -358,10 +360,11 @@ impl Global {
     #[cold]
     #[inline(never)]
     fn slow(&self, size: usize, align: usize, zeroed: bool) -> *mut u8 {
-        if align <= GRANULE && !zeroed {
-            if let Some(popped) = front::advance(front::process_local(), size) {
-                return popped.get() as *mut u8;
-            }
+        if align <= GRANULE
+            && !zeroed
+            && let Some(popped) = front::advance(front::process_local(), size)
+        {
+            return popped.get() as *mut u8;
         }
         let core = core().unwrap_or_else(|| demand("alloc", &self.config));
         core.alloc(&Request { size, align: align.max(GRANULE), zeroed }, Fail::Null)
@@ -379,10 +382,10 @@ impl Default for Global {
 unsafe impl core::alloc::GlobalAlloc for Global {
     #[inline]
     unsafe fn alloc(&self, layout: core::alloc::Layout) -> *mut u8 {
-        if layout.align() <= GRANULE {
-            if let Some(popped) = front::pop(front::process_local(), layout.size()) {
-                return popped.get() as *mut u8;
-            }
+        if layout.align() <= GRANULE
+            && let Some(popped) = front::pop(front::process_local(), layout.size())
+        {
+            return popped.get() as *mut u8;
         }
         self.slow(layout.size(), layout.align(), false)
     }

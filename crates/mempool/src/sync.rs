@@ -3,10 +3,19 @@
 //! All metadata that threads share is an array of these, reached by element arithmetic (never by byte
 //! arithmetic), so that the very same code runs under loom, whose atomics have another size.
 
+#[cfg(all(test, not(loom)))]
+pub(crate) mod steps;
+
+#[cfg(not(any(loom, test)))]
+pub(crate) use core::sync::atomic::AtomicU64;
 #[cfg(not(loom))]
-pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+pub(crate) use core::sync::atomic::{AtomicU32, Ordering};
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+// In ordinary tests every store can be the thread's last one.
+#[cfg(all(test, not(loom)))]
+pub(crate) use steps::AtomicU64;
 
 /// Tells the processor (or loom) that this is a spin.
 #[inline]
@@ -15,4 +24,16 @@ pub(crate) fn spin() {
     core::hint::spin_loop();
     #[cfg(loom)]
     loom::thread::yield_now();
+}
+
+/// Runs `f` while no other thread is in such a call with the same word, which is 0 when nobody is. For what happens
+/// seldom and takes no time: waiting is spinning. Never held across a callback or a system call.
+pub(crate) fn alone<R>(word: &AtomicU64, f: impl FnOnce() -> R) -> R {
+    // Acquire pairs with the Release below: what the last holder did is seen.
+    while word.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        spin();
+    }
+    let result = f();
+    word.store(0, Ordering::Release);
+    result
 }

@@ -32,7 +32,7 @@ pub(super) struct Duration(pub u64);
 impl fmt::Display for Duration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match UNITS.iter().find(|(_, scale)| self.0 != 0 && self.0.is_multiple_of(*scale)) {
-            Some((name, scale)) => write!(f, "{}{name}", self.0 / scale),
+            Some((name, scale)) => write!(f, "{}{name}", self.0.checked_div(*scale).unwrap_or(0)),
             None => f.write_str("0"),
         }
     }

@@ -108,7 +108,7 @@ impl core::fmt::Debug for Frag {
 
 impl Frag {
     const fn over(parts: FragParts) -> Frag {
-        assert!(parts.valid(), "page-frag tier: cells or base address");
+        debug_assert!(parts.valid(), "page-frag tier: cells or base address");
         let leaves = parts.cells / LEAF_CELLS;
         Frag { parts, shape: Shape::new(parts.cells), group_shift: guide::group_shift(leaves) }
     }
@@ -157,6 +157,7 @@ impl Frag {
     }
 
     /// Gives back what [`Frag::take_internal`] returned. The run must be the caller's own.
+    #[cfg(test)]
     pub fn give_internal(&self, run: Run) {
         clear(self.parts.busy(), run.start, run.len);
         self.tell(run);

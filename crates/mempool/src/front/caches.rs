@@ -9,11 +9,11 @@ use super::exhausted::Fail;
 use super::misuse::{ItemText, Misuse};
 use super::route::{Holder, MAX_REQUEST, Request};
 use crate::segment::{CACHE_WORDS, NAME_LEN};
-use crate::slab::{CLASSES, LocalHeap, Located, owner_id};
+use crate::slab::{CLASSES, LocalHeap, Located, Shape, owner_id};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::text::Text;
-use crate::units::{FRAGMENT, GRANULE};
+use crate::units::FRAGMENT;
 
 /// Longest name of a cache, in bytes.
 pub const NAME_MAX: usize = NAME_LEN - 1;
@@ -126,10 +126,10 @@ impl Core {
         self.cache_word(index, ALIGN).store(align as u64, Relaxed);
         let handle = CacheHandle { index: index as u32, generation };
         let stride = size.next_multiple_of(align);
-        self.slabs.define(handle.class(), &self.slabs.shape_for(handle.class(), stride));
-        self.slabs.define(handle.array_class(), &self.slabs.array_shape_for(handle.array_class(), stride));
-        self.slabs.align(handle.class(), align);
-        self.slabs.align(handle.array_class(), align);
+        let single = Shape { align, ..self.slabs.shape_for(handle.class(), stride) };
+        let array = Shape { align, ..self.slabs.array_shape_for(handle.array_class(), stride) };
+        self.slabs.define(handle.class(), &single);
+        self.slabs.define(handle.array_class(), &array);
         // Release pairs with `cache_state`: who sees it alive sees what it is.
         self.cache_word(index, STATE).store(u64::from(generation) << 32 | ALIVE, Release);
         Ok(handle)
@@ -230,7 +230,7 @@ impl Core {
                 return None;
             }
             let class = handle.array_class();
-            let popped = self.with_local(|local| self.slabs.pop_array(self, local, class, n, info.align));
+            let popped = self.with_local(|local| self.slabs.pop_array(self, local, class, n));
             popped.unwrap_or_else(|bad| self.late_double_free(bad)).and_then(NonZeroUsize::new)
         })
     }
@@ -298,7 +298,7 @@ impl Core {
     }
 
     fn cache_text(&self, handle: CacheHandle) -> ItemText {
-        let name = self.cache_name(handle.class()).unwrap_or(Text::new());
+        let name = self.cache_name(handle.class()).unwrap_or_default();
         ItemText::of(format_args!("cache \"{}\"", name.as_str()))
     }
 
@@ -310,7 +310,7 @@ impl Core {
         }
         let mut live = 0;
         for class in [handle.class(), handle.array_class()] {
-            self.each_local(&mut |local| self.slabs.forget(local, class));
+            self.slabs.undisturbed(|| self.each_local(&mut |local| self.slabs.forget(local, class)));
             live += self.slabs.destroy(self, class);
         }
         let next = u64::from(handle.generation.wrapping_add(1)) << 32 | VACANT;
@@ -331,10 +331,4 @@ pub fn pop_cache(local: &LocalHeap, handle: CacheHandle) -> Option<NonZeroUsize>
 pub fn push_cache(local: &LocalHeap, handle: CacheHandle, address: usize) -> bool {
     let class = handle.class();
     super::push_tagged(local, address, owner_id(local.id, class), class as u64)
-}
-
-/// Items that a request without an alignment may hold: what `malloc` would align them to.
-pub(crate) const fn natural_align(size: usize) -> usize {
-    let align = 1usize << size.trailing_zeros();
-    if size == 0 || align > GRANULE { GRANULE } else { align }
 }

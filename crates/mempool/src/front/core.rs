@@ -12,7 +12,7 @@ use crate::segment::{Layout, Shortfalls};
 use crate::slab::{LocalHeap, SlabTier};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
-use crate::units::FRAGMENT;
+use crate::units::{FRAGMENT, FRAGMENT_SHIFT};
 
 /// Most reclaim callbacks of a pool.
 pub const CALLBACKS: usize = 8;
@@ -106,13 +106,14 @@ impl Core {
 
     /// Fragments in a slot.
     pub(crate) fn slot_fragments(&self) -> usize {
-        self.slabs.slots.geometry().bytes() / FRAGMENT
+        1 << (self.slabs.slots.geometry().shift - FRAGMENT_SHIFT)
     }
 }
 
 impl Core {
-    /// Gives whole free pages back to the OS. Bytes given back.
+    /// Defragments the heap, then gives whole free pages back to the OS. Bytes given back.
     pub(crate) fn trim(&self) -> usize {
+        self.heap.defragment(self);
         if self.reservation.0.is_null() {
             return 0;
         }

@@ -14,7 +14,7 @@ use crate::os::ThreadKey;
 use crate::slab::LocalHeap;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::spin;
+use crate::sync::alone;
 use crate::units::{FRAGMENT, fragments_for};
 
 /// The shared heap's number in owner words.
@@ -45,13 +45,7 @@ impl SpinLock {
 
     /// Runs `f` alone.
     pub fn with<R>(&self, f: impl FnOnce() -> R) -> R {
-        // Acquire pairs with the Release below: what the last holder did is seen.
-        while self.0.compare_exchange_weak(0, 1, Acquire, Relaxed).is_err() {
-            spin();
-        }
-        let result = f();
-        self.0.store(0, Release);
-        result
+        alone(&self.0, f)
     }
 
     /// The child of a fork: whoever held it is gone.
@@ -260,9 +254,12 @@ impl Core {
             return Some(unsafe { &*(address as *const LocalHeap) });
         }
         let at = address as *mut LocalHeap;
-        // SAFETY: the run is this entry's, which the calling thread has just claimed.
-        unsafe { self.write_local(at, index as u32 + FIRST_ID) };
-        word.store(address as u64, Relaxed);
+        self.slabs.undisturbed(|| {
+            // SAFETY: the run is this entry's, which the calling thread has just claimed.
+            unsafe { self.write_local(at, index as u32 + FIRST_ID) };
+            // Release pairs with `each_joined`.
+            word.store(address as u64, Release);
+        });
         // SAFETY: written above.
         Some(unsafe { &*at })
     }
@@ -327,7 +324,7 @@ impl Core {
                 continue;
             }
             // SAFETY: local heaps are never freed while the pool lives.
-            if let Some(local) = unsafe { (address.load(Relaxed) as *const LocalHeap).as_ref() } {
+            if let Some(local) = unsafe { (address.load(Acquire) as *const LocalHeap).as_ref() } {
                 f(local);
             }
         }

@@ -37,6 +37,8 @@ pub enum Misuse {
     Foreign,
     /// A wrong size in a sized deallocation: the size given, the bytes there.
     WrongSize(usize, usize),
+    /// A wrong alignment in a sized deallocation.
+    WrongAlign(usize),
     /// What the heap tier found.
     Heap(HeapError),
 }
@@ -60,6 +62,7 @@ impl fmt::Display for Misuse {
             Self::NotAllocated => f.write_str("invalid pointer or double free: nothing is allocated there"),
             Self::Foreign => f.write_str("invalid pointer: not from this pool"),
             Self::WrongSize(wrong, right) => write!(f, "wrong size: {wrong} bytes given, but {right} bytes are there"),
+            Self::WrongAlign(align) => write!(f, "wrong alignment: {align} given, which the object does not have"),
             Self::Heap(HeapError::Free) => f.write_str("double free: the object of the heap is free already"),
             Self::Heap(HeapError::Interior { start }) => {
                 write!(f, "invalid pointer: inside the heap object at {start:#x}, not its first byte")

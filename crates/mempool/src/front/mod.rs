@@ -18,12 +18,13 @@ pub use self::caches::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX, p
 pub use self::core::{CALLBACKS, Core, Events};
 pub use self::exhausted::Fail;
 pub use self::local::{SpinLock, Threads, delist, enlist, next_serial};
+pub use self::misuse::Misuse;
 pub use self::route::Request;
 pub use self::tls::{none as none_local, process as process_local};
 
 use ::core::num::NonZeroUsize;
 
-use crate::slab::{LocalHeap, MAX_SMALL, class_of};
+use crate::slab::{LocalHeap, MAX_SMALL, class_of, reciprocal_of};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Relaxed, Release};
 
@@ -31,6 +32,7 @@ use crate::sync::Ordering::{Relaxed, Release};
 static PROCESS: AtomicU64 = AtomicU64::new(0);
 
 /// Serial number of the process pool, whose local heaps are word 0 of the thread-local slot.
+#[inline(always)]
 pub fn process_serial() -> u64 {
     PROCESS.load(Relaxed)
 }
@@ -60,6 +62,18 @@ pub fn advance(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
 #[inline(always)]
 pub fn push(local: &LocalHeap, address: usize) -> bool {
     push_tagged(local, address, local.id, 0)
+}
+
+/// `push` for who claims that the item was asked for with `size` bytes: false also if its class is another one.
+#[inline(always)]
+pub fn push_sized(local: &LocalHeap, address: usize, size: usize) -> bool {
+    let offset = address.wrapping_sub(local.data);
+    if offset >= local.len.get() || size > MAX_SMALL {
+        return false;
+    }
+    // SAFETY: the offset lies in the data area; the word behind the owner word. See `segment::slot`.
+    let recip = unsafe { (*local.hot.add((offset >> local.shift) * local.stride + 1)).load(Relaxed) };
+    recip == reciprocal_of(class_of(size)) && push_tagged(local, address, local.id, 0)
 }
 
 /// `push` for slabs whose owner word says `id` and whose reciprocal has `tag` (a named cache's class, 0 for size

@@ -162,9 +162,27 @@ impl Core {
         }
     }
 
+    /// Whether `address`, which is not in the pool, is taken for an object of the C library: each one with
+    /// `small = system`, otherwise those in the part of its heap that is watched.
+    fn is_c_library(&self, address: usize) -> bool {
+        self.is_system() || crate::os::system::owns(address)
+    }
+
+    /// Whether an object with room for `room` bytes can be the answer to `request`.
+    pub(crate) fn could_answer(&self, request: &Request, room: usize) -> bool {
+        let as_run = room == fragments_for(request.size).saturating_mul(FRAGMENT);
+        match self.tier(request) {
+            // A critical request that the class could not serve got a run.
+            Tier::Class(class) => room == class_size(class) || as_run,
+            Tier::Runs => as_run,
+            // The rest of a chunk that was too small to split off is part of the object.
+            Tier::Heap => room >= request.size,
+        }
+    }
+
     fn foreign(&self, address: usize, call: &'static str) {
-        if self.is_system() {
-            // SAFETY: with `small = system` every address outside the pool is the C library's.
+        if self.is_c_library(address) {
+            // SAFETY: an object of the C library, as far as anybody can tell.
             return unsafe { crate::os::system::free(address as *mut u8) };
         }
         self.misuse(call, address, &Misuse::Foreign)
@@ -208,7 +226,7 @@ impl Core {
     /// Bytes that may be used at `address`, at least those asked for.
     pub(crate) fn usable_size(&self, address: usize, call: &'static str) -> usize {
         if !self.contains(address) {
-            if self.is_system() {
+            if self.is_c_library(address) {
                 // SAFETY: as in `foreign`.
                 return unsafe { crate::os::system::usable_size(address as *mut u8) };
             }
@@ -246,7 +264,8 @@ impl Core {
             return unsafe { crate::os::system::realloc(old as *mut u8, request.size, request.align) };
         }
         let usable = self.usable_size(old, call);
-        if request.size <= usable && old.is_multiple_of(request.align) || self.grow(old, usable, request) {
+        let inside = self.contains(old);
+        if request.size <= usable && old.is_multiple_of(request.align) || inside && self.grow(old, usable, request) {
             return old as *mut u8;
         }
         let new = self.alloc(request, fail);

@@ -107,7 +107,8 @@ impl Heap {
         self.for_each_slot(&mut |index| f(self.stats(index, self.page(index))));
     }
 
-    /// Calls `f(address, bytes)` for each live object. Takes no lock.
+    /// Calls `f(address, bytes)` for each live object. Takes no lock. For the tests' oracles.
+    #[cfg(test)]
     pub fn for_each_live(&self, f: &mut dyn FnMut(usize, usize)) {
         self.for_each_slot(&mut |index| {
             self.page(index).for_each_chunk(&mut |at, granules, used| {

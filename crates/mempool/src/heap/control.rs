@@ -1,8 +1,8 @@
 //! The words that all heap pages share: which slots are pages, who holds which page, where there is room.
 //!
 //! ```text
-//!  grow  tick  making ...  cursors[16]   | pages[]  room[0][] ... room[15][] | guards[] clocks[]
-//!  one bit per slot in each bitmap        one word per slot each
+//!  grow  tick  making ...  cursors[16]   | pages[]  room[0][] ... room[15][] | guards[]
+//!  one bit per slot in each bitmap        one word per slot
 //! ```
 //!
 //! `pages`: 1 = the slot is a heap page. `room[c]`: 1 = the page's largest free chunk is at least
@@ -43,7 +43,7 @@ const MARKS: u64 = 0xffff_ffff << MARK_SHIFT;
 /// Words that the heap of a pool with `slots` slots needs for its control area.
 #[must_use]
 pub const fn control_words(slots: usize) -> usize {
-    BITMAPS + (1 + CLASSES) * slots.div_ceil(64) + 2 * 8 * slots.div_ceil(8)
+    BITMAPS + (1 + CLASSES) * slots.div_ceil(64) + 8 * slots.div_ceil(8)
 }
 
 /// Granules of class `c`: 1, 2, 3, 4, 6, 8, 12, 16, 24, ... 256.
@@ -139,11 +139,6 @@ impl Control {
     fn guard_word(&self, slot: usize) -> &AtomicU64 {
         let stripe = self.slots.div_ceil(8);
         self.word(BITMAPS + (1 + CLASSES) * self.bitmap_words() + slot % 8 * stripe + slot / 8)
-    }
-
-    /// The clock of the page in `slot`: see [`super::page`].
-    pub(super) fn clock(&self, slot: usize) -> &AtomicU64 {
-        self.word(BITMAPS + (1 + CLASSES) * self.bitmap_words() + 8 * self.slots.div_ceil(8) + slot)
     }
 
     /// Word `w` of the page bitmap. Acquire: the pages in it are made.

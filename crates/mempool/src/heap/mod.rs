@@ -70,10 +70,6 @@ pub struct HeapParts {
 
 /// The largest limit, in bytes.
 pub const LARGEST_LIMIT: usize = 3200;
-/// The usual limit, in bytes.
-pub const DEFAULT_LIMIT: usize = 256;
-/// The usual lifetime, in operations.
-pub const DEFAULT_LIFETIME: u64 = 1024;
 /// The usual patience, in looks at all pages.
 pub const DEFAULT_PATIENCE: u32 = 1024;
 /// The heap's clock advances in lots of this many operations on one page.
@@ -206,7 +202,7 @@ impl Heap {
     fn page(&self, index: usize) -> Page<'_> {
         let base = self.parts.data.wrapping_add(index << self.parts.slots.geometry().shift);
         // SAFETY: the slot's memory is valid and its free part ours (contract of `Heap::new`).
-        unsafe { Page::new(self.parts.slots.slot(index), base, self.control.clock(index)) }
+        unsafe { Page::new(self.parts.slots.slot(index), base) }
     }
 
     /// Address of the page in slot `index`.

@@ -26,20 +26,20 @@
 use super::tree::{Damaged, Tree};
 use super::{HeapFault, LOT, step};
 use crate::segment::Slot;
-use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-/// The first of the cold words that hold the heads of the bins. Those before it are the links of a slab that was stolen
-/// out of a queue which still leads here: they are not the heap's. The tree's root is in the reciprocal's word.
+/// The first of the cold words that hold the heads of the bins. The two before it are not the heap's: a slab that was
+/// stolen from a thread's queue leaves its links there until that thread takes it out (slab room, `queue`).
 pub(super) const HEADS: usize = 2;
+/// The word beside the owner word holds the tree's root (lower 16 bits) and the clock (the others): the heap's tick at
+/// which the page was made, and operations on the page since the last lot.
+const CLOCK_SHIFT: u32 = 16;
 
 /// A page, seen through its descriptor.
 #[derive(Clone, Copy)]
 pub(super) struct Page<'a> {
     slot: Slot<'a>,
     base: *mut u8,
-    /// The heap's tick at which the page was made, and operations on the page since the last lot.
-    clock: &'a AtomicU64,
 }
 
 /// What lies at a granule.
@@ -54,13 +54,13 @@ pub(super) enum Place {
 }
 
 impl<'a> Page<'a> {
-    /// The page in `slot`, whose memory begins at `base`, and its `clock`.
+    /// The page in `slot`, whose memory begins at `base`.
     ///
     /// # Safety
     /// The slot's memory is valid, and while the slot is a heap page nobody but the heap uses what the bits
     /// say is free.
-    pub(super) unsafe fn new(slot: Slot<'a>, base: *mut u8, clock: &'a AtomicU64) -> Self {
-        Self { slot, base, clock }
+    pub(super) unsafe fn new(slot: Slot<'a>, base: *mut u8) -> Self {
+        Self { slot, base }
     }
 
     /// Granules in the page.
@@ -81,7 +81,7 @@ impl<'a> Page<'a> {
             self.slot.free(w).store(u64::from(w == 0), Relaxed);
             self.slot.remote(w).store(0, Relaxed);
         }
-        self.clock.store(tick * LOT, Relaxed);
+        self.set_clock(tick * LOT);
         self.clear_chunks();
         // Where there is no node none is damaged, and the chunk is inside the page.
         let _ = self.insert_chunk(0, self.units() as u16);
@@ -89,15 +89,25 @@ impl<'a> Page<'a> {
 
     /// The tick at which the page was made.
     pub(super) fn birth(&self) -> u64 {
-        self.clock.load(Relaxed) / LOT
+        self.clock() / LOT
     }
 
     /// Counts an operation; whether it completes a lot. Under the lock.
     pub(super) fn operation(&self) -> bool {
-        let clock = self.clock.load(Relaxed);
+        let clock = self.clock();
         let lot = clock % LOT == LOT - 1;
-        self.clock.store(if lot { clock + 1 - LOT } else { clock + 1 }, Relaxed);
+        self.set_clock(if lot { clock + 1 - LOT } else { clock + 1 });
         lot
+    }
+
+    fn clock(&self) -> u64 {
+        self.slot.recip().load(Relaxed) >> CLOCK_SHIFT
+    }
+
+    /// Under the page's lock, as the root.
+    fn set_clock(&self, clock: u64) {
+        let root = self.slot.recip().load(Relaxed) & ((1 << CLOCK_SHIFT) - 1);
+        self.slot.recip().store(clock << CLOCK_SHIFT | root, Relaxed);
     }
 
     /// The descriptor.

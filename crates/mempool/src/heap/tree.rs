@@ -89,7 +89,13 @@ impl<'a> Tree<'a> {
     /// Forgets all nodes.
     pub(super) fn clear(&self) {
         step();
-        self.root.store(u64::from(NIL), Relaxed);
+        self.set_root(NIL);
+    }
+
+    /// The root is the lower quarter of its word; the rest is the page's. Only changed under the page's lock.
+    fn set_root(&self, to: u16) {
+        let others = self.root.load(Relaxed) & !u64::from(u16::MAX);
+        self.root.store(others | u64::from(to), Relaxed);
     }
 
     fn root(&self) -> u16 {
@@ -137,7 +143,7 @@ impl<'a> Tree<'a> {
         match link {
             Link::Root => {
                 step();
-                self.root.store(u64::from(target), Relaxed);
+                self.set_root(target);
             }
             Link::Left(at, node) if node.left != target => self.write(at, Node { left: target, ..node }),
             Link::Right(at, node) if node.right != target => self.write(at, Node { right: target, ..node }),

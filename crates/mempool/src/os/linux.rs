@@ -126,7 +126,7 @@ unsafe fn protect(range: Range, rights: c_int) -> Result<(), OsError> {
 /// The range is committed, and nobody else writes there meanwhile.
 #[cold]
 unsafe fn touch(range: Range, os_page: usize) {
-    for offset in (0..range.bytes).step_by(os_page) {
+    for offset in (0..range.bytes).step_by(os_page.max(1)) {
         let byte = range.start.wrapping_add(offset);
         // SAFETY: inside the committed range, and no other thread writes there.
         unsafe { byte.write_volatile(byte.read_volatile()) };
@@ -357,7 +357,6 @@ unsafe impl Os for Linux {
         pthread_outcome("pthread_key_delete", unsafe { libc::pthread_key_delete(key.0) })
     }
 
-    #[expect(clippy::not_unsafe_ptr_arg_deref, reason = "the pointer is stored, never followed")]
     fn set_thread_value(&self, key: ThreadKey, value: *mut c_void) -> Result<(), OsError> {
         // SAFETY: a plain number, checked by libc, and a pointer that is stored, never followed.
         pthread_outcome("pthread_setspecific", unsafe { libc::pthread_setspecific(key.0, value) })
@@ -428,6 +427,7 @@ fn split_entry(entry: &[u8]) -> Option<(&[u8], &[u8])> {
 ///
 /// While the slice is used, nobody changes the environment.
 #[must_use]
+#[cfg(test)]
 pub unsafe fn getenv(name: &CStr) -> Option<&'static [u8]> {
     // SAFETY: the caller's promise.
     let mut variables = unsafe { environment() };
@@ -444,13 +444,13 @@ pub fn is_secure() -> bool {
 
 /// The thread's errno.
 #[must_use]
-pub fn errno() -> i32 {
+fn errno() -> i32 {
     // SAFETY: libc gives a valid pointer to this thread's errno.
     unsafe { *errno_location() }
 }
 
 /// Sets the thread's errno.
-pub fn set_errno(errno: i32) {
+fn set_errno(errno: i32) {
     // SAFETY: as above.
     unsafe { *errno_location() = errno };
 }

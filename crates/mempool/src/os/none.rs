@@ -6,7 +6,7 @@
 //! the pool with it. [`NoOs::SILENT`] says nothing and stops by spinning for ever.
 #![allow(unsafe_code)]
 
-use core::ffi::{CStr, c_void};
+use core::ffi::c_void;
 
 use super::{Fault, ForkChild, LockLimit, Os, OsError, Range, ThreadExit, ThreadKey};
 
@@ -131,30 +131,11 @@ pub unsafe fn environment() -> Environment {
     core::iter::empty()
 }
 
-/// Nothing.
-///
-/// # Safety
-///
-/// None is asked here; see the function of the same name where there is a system.
-#[must_use]
-pub unsafe fn getenv(_: &CStr) -> Option<&'static [u8]> {
-    None
-}
-
 /// Whether the process runs with more rights than its caller: never.
 #[must_use]
 pub fn is_secure() -> bool {
     false
 }
-
-/// The thread's errno: always 0.
-#[must_use]
-pub fn errno() -> i32 {
-    0
-}
-
-/// Does nothing.
-pub fn set_errno(_: i32) {}
 
 #[cfg(all(test, not(loom)))]
 mod tests {

@@ -62,6 +62,8 @@ pub struct Layout {
     pub core: u64,
     /// A cache line that is always zero.
     pub zero: u64,
+    /// A cache line for the slab tier's lock.
+    pub slab_lock: u64,
     /// Control block of the page-frag tier.
     pub frag_control: u64,
     /// Control block of the heap tier.
@@ -166,6 +168,7 @@ impl Layout {
         let mut layout = Self {
             zero: area(LINE),
             core: area(needs.core),
+            slab_lock: area(LINE),
             frag_control: area(8 * needs.frag_control),
             heap_control: area(8 * (needs.heap_control + needs.heap_bitmaps * slots.div_ceil(64))),
             hints: area(8 * slots.div_ceil(64)),

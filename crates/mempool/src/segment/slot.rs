@@ -142,6 +142,16 @@ unsafe impl Send for Slots {}
 // SAFETY: as above.
 unsafe impl Sync for Slots {}
 
+/// A slot that the pool does not have: its metadata was written to. Ends the process without a panic, which could
+/// unwind out of an allocation.
+#[cold]
+#[inline(never)]
+fn out_of_range() -> ! {
+    let os = crate::os::platform();
+    os.write_stderr(b"mempool: the pool's metadata was overwritten: a slot is out of range\n");
+    os.abort()
+}
+
 impl Slots {
     /// Descriptors in the `count * geometry.stride` words at `words`.
     ///
@@ -176,7 +186,9 @@ impl Slots {
     #[inline]
     #[must_use]
     pub fn slot(&self, index: usize) -> Slot<'_> {
-        assert!(index < self.count, "slot out of range");
+        if index >= self.count {
+            out_of_range();
+        }
         // SAFETY: `index < count`, so the descriptor lies in the area that `new` was promised.
         let hot = unsafe { self.hot.add(index * self.geometry.stride) };
         Slot { hot, index, words: self.geometry.words, life: core::marker::PhantomData }

@@ -47,6 +47,28 @@ const fn table() -> [u8; MAX_SMALL / GRANULE + 1] {
 const _: () = assert!(size_of(CLASSES - 1) == MAX_SMALL);
 const _: () = assert!(size_of(LINEAR) == 144 && size_of(LINEAR + STEPS) == 288);
 
+/// What the descriptors of the classes' slabs have as reciprocal.
+static RECIPROCALS: [u32; CLASSES] = reciprocals();
+
+const fn reciprocals() -> [u32; CLASSES] {
+    let mut table = [0; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        table[class] = (1u64 << 32).div_ceil(size_of(class) as u64) as u32;
+        class += 1;
+    }
+    table
+}
+
+/// The reciprocal of the item size of `class`, a size class: 2^32 divided by it, rounded up.
+#[inline(always)]
+#[must_use]
+pub(crate) fn reciprocal_of(class: usize) -> u64 {
+    debug_assert!(class < CLASSES);
+    // SAFETY: the caller's contract; `class_of` keeps it, whose table holds nothing else.
+    unsafe { u64::from(*RECIPROCALS.get_unchecked(class)) }
+}
+
 /// The class that serves `size` bytes, which are at most [`MAX_SMALL`]. O(1).
 #[inline(always)]
 #[must_use]
@@ -98,7 +120,7 @@ mod tests {
             for size in [1, 16, 100, 129, 1000, 5000, MAX_SMALL] {
                 let align = 1 << shift;
                 let class = class_of_aligned(size, align).expect("the power of two above both is a class");
-                assert!(size_of(class) >= size && size_of(class) % align == 0);
+                assert!(size_of(class) >= size && size_of(class).is_multiple_of(align));
             }
         }
         assert_eq!(class_of_aligned(8, 2 * MAX_SMALL), None);

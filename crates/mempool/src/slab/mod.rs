@@ -10,6 +10,7 @@
 //! sixty-fourth of the segment to look in) leads to them. Hints are set after the state and cleared before
 //! it; a stale hint is harmless, a missing one would lose memory.
 
+mod arrays;
 pub mod classes;
 mod local;
 mod protocol;
@@ -22,8 +23,8 @@ use crate::segment::{Owner, Slots, State};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Relaxed, Release};
 use crate::units::FRAGMENT;
-pub(crate) use classes::class_of;
 pub use classes::{CLASSES, MAX_SMALL, class_of_aligned, largest, size_of as class_size};
+pub(crate) use classes::{class_of, reciprocal_of};
 pub use local::LocalHeap;
 pub use protocol::{DoubleFree, LetGo, Shape, Slab, owner_id};
 pub use queue::Bin;
@@ -56,6 +57,9 @@ pub struct SlabTier {
     pub(crate) classes: usize,
     /// A word that is always zero.
     pub(crate) zero: *const AtomicU64,
+    /// Lock between those who go through all bins of a local heap, or into a bin of another class than their own, and
+    /// those who visit other threads' local heaps because a cache ends. See [`SlabTier::undisturbed`].
+    pub(crate) lock: *const AtomicU64,
 }
 
 /// Where an address lies.

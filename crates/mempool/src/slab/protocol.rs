@@ -47,6 +47,8 @@ pub struct Shape {
     pub size: usize,
     /// Fragments of the run.
     pub run: usize,
+    /// Multiple of bytes that the slab begins at, above the slot's size; smaller ones mean nothing more.
+    pub align: usize,
     /// Length of the one array that this slab is, or 0.
     pub count: usize,
     /// Whether the hot path may free into it: one slot, items of at least a granule, no arrays.
@@ -119,6 +121,7 @@ impl<'a> Slab<'a> {
             run: run as usize,
             count: self.slot.cold(COUNT).load(Relaxed) as usize,
             plain: self.slot.recip().load(Relaxed) != 0,
+            align: 1,
         }
     }
 
@@ -141,7 +144,7 @@ impl<'a> Slab<'a> {
         self.slot.cold(SIZE).store(shape.size as u64, Relaxed);
         self.slot.cold(RUN).store(shape.run as u64, Relaxed);
         self.slot.cold(COUNT).store(shape.count as u64, Relaxed);
-        let recip = if shape.plain { (1u64 << 32).div_ceil(shape.size as u64) | tag(shape.class) } else { 0 };
+        let recip = if shape.plain { (1u64 << 32).div_ceil(shape.size.max(1) as u64) | tag(shape.class) } else { 0 };
         self.slot.recip().store(recip, Relaxed);
         for w in 0..self.slot.words() {
             let pad = self.pad(w);
@@ -390,9 +393,7 @@ impl<'a> Slab<'a> {
             let free = self.slot.free(w).load(Relaxed);
             self.slot.remote(w).fetch_and(!free, Relaxed);
         }
-        if self.linked().0 != me {
-            self.unlink();
-        }
+        self.cut_joins();
         if seen.thread() & !CACHE_BIT != me {
             self.slot.owner().store(seen.next(State::Nobody, 0, 1).0, Relaxed);
             return self.has_free();
@@ -406,6 +407,21 @@ impl<'a> Slab<'a> {
 impl Slab<'_> {
     fn joined(&self, w: usize) -> &AtomicU64 {
         self.slot.free(self.slot.words() / 2 + w)
+    }
+
+    /// An array claimed or freed by half: its last allocated item must not be joined to a free one, which may become the
+    /// first of another array. Child of a fork only.
+    fn cut_joins(&self) {
+        let used = self.used();
+        if used > self.slot.words() / 2 {
+            return;
+        }
+        let free = |w| self.slot.remote(w).load(Relaxed) | self.slot.free(w).load(Relaxed);
+        for w in 0..used {
+            let next = if w + 1 < used { free(w + 1) } else { !0 };
+            let joined = self.joined(w);
+            joined.store(joined.load(Relaxed) & !(free(w) >> 1 | next << 63), Relaxed);
+        }
     }
 
     fn is_joined(&self, i: usize) -> bool {

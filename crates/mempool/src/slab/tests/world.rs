@@ -125,7 +125,7 @@ pub struct World {
     grain: u32,
     /// What `tier` points to.
     _words: [Vec<AtomicU64>; 4],
-    _zero: Box<AtomicU64>,
+    _zero: [Box<AtomicU64>; 2],
 }
 
 fn words(n: usize) -> Vec<AtomicU64> {
@@ -135,7 +135,7 @@ fn words(n: usize) -> Vec<AtomicU64> {
 /// A shape of one slot, with items that the world's payload can tell apart.
 pub fn shape(class: u32, items: u32, size: usize) -> Shape {
     let run = (items as usize * size).div_ceil(crate::units::FRAGMENT);
-    Shape { class, items, size, run, count: 0, plain: true }
+    Shape { class, items, size, run, count: 0, plain: true, align: 1 }
 }
 
 impl World {
@@ -148,6 +148,7 @@ impl World {
         let class_hints = words(classes);
         let shapes = words(classes * SHAPE_WORDS);
         let zero = Box::new(AtomicU64::new(0));
+        let lock = Box::new(AtomicU64::new(0));
         // SAFETY: the words stay where they are, and live as long as the world.
         let slots_view = unsafe { Slots::new(descriptors.as_ptr().add(skip), slots, geometry) };
         let tier = SlabTier {
@@ -158,10 +159,11 @@ impl World {
             shapes: shapes.as_ptr(),
             classes,
             zero: &raw const *zero,
+            lock: &raw const *lock,
         };
         let payload = (0..slots << (geometry.shift - grain)).map(|_| Payload::new()).collect();
         let runs = SlotRuns { slots: words(slots), shift: geometry.shift };
-        Self { tier, runs, payload, grain, _words: [descriptors, hints, class_hints, shapes], _zero: zero }
+        Self { tier, runs, payload, grain, _words: [descriptors, hints, class_hints, shapes], _zero: [zero, lock] }
     }
 
     /// A local heap with number `id`.
@@ -196,6 +198,12 @@ impl World {
     /// Whether the item at `address` is allocated.
     pub fn is_live(&self, address: usize) -> bool {
         self.tier.locate(address - DATA).is_some_and(|at| at.exact && at.slab.is_allocated(at.item))
+    }
+
+    /// The item's class was destroyed while somebody held it.
+    #[cfg(not(loom))]
+    pub fn forget_payload(&self, address: usize) {
+        self.payload(address).exchange(1, 0);
     }
 
     /// Whether a hint leads to `slot`.
@@ -307,7 +315,7 @@ impl Heap {
 
     /// An array of `n`.
     pub fn pop_array(&self, class: usize, n: usize) -> Option<usize> {
-        let address = self.world.tier.pop_array(&self.world.runs, self, class, n, 1).expect("no double free so far")?;
+        let address = self.world.tier.pop_array(&self.world.runs, self, class, n).expect("no double free so far")?;
         self.world.payload(address).exchange(0, 1);
         Some(address)
     }

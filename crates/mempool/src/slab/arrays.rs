@@ -14,20 +14,13 @@ impl SlabTier {
     /// `n` consecutive items of the array class `class`: the address of the first. None when `n` is 0, or when
     /// neither a slab of the class that this thread can get at nor a run has room. O(words of a slab); O(slots) when
     /// the memory is exhausted.
-    pub fn pop_array(
-        &self,
-        runs: &impl Runs,
-        local: &LocalHeap,
-        class: usize,
-        n: usize,
-        align: usize,
-    ) -> Result<Option<usize>, Bad> {
+    pub fn pop_array(&self, runs: &impl Runs, local: &LocalHeap, class: usize, n: usize) -> Result<Option<usize>, Bad> {
         let (Some(bin), Some(shape)) = (local.bin(class), self.shape(class)) else { return Ok(None) };
         if n == 0 {
             return Ok(None);
         }
         if n > shape.items as usize {
-            return Ok(self.pop_whole(runs, shape, n, align));
+            return Ok(self.pop_whole(runs, shape, n));
         }
         let found = self.search_queue(runs, local, bin, n, ARRAY_TRIES)?;
         if found.is_some() {
@@ -136,10 +129,10 @@ impl SlabTier {
     }
 
     /// An array that no slab of its class holds gets a slab of its own: one item, born full, nobody's.
-    fn pop_whole(&self, runs: &impl Runs, shape: Shape, n: usize, align: usize) -> Option<usize> {
+    fn pop_whole(&self, runs: &impl Runs, shape: Shape, n: usize) -> Option<usize> {
         let size = shape.size.checked_mul(n)?;
         let whole = Shape { items: 1, size, run: size.div_ceil(FRAGMENT), count: n, ..shape };
-        let slab = self.carve_shape(runs, whole, align, 0)?;
+        let slab = self.carve_shape(runs, whole, 0)?;
         Some(self.address(&slab))
     }
 }

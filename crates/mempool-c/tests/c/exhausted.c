@@ -1,0 +1,196 @@
+/* What exhaustion means: null, grow, the reserve, reclaim callbacks, waiting, giving back. */
+#include "check.h"
+
+#define SEGMENT ((size_t)4 << 20)
+
+/* Takes all there is in pieces of a size; a list of them. */
+static void **take_all(size_t size) {
+    void **list = NULL, **object;
+    while ((object = mp_try_malloc(size)) != NULL) {
+        *object = list;
+        list = object;
+    }
+    return list;
+}
+
+static size_t give_all(void **list) {
+    size_t count = 0;
+    while (list != NULL) {
+        void **after = *list;
+        mp_free(list);
+        list = after;
+        count++;
+    }
+    return count;
+}
+
+static void null(void) {
+    mempool_stats_t stats;
+    mp_cache_t cache;
+    void **list, *item;
+    make_pool(MEMPOOL_EXHAUSTED_NULL, SEGMENT);
+    mp_cache_init_impl(&cache, "late", 1024);
+    list = take_all(1000);
+    GIVES_NULL(mp_malloc(100000), ENOMEM, "exhausted");
+    GIVES_NULL(mp_calloc(100, 1000), ENOMEM, "exhausted");
+    GIVES_NULL(mp_cache_alloc_array(&cache, 100), ENOMEM, "100 KiB");
+    GIVES_NULL(mp_cache_try_alloc_array(&cache, 100), ENOMEM, "100 KiB");
+    CHECK(mempool_stats(&stats) == MEMPOOL_OK);
+    CHECK(stats.exhausted >= 4 && stats.refused >= 4);
+    CHECK(stats.live_bytes > SEGMENT / 2);
+    CHECK(give_all(list) > 1000);
+    item = mp_cache_alloc(&cache);
+    CHECK(item != NULL);
+    mp_cache_free(&cache, item);
+    item = mp_malloc(100000);
+    CHECK(item != NULL);
+    mp_free(item);
+    CHECK(mempool_verify() == MEMPOOL_OK);
+    mp_cache_destroy(&cache);
+    mempool_fini();
+}
+
+static void cache_alone(void) {
+    mp_cache_t cache;
+    void *item, **list = NULL, **object;
+    size_t count = 0;
+    make_pool(MEMPOOL_EXHAUSTED_NULL, SEGMENT);
+    mp_cache_init_impl(&cache, "all", 4096);
+    while ((object = mp_cache_alloc(&cache)) != NULL) {
+        *object = list;
+        list = object;
+        count++;
+    }
+    CHECK(errno == ENOMEM);
+    SAYS("4 KiB");
+    CHECK(count > 500);
+    CHECK(mp_cache_live(&cache) == count);
+    GIVES_NULL(mp_cache_try_alloc(&cache), ENOMEM, "4 KiB");
+    item = *list;
+    mp_cache_free(&cache, list);
+    list = item;
+    item = mp_cache_try_alloc(&cache);
+    CHECK(item != NULL);
+    mp_cache_free(&cache, item);
+    while (list != NULL) {
+        object = *list;
+        mp_cache_free(&cache, list);
+        list = object;
+    }
+    CHECK(mp_cache_live(&cache) == 0);
+    mp_cache_destroy(&cache);
+    mempool_fini();
+}
+
+static void grow(void) {
+    mempool_config_t config;
+    char *object;
+    CHECK(mempool_config_defaults(&config) == MEMPOOL_OK);
+    config.segment = SEGMENT;
+    config.max_segment = 4 * SEGMENT;
+    config.exhausted = MEMPOOL_EXHAUSTED_GROW;
+    config.max_retries = 0;
+    CHECK(mempool_init_config(&config) == MEMPOOL_OK);
+    object = mp_malloc(2 * SEGMENT);
+    CHECK(object != NULL);
+    memset(object, 1, 2 * SEGMENT);
+    GIVES_NULL(mp_malloc(4 * SEGMENT), ENOMEM, "16 MiB");
+    mp_free(object);
+    CHECK(mempool_verify() == MEMPOOL_OK);
+    mempool_fini();
+}
+
+static void reserve(void) {
+    mempool_config_t config;
+    mempool_stats_t stats;
+    void **list, *critical;
+    CHECK(mempool_config_defaults(&config) == MEMPOOL_OK);
+    config.segment = SEGMENT;
+    config.exhausted = MEMPOOL_EXHAUSTED_NULL;
+    config.max_retries = 0;
+    config.reserve = 512 << 10;
+    CHECK(mempool_init_config(&config) == MEMPOOL_OK);
+    list = take_all(65536);
+    CHECK(mempool_stats(&stats) == MEMPOOL_OK && stats.reserve >= 512 << 10);
+    CHECK(stats.reserve_free == stats.reserve);
+    GIVES_NULL(mp_malloc(65536), ENOMEM, "64 KiB");
+    mp_critical_enter();
+    mp_critical_enter();
+    mp_critical_leave();
+    critical = mp_malloc(65536);
+    CHECK(critical != NULL);
+    mp_critical_leave();
+    GIVES_NULL(mp_malloc(65536), ENOMEM, "64 KiB");
+    CHECK(mempool_stats(&stats) == MEMPOOL_OK && stats.reserve_free < stats.reserve);
+    mp_free(critical);
+    give_all(list);
+    CHECK(mempool_verify() == MEMPOOL_OK);
+    mempool_fini();
+}
+
+static void **hoard;
+static int calls;
+static size_t asked;
+
+static bool reclaim(size_t needed, void *argument) {
+    calls++;
+    asked = needed;
+    CHECK(argument == &calls);
+    give_all(hoard);
+    mp_free(mp_try_malloc(10));
+    hoard = NULL;
+    return true;
+}
+
+static bool nothing(size_t needed, void *argument) {
+    CHECK(needed > 0 && argument == NULL);
+    return false;
+}
+
+static void callbacks(void) {
+    void *object;
+    int i;
+    make_pool(MEMPOOL_EXHAUSTED_ABORT, SEGMENT);
+    hoard = take_all(50000);
+    CHECK(mempool_on_reclaim(nothing, NULL) == MEMPOOL_OK);
+    CHECK(mempool_on_reclaim(reclaim, &calls) == MEMPOOL_OK);
+    object = mp_malloc(500000);
+    CHECK(object != NULL && calls == 1 && asked == 500000);
+    mp_free(object);
+    for (i = 2; i < 8; i++) {
+        CHECK(mempool_on_reclaim(nothing, NULL) == MEMPOOL_OK);
+    }
+    FAILS(mempool_on_reclaim(nothing, NULL), MEMPOOL_ERROR_CALLBACK_LIMIT, ENOSPC, "8 reclaim callbacks");
+    mempool_fini();
+}
+
+static void giving_back(void) {
+    mempool_config_t config;
+    char *object;
+    CHECK(mempool_config_defaults(&config) == MEMPOOL_OK);
+    config.segment = SEGMENT;
+    config.commit = MEMPOOL_COMMIT_LAZY;
+    config.lock = MEMPOOL_OFF;
+    CHECK(mempool_init_config(&config) == MEMPOOL_OK);
+    object = mp_malloc(1 << 20);
+    memset(object, 1, 1 << 20);
+    mp_free(object);
+    errno = 4711;
+    CHECK(mempool_trim() >= 1 << 20);
+    CHECK(errno == 4711);
+    CHECK(mempool_trim() == 0);
+    object = mp_calloc(1, 1 << 20);
+    CHECK(object[0] == 0 && object[(1 << 20) - 1] == 0);
+    mp_free(object);
+    mempool_fini();
+}
+
+int main(void) {
+    null();
+    cache_alone();
+    grow();
+    reserve();
+    callbacks();
+    giving_back();
+    return done();
+}

@@ -1,0 +1,135 @@
+//! C and C++ programs that use every function of the header, linked with the shared and with the static library.
+
+mod support;
+
+use support::{BOTH, Link, c_program, checks, compile, crate_dir, prefix, start};
+
+/// Runs a program both ways. It must make at least so many checks.
+fn both(name: &str, least: usize) {
+    for link in BOTH {
+        let count = checks(&c_program(name, link), &[], &[]);
+        assert!(count >= least, "{name} {link:?}: {count} checks, fewer than {least}");
+    }
+}
+
+#[test]
+fn objects() {
+    both("objects.c", 250);
+}
+
+#[test]
+fn caches() {
+    both("caches.c", 1200);
+}
+
+#[test]
+fn life() {
+    both("life.c", 200);
+}
+
+#[test]
+fn threads_and_forks() {
+    both("threads.c", 150);
+}
+
+#[test]
+fn exhausted() {
+    both("exhausted.c", 70);
+}
+
+#[test]
+fn storms() {
+    for link in BOTH {
+        let program = c_program("storm.c", link);
+        for seed in ["1", "2", "3"] {
+            assert!(checks(&program, &[seed], &[]) >= 30);
+        }
+    }
+}
+
+#[test]
+fn cplusplus() {
+    let source = crate_dir().join("tests/c/plus.cpp");
+    for (standard, link) in [("c++17", Link::Shared), ("c++17", Link::Static), ("c++20", Link::Shared)] {
+        assert!(checks(&compile("c++", standard, &source, link), &[], &[]) >= 14);
+    }
+}
+
+#[test]
+fn the_first_use_makes_the_pool_from_the_environment() {
+    for link in BOTH {
+        let program = c_program("lazy.c", link);
+        for first in [
+            "malloc", "calloc", "realloc", "aligned", "strdup", "try", "critical", "reclaim", "cache", "init", "config",
+        ] {
+            assert!(checks(&program, &[first], &[("MEMPOOL_SEGMENT", "3M")]) >= 4, "{first}");
+        }
+        checks(&program, &["bad-try"], &[("MEMPOOL_SEGMENT", "3X")]);
+    }
+}
+
+#[test]
+fn a_bad_environment_is_an_error_at_init_and_an_end_at_first_use() {
+    let program = c_program("lazy.c", Link::Shared);
+    // Less address space than the last of them asks for, more than all else needs.
+    let start = |first: &str, variable: (&str, &str)| {
+        let script = format!("ulimit -v 2000000 && exec {} {first}", program.display());
+        start(std::path::Path::new("/bin/sh"), &["-c", &script], &[variable])
+    };
+    for (variable, value, code, words, sentence) in [
+        ("MEMPOOL_SEGMNT", "3M", 1, "unknown setting", "did you mean MEMPOOL_SEGMENT?"),
+        ("MEMPOOL_SEGMENT", "3MB", 2, "the value of a setting cannot be read", "MEMPOOL_SEGMENT=3MB: "),
+        (
+            "MEMPOOL_SEGMENT",
+            "3K",
+            3,
+            "the value of a setting is out of range",
+            "segment is 3 KiB, but must be from 256 KiB",
+        ),
+        ("MEMPOOL_RESERVE", "1G", 4, "two settings contradict each other", "reserve must be less than segment"),
+        ("MEMPOOL_SEGMENT", "1T", 5, "the operating system refused a request", "1 TiB"),
+    ] {
+        let output = start("init", (variable, value));
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{said}");
+        assert!(said.starts_with(&format!("{code} {words}: ")) && said.contains(sentence), "{said}");
+
+        let output = start("malloc", (variable, value));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.starts_with("mempool: mp_malloc: ") && said.contains(sentence), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(std::os::unix::process::ExitStatusExt::signal(&output.status) == Some(6));
+    }
+}
+
+#[test]
+fn statistics_are_printed_at_exit_where_asked_for() {
+    for link in BOTH {
+        let program = c_program("lazy.c", link);
+        let output = start(
+            &program,
+            &["malloc"],
+            &[("MEMPOOL_SEGMENT", "3M"), ("MEMPOOL_STATS", "on"), ("MEMPOOL_NAME", "mine")],
+        );
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && said.starts_with("mempool statistics of pool \"mine\"\n"), "{said}");
+        assert!(said.contains("holder"), "{said}");
+    }
+}
+
+#[test]
+fn the_library_can_be_loaded_later_and_exports_no_malloc() {
+    let source = crate_dir().join("tests/c/dlopen.c");
+    let program = support::scratch().join("dlopen");
+    let built = std::process::Command::new("cc")
+        .args(["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pthread"])
+        .arg(source)
+        .arg("-o")
+        .arg(&program)
+        .arg("-ldl")
+        .status();
+    assert!(built.unwrap().success());
+    let library = prefix().join("lib/libmempool.so.0");
+    let output = start(&program, &[library.to_str().unwrap()], &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

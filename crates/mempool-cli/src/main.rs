@@ -1,0 +1,35 @@
+//! The command `mempool`: runs unmodified programs on a pool, and shows what that is good for.
+//!
+//! `main` reads as a sentence: the arguments become one [`args::Task`], the task is done, and what went wrong becomes
+//! a message and an exit code. The exit codes are those of `env` and `timeout`, listed in [`failure`].
+//!
+//! *Memory:* the command itself allocates from the C library; only the worker of `mempool starve` switches to the
+//! pool (see [`allocator`]). *Limits:* Linux, and programs that are linked dynamically against the GNU C library.
+
+mod allocator;
+mod args;
+mod configure;
+mod failure;
+mod library;
+mod program;
+mod run;
+mod settings;
+mod starve;
+
+use std::process::ExitCode;
+
+use args::Task;
+
+#[global_allocator]
+static ALLOCATOR: allocator::Switch = allocator::Switch::new();
+
+fn main() -> ExitCode {
+    let done = args::parse().and_then(|task| match task {
+        Task::Run(order) => Err(run::exec(&order)),
+        Task::Starve(plan) => starve::show(&plan),
+        Task::StarveWorker(order) => starve::work(&order),
+        Task::Configure(given) => configure::show(&given),
+        Task::Shown(code) => Ok(ExitCode::from(code)),
+    });
+    done.unwrap_or_else(|failure| failure.report())
+}

@@ -1,0 +1,89 @@
+//! Settings from the environment and from flags, read by the library's own code, so that messages are the same.
+//!
+//! A flag overrides the variable, the variable the default. Only flags that were given become variables of the
+//! program; what the environment says stays as it is.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use clap::{Arg, ArgMatches};
+use mempool::config::{Config, ConfigError, SETTINGS, Setting};
+
+use crate::failure::Failure;
+
+/// Flags as they were given: the setting and its text, in the order of the table.
+pub type Given = Vec<(&'static Setting, OsString)>;
+
+/// One argument for each row of the library's table.
+pub fn flags() -> impl Iterator<Item = Arg> {
+    SETTINGS.iter().map(|setting| {
+        let flag = Arg::new(setting.name)
+            .long(setting.flag.trim_start_matches('-'))
+            .value_parser(clap::value_parser!(OsString))
+            .hide(setting.hidden)
+            .help_heading("Settings (each also a variable MEMPOOL_..., see `mempool config`)")
+            .help(help(setting));
+        if setting.switch {
+            flag.num_args(0..=1).require_equals(true).default_missing_value("on").value_name("on|off")
+        } else {
+            flag.value_name(placeholder(setting))
+        }
+    })
+}
+
+fn help(setting: &Setting) -> String {
+    let meaning = setting.help.trim_end_matches('.').replace('`', "");
+    format!("{meaning} [default: {}]", setting.process_default)
+}
+
+/// What a value looks like, short: the words themselves, or what kind of figure it is.
+fn placeholder(setting: &Setting) -> String {
+    match setting.values {
+        words if words.split(", ").all(|word| word.chars().all(|c| c.is_ascii_lowercase())) => words.replace(", ", "|"),
+        figure if figure.starts_with("bytes") => "BYTES".into(),
+        time if time.contains("ns, us") => "TIME".into(),
+        number if number == "a whole number" => "N".into(),
+        _ => "TEXT".into(),
+    }
+}
+
+/// The flags that were given.
+pub fn given(matches: &ArgMatches) -> Given {
+    let value = |setting: &'static Setting| Some((setting, matches.get_one::<OsString>(setting.name)?.clone()));
+    SETTINGS.iter().filter_map(value).collect()
+}
+
+/// What the environment says, on top of the process-wide pool's defaults.
+pub fn from_environment() -> Result<Config, Failure> {
+    let variables: Vec<_> = std::env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
+    let pairs = variables.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
+    Config::process().from_env(pairs).map_err(refuse)
+}
+
+/// What is in force: flags over environment over defaults, checked.
+pub fn in_force(given: &Given) -> Result<Config, Failure> {
+    let mut config = from_environment()?;
+    for (setting, value) in given {
+        config.apply(setting.flag.as_bytes(), value.as_bytes()).map_err(refuse)?;
+    }
+    config.validate().map_err(refuse)?;
+    Ok(config)
+}
+
+fn refuse(error: ConfigError) -> Failure {
+    let failure = Failure::own(&error);
+    match error {
+        ConfigError::Unknown { nearest: None, .. } => failure.fix("`mempool config` lists all settings"),
+        _ => failure,
+    }
+}
+
+/// A setting's value in a configuration, as text that can be read back.
+pub struct Shown<'a>(pub &'a Setting, pub &'a Config);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.show(self.1, f)
+    }
+}

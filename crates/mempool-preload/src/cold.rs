@@ -1,0 +1,116 @@
+//! What lies behind the hot paths: the pool made if need be, errno, sizes that nobody can serve.
+
+use core::ffi::{c_int, c_void};
+
+use mempool::process::{self, Claim, Refusal};
+
+use crate::start;
+
+/// The largest request: half the address space, as in Rust and glibc.
+const MOST: usize = isize::MAX as usize;
+
+fn errno() -> *mut c_int {
+    // SAFETY: no precondition; the place is this thread's.
+    unsafe { libc::__errno_location() }
+}
+
+/// Runs `f` and leaves errno as it was.
+pub fn keeping_errno<R>(f: impl FnOnce() -> R) -> R {
+    let place = errno();
+    // SAFETY: this thread's errno.
+    let before = unsafe { *place };
+    let result = f();
+    // SAFETY: as above.
+    unsafe { *place = before };
+    result
+}
+
+/// Null, with `error` in errno.
+#[cold]
+#[inline(never)]
+pub fn refuse(error: c_int) -> *mut c_void {
+    // SAFETY: this thread's errno.
+    unsafe { *errno() = error };
+    core::ptr::null_mut()
+}
+
+/// Bytes in an OS page.
+pub fn os_page() -> usize {
+    // SAFETY: reads the auxiliary vector.
+    keeping_errno(|| unsafe { libc::getauxval(libc::AT_PAGESZ) }) as usize
+}
+
+/// `size` bytes at a multiple of `align`, a power of two; null and ENOMEM when refused.
+#[cold]
+#[inline(never)]
+pub fn get(size: usize, align: usize, zeroed: bool, call: &'static str) -> *mut c_void {
+    if size > MOST || align > MOST {
+        return refuse(libc::ENOMEM);
+    }
+    start::ready();
+    let object = process::request(size, align, zeroed, Refusal::Policy, call);
+    if object.is_null() { refuse(libc::ENOMEM) } else { object.cast() }
+}
+
+/// Frees what the hot path did not. Null does nothing. Keeps errno.
+///
+/// # Safety
+/// `object` is a live object.
+#[cold]
+#[inline(never)]
+pub unsafe fn put(object: *mut c_void, call: &'static str) {
+    if !object.is_null() {
+        start::ready();
+        // SAFETY: contract.
+        keeping_errno(|| unsafe { process::free_cold(object.cast(), call) });
+    }
+}
+
+/// As [`put`], with a size and an alignment to check.
+///
+/// # Safety
+/// As for [`put`].
+#[cold]
+#[inline(never)]
+pub unsafe fn put_sized(object: *mut c_void, size: usize, align: usize, claim: Claim, call: &'static str) {
+    if !object.is_null() {
+        start::ready();
+        // SAFETY: contract.
+        keeping_errno(|| unsafe { process::free_sized(object.cast(), size, align, claim, call) });
+    }
+}
+
+/// `size` bytes with the old content; null and ENOMEM when refused, and the old object stays.
+///
+/// # Safety
+/// `old` is null or a live object, not used any more unless null is returned and `size` is not 0.
+pub unsafe fn resize(old: *mut c_void, size: usize, call: &'static str) -> *mut c_void {
+    if old.is_null() {
+        let object = process::pop(size);
+        return if object.is_null() { get(size, 1, false, call) } else { object.cast() };
+    }
+    if size == 0 {
+        // SAFETY: contract.
+        unsafe { put(old, call) };
+        return core::ptr::null_mut();
+    }
+    if size > MOST {
+        return refuse(libc::ENOMEM);
+    }
+    start::ready();
+    // SAFETY: contract.
+    let new = unsafe { process::resize(old.cast(), size, Refusal::Policy, call) };
+    if new.is_null() { refuse(libc::ENOMEM) } else { new.cast() }
+}
+
+/// Usable bytes of an object that is not null.
+pub fn usable_size(object: *mut c_void) -> usize {
+    start::ready();
+    process::usable_size(object.cast(), "malloc_usable_size")
+}
+
+/// Whether the last failure was for another reason than `error`.
+pub fn errno_is_not(error: c_int) -> bool {
+    // SAFETY: this thread's errno.
+    unsafe { *errno() != error }
+}

@@ -1,0 +1,92 @@
+//! Every function of the library as a C program sees it, with each small tier.
+
+mod common;
+
+use common::{compile, on_pool, run, succeed};
+
+/// The figures of "N checks, M failures".
+fn checks(out: &str) -> usize {
+    let words: Vec<&str> = out.lines().last().expect("a last line").split(' ').collect();
+    assert_eq!(words[1..], ["checks,", "0", "failures"], "{out}");
+    words[0].parse().expect("a number")
+}
+
+fn abi(small: &str, who: &str, least: usize) {
+    let program = compile("abi.c", &format!("abi-{small}"), &[]);
+    let ran = run(on_pool(program).arg(who).env("MEMPOOL_SMALL", small).env("MEMPOOL_SEGMENT", "4G"));
+    assert_eq!((ran.code, ran.signal), (Some(0), None), "{}\n{}", ran.out, ran.err);
+    assert!(checks(&ran.out) >= least, "{}", ran.out);
+}
+
+#[test]
+fn every_function_keeps_its_promises_with_slabs() {
+    abi("slab", "pool", 500);
+}
+
+#[test]
+fn every_function_keeps_its_promises_with_the_heap() {
+    abi("heap", "pool", 500);
+}
+
+#[test]
+fn every_function_keeps_its_promises_with_the_c_library() {
+    abi("system", "system", 450);
+}
+
+#[test]
+fn an_exhausted_pool_refuses_with_enomem_and_goes_on() {
+    for policy in ["null", "grow"] {
+        let program = compile("exhausted.c", &format!("exhausted-{policy}"), &[]);
+        let ran = succeed(
+            on_pool(program)
+                .env("MEMPOOL_SEGMENT", "8M")
+                .env("MEMPOOL_EXHAUSTED", policy)
+                .env("MEMPOOL_WAIT_TIME", "0"),
+        );
+        assert!(checks(&ran.out) >= 25, "{}", ran.out);
+    }
+}
+
+#[test]
+fn an_exhausted_pool_ends_the_program_by_default() {
+    let program = compile("exhausted.c", "exhausted-abort", &[]);
+    let ran = run(on_pool(program).env("MEMPOOL_SEGMENT", "8M").env("MEMPOOL_WAIT_TIME", "0"));
+    assert_eq!(ran.signal, Some(6), "{}{}", ran.out, ran.err);
+    assert!(ran.err.contains("mempool: exhausted: 1 MiB asked") && ran.err.contains("MEMPOOL_SEGMENT="), "{}", ran.err);
+}
+
+#[test]
+fn cxx_operators_are_served_checked_and_replaceable() {
+    for standard in ["-std=c++11", "-std=c++17", "-std=c++20"] {
+        let program = compile("operators.cpp", &format!("operators{standard}"), &[standard]);
+        let ran = succeed(on_pool(program).env("MEMPOOL_SEGMENT", "64M").env("MEMPOOL_EXHAUSTED", "null"));
+        let least = if standard == "-std=c++11" { 15 } else { 30 };
+        assert!(checks(&ran.out) >= least, "{}", ran.out);
+    }
+    for form in ["PLAIN", "ARRAY", "ALIGNED"] {
+        let define = format!("-D{form}");
+        let program = compile("replaced.cpp", &format!("replaced-{form}"), &["-std=c++17", &define]);
+        let ran = succeed(&mut on_pool(program));
+        assert!(checks(&ran.out) >= 3, "{form}: {}", ran.out);
+    }
+}
+
+#[test]
+fn objects_of_the_c_library_go_back_to_it() {
+    let program = compile("foreign.c", "foreign", &[]);
+    for small in ["slab", "heap", "system"] {
+        let ran = succeed(on_pool(&program).arg(small).env("MEMPOOL_SMALL", small));
+        assert!(checks(&ran.out) >= 10, "{}", ran.out);
+    }
+}
+
+#[test]
+fn first_calls_before_constructors_and_last_ones_after_destructors_work() {
+    let program = compile("moments.c", "moments", &[]);
+    let ran = succeed(on_pool(program).env("MEMPOOL_SEGMENT", "32M").env("MEMPOOL_STATS", "1"));
+    for moment in ["early constructor", "constructor", "main", "atexit", "destructor", "late destructor"] {
+        assert!(ran.out.contains(&format!("{moment} served\n")), "{moment}: {}", ran.out);
+    }
+    // What was configured counts from the very first call on.
+    assert!(ran.err.contains("segment               33554432 bytes"), "{}", ran.err);
+}
