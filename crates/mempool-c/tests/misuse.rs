@@ -74,7 +74,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "cache-run",
-        "mempool: mp_cache_free(@): wrong cache: nothing of a cache is there, not of cache \"struct request\"",
+        "mempool: mp_cache_free(@): wrong cache: a run of its own, not of cache \"struct request\"",
     ),
     ("cache-foreign", "mempool: mp_cache_free(@): invalid pointer: not from this pool"),
     (
