@@ -4,11 +4,14 @@ mod support;
 
 use support::{BOTH, Link, c_program, checks, compile, crate_dir, prefix, start};
 
-/// Runs a program both ways. It must make at least so many checks.
+/// Runs a program both ways, with slabs and with the best-fit heap. It must make at least so many checks each time.
 fn both(name: &str, least: usize) {
     for link in BOTH {
-        let count = checks(&c_program(name, link), &[], &[]);
-        assert!(count >= least, "{name} {link:?}: {count} checks, fewer than {least}");
+        let program = c_program(name, link);
+        for small in ["slab", "heap"] {
+            let count = checks(&program, &[], &[("MEMPOOL_SMALL", small)]);
+            assert!(count >= least, "{name} {link:?} {small}: {count} checks, fewer than {least}");
+        }
     }
 }
 
