@@ -27,7 +27,7 @@ fn items_aligned_to_more_than_a_slot() {
 #[test]
 fn a_heap_page_where_a_queued_slab_was() {
     let pool = World::of(512 << 10).small(Small::Heap).config.build().expect("a pool");
-    let mut shadow = Shadow::new(&pool, 1);
+    let mut shadow = Shadow::new(&pool, 9);
     assert!(shadow.alloc(1, 1, false) && shadow.free(0));
     let before = Baseline::of(&pool);
     for round in 0..20 {

@@ -48,3 +48,8 @@ pub use {
     typed::{Cache, CacheBox, CacheSlice},
     verify::Broken,
 };
+
+/// The README's examples are tests too.
+#[cfg(all(doctest, feature = "std"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

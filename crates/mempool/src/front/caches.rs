@@ -13,6 +13,7 @@ use crate::slab::{CLASSES, LocalHeap, Located, Shape, owner_id};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::text::Text;
+use crate::units::FRAGMENT;
 
 /// Longest name of a cache, in bytes.
 pub const NAME_MAX: usize = NAME_LEN - 1;
@@ -185,8 +186,7 @@ impl Core {
     }
 
     fn stale(&self, handle: CacheHandle, call: &'static str, address: usize) -> ! {
-        let text = ItemText::of(format_args!("cache {} (destroyed, or of another pool)", handle.index));
-        self.misuse(call, address, &Misuse::WrongCache(ItemText::of("a use"), text))
+        self.misuse(call, address, &Misuse::NoCache(handle.index))
     }
 
     /// One item behind the hot path. Null only when the policy or `fail` allows it.
@@ -248,12 +248,13 @@ impl Core {
         if !self.contains(address) {
             self.misuse(call, address, &Misuse::Foreign)
         }
-        let Holder::Item(located) = self.holder(address) else {
-            self.misuse(
-                call,
-                address,
-                &Misuse::WrongCache(ItemText::of("nothing of a cache is there"), self.cache_text(handle)),
-            )
+        let located = match self.holder(address) {
+            Holder::Item(located) => located,
+            Holder::HeapPage => self.no_item(handle, "memory of the heap", address, call),
+            Holder::Run if self.frag.run_of((address - self.data) / FRAGMENT).is_some() => {
+                self.no_item(handle, "a run of its own", address, call)
+            }
+            Holder::Run => self.misuse(call, address, &Misuse::NotAllocated),
         };
         let class = located.shape.class as usize;
         if class != handle.class() && class != handle.array_class() {
@@ -267,7 +268,10 @@ impl Core {
         }
         let right = self.count_at(&located, handle);
         match right {
-            None => self.misuse(call, address, &Misuse::Interior(ItemText::of("an array"))),
+            None => {
+                let array = ItemText::of(format_args!("an array of {}", self.cache_text(handle).as_str()));
+                self.misuse(call, address, &Misuse::Interior(array))
+            }
             Some(right) if right != n => {
                 self.misuse(call, address, &Misuse::WrongCount(self.item_text(&located), right, n))
             }
@@ -287,6 +291,10 @@ impl Core {
         } else {
             located.slab.region_at(located.item)
         }
+    }
+
+    fn no_item(&self, handle: CacheHandle, what: &str, address: usize, call: &'static str) -> ! {
+        self.misuse(call, address, &Misuse::WrongCache(ItemText::of(what), self.cache_text(handle)))
     }
 
     fn cache_text(&self, handle: CacheHandle) -> ItemText {

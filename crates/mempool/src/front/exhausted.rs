@@ -4,10 +4,10 @@
 use core::fmt::Write;
 use core::num::NonZeroUsize;
 
-use super::core::{CALLBACKS, Core};
+use super::core::Core;
 use super::route::Request;
 use crate::bytes::Bytes;
-use crate::config::Exhausted;
+use crate::config::{Exhausted, SEGMENT_MOST};
 use crate::segment::make_real;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::text::Text;
@@ -191,6 +191,13 @@ impl Core {
         (self.write_holders)(self, to)?;
         let segment = self.config.segment;
         let need = (segment + segment / 4).max(segment.saturating_add(request.size.saturating_mul(2)));
+        if need > SEGMENT_MOST {
+            return write!(
+                to,
+                ". No segment can serve it: {} is the most. Set MEMPOOL_EXHAUSTED=null.",
+                Bytes(SEGMENT_MOST)
+            );
+        }
         write!(to, ". Set MEMPOOL_SEGMENT={}M or more, or MEMPOOL_EXHAUSTED=null or grow.", need.div_ceil(1 << 20))
     }
 }

@@ -25,6 +25,8 @@ pub enum Misuse {
     CacheItem(ItemText),
     /// Not an item of the cache named.
     WrongCache(ItemText, ItemText),
+    /// There is no cache of this number any more.
+    NoCache(u32),
     /// Of an array: the right and the wrong count.
     WrongCount(ItemText, usize, usize),
     /// Inside a run, not its first byte.
@@ -50,6 +52,7 @@ impl fmt::Display for Misuse {
                 write!(f, "wrong call: {} belongs to its cache and goes back there", item.as_str())
             }
             Self::WrongCache(item, cache) => write!(f, "wrong cache: {}, not of {}", item.as_str(), cache.as_str()),
+            Self::NoCache(index) => write!(f, "no such cache: cache {index} was destroyed, or is of another pool"),
             Self::WrongCount(item, right, wrong) => {
                 write!(f, "wrong count: {} begins an allocation of {right} items, not {wrong}", item.as_str())
             }
