@@ -72,13 +72,6 @@ pub fn run(command: &mut Command) -> Ran {
 /// Runs to the end and demands success.
 pub fn succeed(command: &mut Command) -> Ran {
     let ran = run(command);
-    assert!(
-        ran.code == Some(0),
-        "{command:?}: code {:?} signal {:?}\n{}\n{}",
-        ran.code,
-        ran.signal,
-        ran.out,
-        ran.err
-    );
+    assert!(ran.code == Some(0), "{command:?}: code {:?} signal {:?}\n{}\n{}", ran.code, ran.signal, ran.out, ran.err);
     ran
 }
