@@ -72,10 +72,7 @@ const CASES: &[(&str, &str)] = &[
         "cache-object",
         "mempool: mp_cache_free(@): wrong cache: item # of slab # of size class 64 bytes, not of cache \"struct request\"",
     ),
-    (
-        "cache-run",
-        "mempool: mp_cache_free(@): wrong cache: a run of its own, not of cache \"struct request\"",
-    ),
+    ("cache-run", "mempool: mp_cache_free(@): wrong cache: a run of its own, not of cache \"struct request\""),
     ("cache-foreign", "mempool: mp_cache_free(@): invalid pointer: not from this pool"),
     (
         "cache-interior",
