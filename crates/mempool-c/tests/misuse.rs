@@ -128,7 +128,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "overflow",
-        "mempool: exhausted: 18446744073709551615 bytes asked (alignment 16 bytes); largest free run # KiB, # KiB of # KiB free. Holders: none. Set MEMPOOL_SEGMENT=17592186044416M or more, or MEMPOOL_EXHAUSTED=null or grow.",
+        "mempool: exhausted: 18446744073709551615 bytes asked (alignment 16 bytes); largest free run # KiB, # KiB of # KiB free. Holders: none. No segment can serve it: 16 TiB is the most. Set MEMPOOL_EXHAUSTED=null.",
     ),
 ];
 

@@ -65,8 +65,10 @@ impl Core {
     /// Returns everything that is wholly empty, whosever it is. Whether there was anything.
     fn collect(&self) -> bool {
         let own = self.with_local(|local| self.slabs.return_empty(self, local));
-        let own = own.unwrap_or_else(|bad| self.late_double_free(bad));
-        own + self.slabs.steal_empty(self) + self.heap.return_empty(self) > 0
+        // Threads without a local heap of their own left slabs there, and may be gone.
+        let shared = self.with_shared(|local| self.slabs.return_empty(self, local));
+        let empty = |result: Result<usize, _>| result.unwrap_or_else(|bad| self.late_double_free(bad));
+        empty(own) + empty(shared) + self.slabs.steal_empty(self) + self.heap.return_empty(self) > 0
     }
 
     /// Opens more of a larger reservation. Whether it did.

@@ -190,9 +190,14 @@ impl Core {
     pub(crate) fn with_local<R>(&self, f: impl FnOnce(&LocalHeap) -> R) -> R {
         match self.own().or_else(|| self.join()) {
             Some(local) => f(local),
-            // SAFETY: the shared heap lives in the metadata; the lock makes us its only user.
-            None => self.threads.lock.with(|| f(unsafe { &*self.threads.shared })),
+            None => self.with_shared(f),
         }
+    }
+
+    /// Runs `f` with the shared heap.
+    pub(crate) fn with_shared<R>(&self, f: impl FnOnce(&LocalHeap) -> R) -> R {
+        // SAFETY: the shared heap lives in the metadata; the lock makes us its only user.
+        self.threads.lock.with(|| f(unsafe { &*self.threads.shared }))
     }
 
     /// The calling thread's local heap in this pool, if it has joined.
@@ -333,7 +338,6 @@ impl Core {
     /// Calls `f` with every local heap that a thread uses. The threads must be kept from using what `f` changes.
     pub(crate) fn each_local(&self, f: &mut dyn FnMut(&LocalHeap)) {
         self.each_joined(f);
-        // SAFETY: the shared heap lives in the metadata.
-        self.threads.lock.with(|| f(unsafe { &*self.threads.shared }));
+        self.with_shared(f);
     }
 }

@@ -30,7 +30,7 @@ pub unsafe fn make_real(os: &dyn Os, range: Range, values: &Values, short: &mut 
     unsafe {
         os.commit(range).map_err(failed("commit memory"))?;
         if !values.dump {
-            short.dump = os.dont_dump(range).err();
+            short.dump = os.dont_dump(range).err().or(short.dump);
         }
         let huge = if values.huge_pages == Wish::Off { Ok(()) } else { os.huge_pages_advise(range) };
         if eager {

@@ -1,0 +1,163 @@
+//! Every call of the operating system fails at its Nth time, once and for ever: a pool is made all the same, or
+//! is not and says why; it serves, or refuses; and nothing is left behind.
+#![allow(unsafe_code)]
+
+use core::alloc::Layout;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use crate::config::{Commit, Config, Exhausted, Small, Wish};
+use crate::error::InitError;
+use crate::os::fake::{Fake, Strike};
+use crate::pool::Pool;
+
+const ERRNOS: [i32; 4] = [1, 11, 12, 22];
+
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 1).expect("a size")
+}
+
+fn small() -> Config {
+    Config::new().segment(1 << 20).exhausted(Exhausted::Null).max_retries(2)
+}
+
+fn configs() -> Vec<Config> {
+    Vec::from([
+        small(),
+        small().commit(Commit::Lazy).dump(false),
+        small().lock(Wish::Required).guard_pages(false),
+        small().huge_pages(Wish::Required).lock(Wish::Off).small(Small::Heap),
+        small().exhausted(Exhausted::Grow).segment(512 << 10).max_segment(2 << 20).lock(Wish::Required),
+        small().exhausted(Exhausted::Grow).segment(512 << 10).max_segment(2 << 20).commit(Commit::Lazy),
+    ])
+}
+
+/// What a program does with a pool: fills it to the brim, frees, trims, and ends it.
+fn work(pool: &Pool) {
+    let mut objects = Vec::new();
+    for size in [100, 9000, 500_000] {
+        while let Ok(object) = pool.try_alloc_zeroed(layout(size)) {
+            // SAFETY: as many bytes were handed out.
+            let bytes = unsafe { core::slice::from_raw_parts_mut(object.as_ptr(), size) };
+            assert!(bytes.iter().all(|&byte| byte == 0));
+            bytes.fill(0xCD);
+            objects.push(object);
+        }
+    }
+    assert!(objects.len() > 100);
+    pool.verify().expect("a sound pool");
+    // SAFETY: live.
+    objects.drain(..).for_each(|object| unsafe { pool.free(object) });
+    pool.trim();
+    pool.verify().expect("a sound pool");
+    assert_eq!(pool.stats().live(), 0);
+}
+
+/// What became of the pool: its error, or what it could not get, and the calls that making it took.
+fn scenario(os: &'static Fake, config: &Config) -> Result<(crate::Shortfalls, usize), InitError> {
+    let pool = Pool::on(os, config)?;
+    let calls = os.calls().len();
+    work(&pool);
+    Ok((pool.shortfalls(), calls))
+}
+
+/// Runs the scenario with call number `at` failing. The call's name, None when there are fewer calls.
+fn with_failure(config: &Config, at: usize, errno: i32, strike: Strike) -> Option<&'static str> {
+    let os = Fake::new();
+    os.fail("", at, errno, strike);
+    let outcome = scenario(os, config);
+    let failed = *os.calls().get(at - 1)?;
+    if failed != "release" && strike == Strike::Once {
+        assert_eq!(os.reserved_bytes(), 0, "call {at}, {failed}, with {errno}: {outcome:?}");
+    }
+    match outcome {
+        Err(error) => {
+            let text = error.to_string();
+            assert!(matches!(error.code(), 5 | 9), "{error:?}");
+            let named = matches!(error, InitError::LockLimit { .. }) || text.contains(failed) || os_name(&text);
+            assert!(named && !text.is_empty(), "call {at}, {failed}: {text}");
+            assert!(!error.hint().is_empty() || errno == 22, "{text} has no hint");
+        }
+        Ok((short, calls)) => {
+            let wanted = config.values();
+            let (lock, huge, dump) = (short.lock.is_some(), short.huge_pages.is_some(), short.dump.is_some());
+            for (call, told) in [("lock", lock), ("huge_pages_advise", huge), ("dont_dump", dump)] {
+                assert!(at > calls || failed != call || told, "{call} failed in silence: {short:?}");
+            }
+            assert!(wanted.lock != Wish::Required || short.lock.is_none());
+            assert!(wanted.huge_pages != Wish::Required || short.huge_pages.is_none());
+        }
+    }
+    Some(failed)
+}
+
+/// Whether a message carries an errno's name.
+fn os_name(text: &str) -> bool {
+    ["EPERM", "EAGAIN", "ENOMEM", "EINVAL"].iter().any(|name| text.contains(name))
+}
+
+#[test]
+fn every_call_fails_at_its_nth_time() {
+    let mut seen: Vec<&str> = Vec::new();
+    for config in configs() {
+        for errno in ERRNOS {
+            for strike in [Strike::Once, Strike::ForEver] {
+                let calls = (1..).map_while(|at| with_failure(&config, at, errno, strike));
+                seen.extend(calls.take(200));
+            }
+        }
+    }
+    for call in ["reserve", "commit", "prefault", "lock", "release", "name", "huge_pages_advise", "dont_dump"] {
+        assert!(seen.contains(&call), "{call} was never made to fail: {seen:?}");
+    }
+}
+
+#[test]
+fn a_lock_that_is_tried_degrades_and_one_that_is_required_fails() {
+    let os = Fake::new();
+    os.limit_locks(64 << 10);
+    let pool = Pool::on(os, &small().lock(Wish::Try)).expect("a pool without a lock");
+    assert!(pool.shortfalls().lock.is_some());
+    work(&pool);
+    drop(pool);
+    assert_eq!((os.reserved_bytes(), os.locked_bytes()), (0, 0));
+    let error = Pool::on(os, &small().lock(Wish::Required)).map(drop).expect_err("no lock");
+    let text: String = error.to_string();
+    assert_eq!(error.code(), 9, "{text}");
+    assert!(text.contains("64 KiB") && error.hint().contains("ulimit -l"), "{text}");
+    assert_eq!((os.reserved_bytes(), os.locked_bytes()), (0, 0));
+}
+
+#[test]
+fn growth_that_fails_refuses_and_works_later() {
+    let os = Fake::new();
+    let config = small().exhausted(Exhausted::Grow).segment(512 << 10).max_segment(4 << 20);
+    let pool = Pool::on(os, &config).expect("a pool");
+    let open = pool.stats().open;
+    os.fail("commit", 1, 12, Strike::ForEver);
+    assert!(pool.try_alloc(layout(1 << 20)).is_err());
+    assert_eq!(pool.stats().open, open);
+    pool.verify().expect("a sound pool");
+    os.heal();
+    let object = pool.try_alloc(layout(1 << 20)).expect("memory that was committed");
+    assert!(pool.stats().open > open);
+    pool.verify().expect("a sound pool");
+    // SAFETY: live.
+    unsafe { pool.free(object) };
+    drop(pool);
+    assert_eq!(os.reserved_bytes(), 0);
+}
+
+#[test]
+fn waiting_is_as_long_as_configured() {
+    let os = Fake::new();
+    let pool = Pool::on(os, &small().max_retries(5).wait_time(7_000)).expect("a pool");
+    let half = pool.try_alloc(layout(600 << 10)).expect("memory");
+    assert!(pool.try_alloc(layout(600 << 10)).is_err());
+    assert_eq!(os.sleeps(), [7_000; 5]);
+    // What the pool could never serve is not waited for.
+    assert!(pool.try_alloc(layout(2 << 20)).is_err());
+    assert_eq!(os.sleeps().len(), 5);
+    // SAFETY: live.
+    unsafe { pool.free(half) };
+}
