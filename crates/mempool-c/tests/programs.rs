@@ -4,11 +4,14 @@ mod support;
 
 use support::{BOTH, Link, c_program, checks, compile, crate_dir, prefix, start};
 
-/// Runs a program both ways. It must make at least so many checks.
+/// Runs a program both ways, with slabs and with the best-fit heap. It must make at least so many checks each time.
 fn both(name: &str, least: usize) {
     for link in BOTH {
-        let count = checks(&c_program(name, link), &[], &[]);
-        assert!(count >= least, "{name} {link:?}: {count} checks, fewer than {least}");
+        let program = c_program(name, link);
+        for small in ["slab", "heap"] {
+            let count = checks(&program, &[], &[("MEMPOOL_SMALL", small)]);
+            assert!(count >= least, "{name} {link:?} {small}: {count} checks, fewer than {least}");
+        }
     }
 }
 
@@ -132,4 +135,27 @@ fn the_library_can_be_loaded_later_and_exports_no_malloc() {
     let library = prefix().join("lib/libmempool.so.0");
     let output = start(&program, &[library.to_str().unwrap()], &[]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The program of docs/C.md compiles, and prints what is said there.
+#[test]
+fn the_documentation_shows_a_true_program() {
+    let text = std::fs::read_to_string(crate_dir().join("../../docs/C.md")).unwrap();
+    let block = |kind: &str, number: usize| {
+        let after = text.split(&format!("```{kind}\n")).nth(number + 1).unwrap();
+        after.split("```").next().unwrap().to_owned()
+    };
+    let source = support::scratch().join("documented.c");
+    std::fs::write(&source, block("c", 0)).unwrap();
+    for link in BOTH {
+        let output = start(&compile("cc", "c99", &source, link), &[], &[("MEMPOOL_SEGMENT", "4M")]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), block("text", 0));
+    }
+    let source = support::scratch().join("configured.c");
+    let head = "#include <mempool.h>\n#include <stdio.h>\nint main(void) {\n";
+    let tail = "return !mempool_is_ready(); }\n";
+    std::fs::write(&source, format!("{head}{}{tail}", block("c", 1))).unwrap();
+    let output = start(&compile("cc", "c99", &source, Link::Shared), &[], &[]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }

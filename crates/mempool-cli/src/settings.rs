@@ -43,7 +43,7 @@ fn placeholder(setting: &Setting) -> String {
         words if words.split(", ").all(|word| word.chars().all(|c| c.is_ascii_lowercase())) => words.replace(", ", "|"),
         figure if figure.starts_with("bytes") => "BYTES".into(),
         time if time.contains("ns, us") => "TIME".into(),
-        number if number == "a whole number" => "N".into(),
+        "a whole number" => "N".into(),
         _ => "TEXT".into(),
     }
 }
@@ -72,7 +72,7 @@ pub fn in_force(given: &Given) -> Result<Config, Failure> {
 }
 
 fn refuse(error: ConfigError) -> Failure {
-    let failure = Failure::own(&error);
+    let failure = Failure::own(error);
     match error {
         ConfigError::Unknown { nearest: None, .. } => failure.fix("`mempool config` lists all settings"),
         _ => failure,

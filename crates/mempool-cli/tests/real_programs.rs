@@ -307,20 +307,26 @@ struct Redis {
 }
 
 impl Redis {
+    #[expect(clippy::zombie_processes, reason = "waited for when dropped; without an answer the test ends anyway")]
     fn start(mut command: Command, folder: &Folder) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         command.args(["--enable-debug-command", "local"]).current_dir(&folder.0);
-        let server = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut server = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let start = Instant::now();
-        loop {
-            if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
-                stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-                return Self { server, port, stream: BufReader::new(stream) };
+        let stream = loop {
+            match TcpStream::connect(("127.0.0.1", port)) {
+                Ok(stream) => break stream,
+                Err(error) if start.elapsed() > Duration::from_secs(60) || server.try_wait().unwrap().is_some() => {
+                    let _ = server.kill();
+                    let output = server.wait_with_output().unwrap();
+                    panic!("{command:?}: {error}; {}\n{}", output.status, stderr(&output));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
             }
-            assert!(start.elapsed() < Duration::from_secs(60), "{command:?}: no answer at port {port}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        };
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        Self { server, port, stream: BufReader::new(stream) }
     }
 
     /// Sends commands in one go and compares each reply with the wanted one, as the protocol writes it.
@@ -417,4 +423,24 @@ fn redis_answers_rightly_under_load() {
     });
     assert!(with.0.len() == 41 && with.0 == without.0, "{} and {}", with.0, without.0);
     assert_served(&table_of(&with.1, "redis-server"), 100);
+}
+
+/// The other ways of serving give the same results: the best-fit heap, the C library, and a segment that grows.
+#[test]
+fn every_way_of_serving_gives_the_same_result() {
+    installed("perl", "perl");
+    let script = PERL_SCRIPT.replace("200_000", "40_000").replace("50_000", "10_000");
+    let wanted = common::succeeds(plain("perl").args(["-e", &script]));
+    let ways: [&[&str]; 4] = [
+        &["--small", "heap", "--segment", "64M"],
+        &["--small", "system", "--segment", "1M"],
+        &["--exhausted", "grow", "--segment", "1M", "--max-segment", "256M"],
+        &["--exhausted", "null", "--segment", "64M", "--guard-pages=off", "--lock", "off", "--huge-pages", "off"],
+    ];
+    for way in ways {
+        let mut command = mempool(["run"].iter().chain(way).chain(&["--stats", "--", "perl", "-e", &script]));
+        let output = run(command.env("PATH", PATH));
+        assert_eq!(stdout(&output), wanted, "{way:?}: {}", stderr(&output));
+        assert_eq!(table_of(&stderr(&output), "perl").refused, 0, "{way:?}");
+    }
 }

@@ -6,8 +6,8 @@ use mempool::process::{self, Claim, Refusal};
 
 use crate::start;
 
-/// The largest request: half the address space, as in Rust and glibc.
-const MOST: usize = isize::MAX as usize;
+/// The largest request: no pool can be set to serve more.
+const MOST: usize = mempool::config::SEGMENT_MOST;
 
 fn errno() -> *mut c_int {
     // SAFETY: no precondition; the place is this thread's.

@@ -60,7 +60,7 @@ const LIBRARIES: [&[u8]; 2] = [b"libstdc++", b"libc++"];
 /// one, so a replaced plain form counts for it too.
 pub fn find_replacements() {
     // SAFETY: written by the dynamic loader before any constructor runs.
-    let unsized_forms = unsafe { &*(&raw const UNSIZED) };
+    let unsized_forms = unsafe { UNSIZED };
     for (k, place) in REPLACED.iter().enumerate() {
         let through = [k, k & !1].into_iter().find(|&form| unsized_forms.get(form).is_some_and(|&at| is_foreign(at)));
         let own = unsized_forms.get(k).copied().filter(|_| through.is_some());
@@ -116,9 +116,9 @@ unsafe fn delete(form: usize, object: *mut c_void, size: usize, align: usize, ca
 /// As for `delete`.
 #[inline(always)]
 unsafe fn push(form: usize, object: *mut c_void, size: usize) -> bool {
+    let is_ours = REPLACED.get(form).is_some_and(|place| place.load(Relaxed) == 0);
     // SAFETY: contract.
-    REPLACED.get(form).is_some_and(|place| place.load(Relaxed) == 0)
-        && unsafe { process::push_sized(object.cast(), size) }
+    is_ours && unsafe { process::push_sized(object.cast(), size) }
 }
 
 /// `operator delete(void*, std::size_t)`.

@@ -24,8 +24,8 @@
 //! | `mallopt` | | | 1 for glibc's parameters, which mean nothing here; 0 for others |
 //!
 //! "Refusal" is what happens with `MEMPOOL_EXHAUSTED=null` or `grow`; with `abort`, the default, an exhausted pool
-//! ends the program with a message. Requests above `PTRDIFF_MAX` are refused in every case: no pool can be
-//! set to serve them, and programs ask for them to be told no.
+//! ends the program with a message. Requests above 16 TiB are refused in every case: no pool can be set to
+//! serve them, and programs ask for them to be told no.
 //!
 //! **C++.** `operator new` in all its forms stays the C++ library's, which calls `malloc` or `aligned_alloc`, runs
 //! the new-handler and throws `std::bad_alloc`; so does `operator delete`, which calls `free`. A program that

@@ -88,5 +88,5 @@ fn first_calls_before_constructors_and_last_ones_after_destructors_work() {
         assert!(ran.out.contains(&format!("{moment} served\n")), "{moment}: {}", ran.out);
     }
     // What was configured counts from the very first call on.
-    assert!(ran.err.contains("segment               33554432 bytes"), "{}", ran.err);
+    assert!(ran.err.contains(" 33554432 bytes"), "{}", ran.err);
 }

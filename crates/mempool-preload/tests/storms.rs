@@ -40,12 +40,9 @@ fn opened_again_the_library_stays_and_works() {
 #[test]
 fn opened_without_preload_the_library_serves_who_asks_and_nobody_else() {
     let library = library();
-    let program = compile("storms.c", "storms-late", &[]);
+    let program = compile("late.c", "late", &[]);
     let mut command = plain(program);
-    command.args(["dlopen", "20"]).arg(library).env("MEMPOOL_COMMIT", "lazy").env("MEMPOOL_SEGMENT", "16M");
-    let ran = common::run(&mut command);
-    // The program's own free gets an object of the pool: the C library's business, which ends it.
-    assert!(ran.signal == Some(6) || ran.signal == Some(11), "{:?} {}", ran.code, ran.err);
+    succeed(command.arg(library).env("MEMPOOL_COMMIT", "lazy").env("MEMPOOL_SEGMENT", "16M"));
 }
 
 #[test]

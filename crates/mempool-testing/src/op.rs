@@ -61,7 +61,7 @@ pub fn sizes(code: u64, most: usize) -> usize {
 
 fn align_of(code: u64) -> usize {
     match code & 7 {
-        0..=4 => 1 << (code >> 3) % 5,
+        0..=4 => 1 << ((code >> 3) % 5),
         5 | 6 => 1 << ((code >> 3) % 13),
         _ => 1 << ((code >> 3) % 22),
     }

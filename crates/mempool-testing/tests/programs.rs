@@ -196,7 +196,7 @@ fn a_long_program() {
     for (seed, small) in [(1, Small::Slab), (2, Small::Heap)] {
         let world = World::of(64 << 20).small(small);
         let mut rng = Rng::new(seed);
-        let words: Vec<u64> = (0..20_000 * factor()).map(|_| rng.next()).collect();
+        let words: Vec<u64> = (0..20_000 * factor()).map(|_| rng.draw()).collect();
         world.with(|pool| play_on(pool, &words, Mix::All, 1 << 20, 2000)).expect("a pool");
     }
 }

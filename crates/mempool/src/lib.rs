@@ -1,5 +1,7 @@
 //! An autonomous memory pool. See the README for what it is for.
 #![no_std]
+// The models exercise the tiers; what joins them is not there.
+#![cfg_attr(loom, allow(dead_code, unused_imports))]
 
 // Only the fallback of `front::tls` needs it in a library; a panic handler of a `no_std` program may stand beside us.
 #[cfg(any(test, loom, all(feature = "std", not(all(target_arch = "x86_64", target_os = "linux")))))]
@@ -48,3 +50,8 @@ pub use {
     typed::{Cache, CacheBox, CacheSlice},
     verify::Broken,
 };
+
+/// The README's examples are tests too.
+#[cfg(all(doctest, feature = "std"))]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

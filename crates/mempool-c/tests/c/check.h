@@ -43,13 +43,14 @@ static int failures;
         SAYS(text);                                                                                \
     } while (0)
 
-/* Makes a small pool with a policy. */
+/* Makes a small pool with a policy; the environment has the last word. */
 static inline void make_pool(int exhausted, size_t segment) {
     mempool_config_t config;
     CHECK(mempool_config_defaults(&config) == MEMPOOL_OK);
     config.exhausted = exhausted;
     config.segment = segment;
     config.max_retries = 1;
+    config.use_environment = 1;
     CHECK(mempool_init_config(&config) == MEMPOOL_OK);
 }
 

@@ -1,5 +1,6 @@
 /* What exhaustion means: null, grow, the reserve, reclaim callbacks, waiting, giving back. */
 #include "check.h"
+#include <pthread.h>
 
 #define SEGMENT ((size_t)4 << 20)
 
@@ -164,6 +165,43 @@ static void callbacks(void) {
     mempool_fini();
 }
 
+static int counted;
+
+static bool count(size_t needed, void *argument) {
+    counted++;
+    return needed == 0 && argument != NULL;
+}
+
+static pthread_barrier_t together;
+
+static void *add(void *argument) {
+    pthread_barrier_wait(&together);
+    CHECK(mempool_on_reclaim(count, NULL) == MEMPOOL_OK);
+    return argument;
+}
+
+/* Threads that add callbacks at once: none gets lost. */
+static void callbacks_at_once(void) {
+    int round, i, lost = 0;
+    for (round = 0; round < 50; round++) {
+        pthread_t threads[8];
+        make_pool(MEMPOOL_EXHAUSTED_NULL, 1 << 20);
+        CHECK(pthread_barrier_init(&together, NULL, 8) == 0);
+        for (i = 0; i < 8; i++) {
+            CHECK(pthread_create(&threads[i], NULL, add, NULL) == 0);
+        }
+        for (i = 0; i < 8; i++) {
+            CHECK(pthread_join(threads[i], NULL) == 0);
+        }
+        counted = 0;
+        give_all(take_all(50000));
+        lost += counted != 8;
+        pthread_barrier_destroy(&together);
+        mempool_fini();
+    }
+    CHECK(lost == 0);
+}
+
 static void giving_back(void) {
     mempool_config_t config;
     char *object;
@@ -191,6 +229,7 @@ int main(void) {
     grow();
     reserve();
     callbacks();
+    callbacks_at_once();
     giving_back();
     return done();
 }

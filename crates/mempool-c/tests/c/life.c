@@ -148,7 +148,7 @@ static void a_life(void) {
     CHECK(stats.segment == 8 << 20 && stats.metadata > 0 && stats.open + stats.metadata <= stats.segment);
     CHECK(stats.live_objects == 2 && stats.live_bytes >= 100100 && stats.live_bytes < 101000);
     CHECK(stats.free < stats.open && stats.largest_free <= stats.free && stats.largest_free > 0);
-    CHECK(stats.threads == 1 && stats.exhausted == 0 && stats.refused == 0 && stats.reserve == 0);
+    CHECK(stats.threads <= 1 && stats.exhausted == 0 && stats.refused == 0 && stats.reserve == 0);
     FAILS(mempool_stats(NULL), MEMPOOL_ERROR_ARGUMENT, EINVAL, "NULL");
     FAILS(mempool_stats_impl(&stats, 100000), MEMPOOL_ERROR_STRUCT_SIZE, EINVAL, "100000 bytes");
     FAILS(mempool_stats_impl(&stats, 0), MEMPOOL_ERROR_STRUCT_SIZE, EINVAL, "0 bytes");

@@ -96,6 +96,9 @@ fn signal_name(signal: i32) -> String {
     }
 }
 
+/// A figure's name in the table, and where it comes from.
+type Figure = (&'static str, fn(&Outcome) -> u64);
+
 /// Both outcomes.
 pub struct Report<'a> {
     /// What was asked for.
@@ -133,7 +136,7 @@ impl Report<'_> {
             text += &format!("  {name:<24} {system:>18} {pool:>18}\n");
         };
         row("", "C library".into(), format!("pool of {:#}", Bytes(plan.segment)));
-        let counts: [(&str, fn(&Outcome) -> u64); 5] = [
+        let counts: [Figure; 5] = [
             ("requests planned", |o| o.planned),
             ("done", |o| o.done),
             ("failed, no memory", |o| o.failed),
@@ -143,7 +146,7 @@ impl Report<'_> {
         for (name, get) in counts {
             row(name, grouped(get(&self.system)), grouped(get(&self.pool)));
         }
-        let times: [(&str, fn(&Outcome) -> u64); 3] =
+        let times: [Figure; 3] =
             [("done in, median", |o| o.median), ("done in, 99%", |o| o.p99), ("done in, worst", |o| o.worst)];
         for (name, get) in times {
             row(name, time(get(&self.system)), time(get(&self.pool)));

@@ -24,7 +24,7 @@ const QUIET: u64 = 1000;
 const BUSY: u64 = 9000;
 /// Waves of load in a run.
 const WAVES: u64 = 4;
-/// Requests before the hog starts: a tenth of all, within the quiet beginning of the first wave.
+/// The hog starts after this part of the first wave, one in so many: while it is still quiet.
 const BEFORE_HOG: u64 = 10;
 /// Sessions that one request opens or ends at most.
 const STEP: u64 = 32;

@@ -84,6 +84,7 @@ static void zeroed(void) {
 static void refusals(void) {
     FAILS(malloc(number(SIZE_MAX)), ENOMEM);
     FAILS(malloc(number((size_t)PTRDIFF_MAX + 1)), ENOMEM);
+    FAILS(malloc(number((size_t)1 << 45)), ENOMEM);
     FAILS(calloc(number(SIZE_MAX), 2), ENOMEM);
     FAILS(calloc(number(SIZE_MAX / 2), 3), ENOMEM);
     FAILS(calloc(number((size_t)1 << 32), (size_t)1 << 32), ENOMEM);

@@ -19,7 +19,7 @@ pub use self::core::{CALLBACKS, Core, Events};
 pub use self::exhausted::Fail;
 pub use self::local::{SpinLock, Threads, delist, enlist, next_serial};
 pub use self::misuse::Misuse;
-pub use self::route::Request;
+pub use self::route::{Request, watch_heap};
 pub use self::tls::{none as none_local, process as process_local};
 
 use ::core::num::NonZeroUsize;

@@ -10,6 +10,7 @@ use crate::config::Small;
 use crate::heap::HeapError;
 use crate::segment::State;
 use crate::slab::{Bad, CLASSES, LocalHeap, Located, class_of, class_of_aligned, class_size};
+use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
 use crate::units::{FRAGMENT, GRANULE, fragments_for};
 
@@ -49,6 +50,25 @@ pub(crate) enum Holder<'a> {
     HeapPage,
     /// A run of its own, or nothing.
     Run,
+}
+
+/// Where the C library's heap began when somebody began to watch it; the end of all addresses until then.
+static HEAP: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// From now on [`in_c_heap`] knows what the C library adds to its heap.
+pub fn watch_heap() {
+    let now = crate::os::system::heap_end();
+    if now != 0 {
+        // Relaxed: a bound that only falls, compared with addresses that the reader has otherwise.
+        HEAP.fetch_min(now, Relaxed);
+    }
+}
+
+/// Whether `address` lies in the part of the C library's heap that is watched. Objects that it maps apart are not
+/// known.
+fn in_c_heap(address: usize) -> bool {
+    let start = HEAP.load(Relaxed);
+    address as u64 >= start && (address as u64) < crate::os::system::heap_end()
 }
 
 impl Core {
@@ -165,7 +185,7 @@ impl Core {
     /// Whether `address`, which is not in the pool, is taken for an object of the C library: each one with
     /// `small = system`, otherwise those in the part of its heap that is watched.
     fn is_c_library(&self, address: usize) -> bool {
-        self.is_system() || crate::os::system::owns(address)
+        self.is_system() || in_c_heap(address)
     }
 
     /// Whether an object with room for `room` bytes can be the answer to `request`.

@@ -43,6 +43,7 @@ pub mod linux;
 // Compiled everywhere, so that it cannot rot.
 #[cfg_attr(all(feature = "os", target_os = "linux", target_pointer_width = "64"), allow(dead_code))]
 pub mod none;
+#[cfg(not(loom))]
 pub mod system;
 
 #[cfg(all(feature = "os", target_os = "linux", target_pointer_width = "64"))]

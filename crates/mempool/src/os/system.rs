@@ -15,27 +15,9 @@ mod calls {
     }
 }
 
-/// Where the C library's heap began when somebody began to watch it; the end of all addresses until then.
-static HEAP: crate::sync::AtomicU64 = crate::sync::AtomicU64::new(u64::MAX);
-
-/// From now on [`owns`] knows what the C library adds to its heap.
-pub fn watch_heap() {
-    let now = heap_end();
-    if now != 0 {
-        // Relaxed: a bound that only falls, compared with addresses that the reader has otherwise.
-        HEAP.fetch_min(now, crate::sync::Ordering::Relaxed);
-    }
-}
-
-/// Whether `address` lies in the part of the C library's heap that is watched. Objects that it maps apart are not
-/// known.
-pub fn owns(address: usize) -> bool {
-    let start = HEAP.load(crate::sync::Ordering::Relaxed);
-    address as u64 >= start && (address as u64) < heap_end()
-}
-
 /// The end of the heap that `brk` gives, 0 for none.
-fn heap_end() -> u64 {
+#[must_use]
+pub fn heap_end() -> u64 {
     #[cfg(all(feature = "os", target_os = "linux", target_env = "gnu"))]
     {
         // SAFETY: asks, and moves nothing.

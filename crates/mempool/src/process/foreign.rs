@@ -20,7 +20,7 @@ pub enum Claim {
 /// From now on, an address in the C library's own heap (the part that it gets by `brk` from this moment on) is its
 /// object: free, realloc and usable size hand it over instead of calling it a wrong pointer. O(1).
 pub fn share_with_c_library() {
-    crate::os::system::watch_heap();
+    front::watch_heap();
 }
 
 /// The hot path of a sized free alone. False when nothing was done and this needs [`free_sized`].

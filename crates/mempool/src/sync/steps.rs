@@ -41,7 +41,7 @@ fn step() {
 /// The core's atomic, counting its changes.
 #[repr(transparent)]
 #[derive(Debug, Default)]
-pub(crate) struct AtomicU64(Word);
+pub struct AtomicU64(Word);
 
 impl AtomicU64 {
     pub(crate) const fn new(value: u64) -> Self {

@@ -3,7 +3,9 @@
 
 use super::{root, rules};
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// The documents, by their path from the root.
 fn documents() -> Vec<(String, String)> {
@@ -19,10 +21,11 @@ fn documents() -> Vec<(String, String)> {
 fn sources(text: &str) -> Vec<&str> {
     let part = |c: char| c.is_ascii_alphanumeric() || "_-/.:".contains(c);
     let words = text.split(|c| !part(c)).map(|word| word.trim_end_matches([':', '.']));
-    let ends = [".rs", ".c", ".cpp", ".h", ".sh"];
-    words
-        .filter(|word| ends.iter().any(|end| word.split("::").next().is_some_and(|file| file.ends_with(end))))
-        .collect()
+    let is_source = |file: &str| {
+        let in_folder = file.contains('/') && [".c", ".cpp", ".h", ".sh"].iter().any(|end| file.ends_with(end));
+        in_folder || file.ends_with(".rs")
+    };
+    words.filter(|word| word.split("::").next().is_some_and(is_source)).collect()
 }
 
 /// What is wrong with a name of a source file: looked for below `root`, its crates, and the library's source.
@@ -70,6 +73,33 @@ fn named_files_and_functions_exist() {
     }
     assert!(found > 100, "only {found} names found");
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+/// The code blocks of `text` in `language`.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let open = format!("```{language}\n");
+    text.split(&open).skip(1).filter_map(|rest| rest.split("\n```").next()).collect()
+}
+
+/// Whether a C compiler takes `code` without a warning.
+fn compiles(code: &str) -> bool {
+    let include = root().join("crates/mempool-c/include");
+    let mut cc = Command::new("cc");
+    cc.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-x", "c", "-", "-I"]).arg(include);
+    let mut child = cc.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("cc, from the package gcc");
+    child.stdin.take().expect("piped").write_all(code.as_bytes()).expect("cc reads");
+    child.wait().expect("cc ends").success()
+}
+
+#[test]
+fn c_examples_compile() {
+    let readme = fs::read_to_string(root().join("README.md")).expect("README.md");
+    let examples = blocks(&readme, "c");
+    assert!(!examples.is_empty());
+    for example in examples {
+        assert!(compiles(example), "does not compile:\n{example}");
+        assert!(!compiles(&example.replace("mp_free(", "mp_fre(")), "the check finds a name that does not exist");
+    }
 }
 
 #[test]

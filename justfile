@@ -1,0 +1,36 @@
+# Short names for what .ci/run does, and for what is too long for it. `just` alone lists them.
+
+default:
+    @just --list
+
+# The README's tests
+test:
+    cargo test --workspace
+
+# Everything that must hold before a change is accepted
+ci *STAGES:
+    .ci/run {{STAGES}}
+
+# The models of the lock-free protocols
+loom:
+    .ci/run loom
+
+# Formats the code
+fmt:
+    cargo fmt --all
+
+# The documentation of the Rust interface
+doc:
+    .ci/run doc
+
+# The hot path beside other allocators
+bench *ARGS:
+    cargo bench --package mempool-bench --bench hot_path -- {{ARGS}}
+
+# The proof: a program at work while a hog takes all memory
+starve *ARGS:
+    cargo run --release -- starve {{ARGS}}
+
+# Hours: every property a thousand times as often
+nightly:
+    PROPTEST_CASES=262144 cargo test --release --workspace
