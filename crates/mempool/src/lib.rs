@@ -55,3 +55,8 @@ pub use {
 #[cfg(all(doctest, feature = "std"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The tests of this crate once more, with the pool under their own feet: `RUSTFLAGS="--cfg mempool_global"`.
+#[cfg(all(test, mempool_global, not(loom)))]
+#[global_allocator]
+static POOL: Global = Global::new(Config::process());
