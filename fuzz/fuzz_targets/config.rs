@@ -16,23 +16,24 @@ fuzz_target!(|data: &[u8]| {
             assert!(!error.to_string().is_empty());
         }
     }
-    let pairs = || data.split(|&byte| byte == b'\n').filter_map(|line| {
-        let at = line.iter().position(|&byte| byte == b'=')?;
-        Some((&line[..at], &line[at + 1..]))
-    });
+    let pairs = || {
+        data.split(|&byte| byte == b'\n').filter_map(|line| {
+            let at = line.iter().position(|&byte| byte == b'=')?;
+            Some((&line[..at], &line[at + 1..]))
+        })
+    };
     let _ = Config::new().from_env(pairs());
     if let Err(error) = config.validate() {
         assert!(!error.to_string().is_empty());
         return;
     }
     let mut again = Config::new();
-    for word in config.to_string().split(' ').filter(|word| word.contains('=')) {
+    // A name may have spaces and equals signs in it.
+    for word in config.name("mempool").to_string().split(' ').filter(|word| word.contains('=')) {
         let at = word.find('=').unwrap_or(0);
-        // A name may have spaces, at which this splits.
-        if &word[..at] != "name" {
-            again.apply(word[..at].as_bytes(), word[at + 1..].as_bytes()).expect("what was shown can be read");
-        }
+        again.apply(word[..at].as_bytes(), word[at + 1..].as_bytes()).expect("what was shown can be read");
     }
+    assert_eq!(again.to_string(), config.name("mempool").to_string());
     if config.values().segment <= 4 << 20 && config.growth_limit() <= 64 << 20 {
         let config = config.commit(Commit::Lazy).lock(Lock::Off).huge_pages(Wish::Off).stats_at_exit(false);
         match config.build() {
