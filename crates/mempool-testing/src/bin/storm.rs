@@ -12,8 +12,9 @@ use mempool::config::{Commit, Lock};
 use mempool::{Config, Global, process};
 use mempool_testing::{Rng, os};
 
-#[global_allocator]
-static POOL: Global = Global::new(Config::process().segment(64 << 20).commit(Commit::Lazy).lock(Lock::Off));
+/// With the feature `global` the library has one.
+#[cfg_attr(not(feature = "global"), global_allocator)]
+pub static POOL: Global = Global::new(Config::process().segment(64 << 20).commit(Commit::Lazy).lock(Lock::Off));
 
 /// An object with a pattern in it.
 struct Marked(Vec<u8>);
