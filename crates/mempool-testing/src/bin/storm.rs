@@ -12,6 +12,7 @@ use mempool::config::{Commit, Lock};
 use mempool::{Config, Global, process};
 use mempool_testing::{Rng, os};
 
+#[cfg(not(feature = "global"))]
 #[global_allocator]
 static POOL: Global = Global::new(Config::process().segment(64 << 20).commit(Commit::Lazy).lock(Lock::Off));
 
