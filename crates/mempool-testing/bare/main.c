@@ -1,0 +1,2 @@
+int bare_run(void);
+int main(void) { return bare_run(); }
