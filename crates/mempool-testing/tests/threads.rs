@@ -115,7 +115,7 @@ fn everybody_frees_everybodys() {
                     threads.push(scope.spawn(move || {
                         let mut rng = Rng::new(generation * 10 + number);
                         for _ in 0..20_000 {
-                            let new = Parcel::new(pool, size(&mut rng), rng.next() as u8);
+                            let new = Parcel::new(pool, size(&mut rng), rng.draw() as u8);
                             let place = &shelf[rng.below(shelf.len())];
                             let old = std::mem::replace(&mut *place.lock().expect("a lock"), new);
                             if let Some(old) = old {
@@ -183,7 +183,7 @@ fn a_pool_ends_while_threads_that_used_it_go_on() {
                     let second = pool(1 << 20, Small::Slab);
                     let mut shadow = Shadow::new(&second, 50);
                     for _ in 0..200 {
-                        run(&mut shadow, Op::decode(rng.next(), Mix::Small, 1000));
+                        run(&mut shadow, Op::decode(rng.draw(), Mix::Small, 1000));
                     }
                     while shadow.free(0) {}
                     shadow.check_figures();
