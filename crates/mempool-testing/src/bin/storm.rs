@@ -8,8 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread;
 
-use mempool::config::{Commit, Lock};
-use mempool::{Config, Global, process};
+use mempool::process;
+#[cfg(not(feature = "global"))]
+use mempool::{
+    Config, Global,
+    config::{Commit, Lock},
+};
 use mempool_testing::{Rng, os};
 
 #[cfg(not(feature = "global"))]
