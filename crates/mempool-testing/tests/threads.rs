@@ -206,7 +206,7 @@ fn what_a_waiting_thread_has_freed_can_be_had() {
         let (go, wait) = mpsc::channel::<()>();
         scope(|scope, threads| {
             let shared = &pool;
-            let worker = scope.spawn(move || {
+            let mut worker = Some(scope.spawn(move || {
                 let mut all = Vec::new();
                 while let Some(parcel) = Parcel::new(shared, 200, 7) {
                     all.push(parcel);
@@ -218,10 +218,10 @@ fn what_a_waiting_thread_has_freed_can_be_had() {
                 if how != "and is gone" {
                     let _ = wait.recv();
                 }
-            });
+            }));
             let all = from.recv().expect("the objects");
             let many = all.len();
-            if how == "and is gone" {
+            if let Some(worker) = worker.take_if(|_| how == "and is gone") {
                 worker.join().expect("an end");
             }
             all.into_iter().for_each(|parcel| parcel.open(&pool));
@@ -235,6 +235,7 @@ fn what_a_waiting_thread_has_freed_can_be_had() {
             assert!(got > pool.stats().open * 9 / 10, "{how}: {got} bytes after {many} objects were freed");
             mine.into_iter().for_each(|parcel| parcel.open(&pool));
             drop(go);
+            threads.extend(worker);
         });
         assert_empty(&pool);
     }
