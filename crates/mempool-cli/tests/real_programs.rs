@@ -307,7 +307,6 @@ struct Redis {
 }
 
 impl Redis {
-    #[expect(clippy::zombie_processes, reason = "waited for when dropped; without an answer the test ends anyway")]
     fn start(mut command: Command, folder: &Folder) -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);

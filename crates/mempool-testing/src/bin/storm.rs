@@ -8,13 +8,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::thread;
 
-use mempool::config::{Commit, Lock};
-use mempool::{Config, Global, process};
+use mempool::process;
+#[cfg(not(feature = "global"))]
+use mempool::{
+    Config, Global,
+    config::{Commit, Lock},
+};
 use mempool_testing::{Rng, os};
 
-/// With the feature `global` the library has one.
-#[cfg_attr(not(feature = "global"), global_allocator)]
-pub static POOL: Global = Global::new(Config::process().segment(64 << 20).commit(Commit::Lazy).lock(Lock::Off));
+#[cfg(not(feature = "global"))]
+#[global_allocator]
+static POOL: Global = Global::new(Config::process().segment(64 << 20).commit(Commit::Lazy).lock(Lock::Off));
 
 /// An object with a pattern in it.
 struct Marked(Vec<u8>);

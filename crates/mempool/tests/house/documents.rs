@@ -32,7 +32,8 @@ fn sources(text: &str) -> Vec<&str> {
 fn missing(name: &str, root: &Path) -> Option<String> {
     let mut parts = name.split("::");
     let file = parts.next().unwrap_or("");
-    let places = ["", "crates", "crates/mempool", "crates/mempool/src"].map(|place| root.join(place).join(file));
+    let places = ["", "crates", "crates/mempool", "crates/mempool/src", "crates/mempool-c"]
+        .map(|place| root.join(place).join(file));
     let Some(path) = places.iter().find(|path| path.is_file()) else {
         return Some(format!("there is no file {file}"));
     };

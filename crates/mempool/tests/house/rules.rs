@@ -83,7 +83,7 @@ pub fn is_test(file: &str) -> bool {
 
 /// The room that a file of the library belongs to.
 pub fn room_of(file: &str) -> Option<&'static Room> {
-    let name = file.split('/').next()?.trim_end_matches(".rs");
+    let name = file.split('/').next()?.trim_end_matches(".rs").trim_end_matches("_tests");
     ROOMS.iter().find(|room| room.name == name)
 }
 
