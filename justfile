@@ -35,7 +35,7 @@ starve *ARGS:
 nightly:
     PROPTEST_CASES=262144 cargo test --release --workspace
     # 10,000 forks, 400,000 threads, twenty times as many programs; then all of it with the pool as global allocator
-    MEMPOOL_TEST_CASES=20 cargo test --release -p mempool-testing
+    TEST_CASES_FACTOR=20 cargo test --release -p mempool-testing
     cargo test --release -p mempool-testing --features global
 
 # The fuzz targets, SECONDS each: needs a nightly toolchain and cargo-fuzz

@@ -204,7 +204,7 @@ fn what_a_waiting_thread_has_freed_can_be_had() {
         let pool = pool(1 << 20, Small::Slab);
         let (to, from) = mpsc::channel();
         let (go, wait) = mpsc::channel::<()>();
-        scope(|scope, _| {
+        scope(|scope, threads| {
             let shared = &pool;
             let mut worker = Some(scope.spawn(move || {
                 let mut all = Vec::new();
