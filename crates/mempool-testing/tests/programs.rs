@@ -47,7 +47,7 @@ fn play(world: &World, words: &[u64], mix: Mix, every: u64) {
 }
 
 proptest! {
-    #![proptest_config(cases(60))]
+    #![proptest_config(cases(150))]
 
     #[test]
     fn everything_everywhere(which in 0..worlds().len(), words in program(200)) {
