@@ -1,6 +1,6 @@
 //! Random programs on pools of every kind, beside a shadow allocator.
 //!
-//! `MEMPOOL_TEST_CASES` multiplies the number of cases (1 in the gate, more at night).
+//! `TEST_CASES_FACTOR` multiplies the number of cases (1 in the gate, more at night).
 
 use mempool::Pool;
 use mempool::config::{Exhausted, Small};
@@ -8,7 +8,7 @@ use mempool_testing::{Baseline, Mix, Op, Rng, Shadow, World, run, worlds};
 use proptest::prelude::*;
 
 fn factor() -> u32 {
-    std::env::var("MEMPOOL_TEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+    std::env::var("TEST_CASES_FACTOR").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
 fn cases(n: u32) -> ProptestConfig {
@@ -47,7 +47,7 @@ fn play(world: &World, words: &[u64], mix: Mix, every: u64) {
 }
 
 proptest! {
-    #![proptest_config(cases(60))]
+    #![proptest_config(cases(150))]
 
     #[test]
     fn everything_everywhere(which in 0..worlds().len(), words in program(200)) {

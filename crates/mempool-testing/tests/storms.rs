@@ -1,9 +1,9 @@
-//! Storms of threads and forks, each in a process of its own. `MEMPOOL_TEST_CASES` multiplies their length.
+//! Storms of threads and forks, each in a process of its own. `TEST_CASES_FACTOR` multiplies their length.
 
 use std::process::Command;
 
 fn storm(kind: &str, count: usize) {
-    let factor = std::env::var("MEMPOOL_TEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let factor = std::env::var("TEST_CASES_FACTOR").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let output = Command::new(env!("CARGO_BIN_EXE_storm"))
         .args([kind, &(count * factor).to_string()])
         .output()

@@ -204,9 +204,9 @@ fn what_a_waiting_thread_has_freed_can_be_had() {
         let pool = pool(1 << 20, Small::Slab);
         let (to, from) = mpsc::channel();
         let (go, wait) = mpsc::channel::<()>();
-        scope(|scope, _| {
+        scope(|scope, threads| {
             let shared = &pool;
-            let worker = scope.spawn(move || {
+            let mut worker = Some(scope.spawn(move || {
                 let mut all = Vec::new();
                 while let Some(parcel) = Parcel::new(shared, 200, 7) {
                     all.push(parcel);
@@ -218,10 +218,10 @@ fn what_a_waiting_thread_has_freed_can_be_had() {
                 if how != "and is gone" {
                     let _ = wait.recv();
                 }
-            });
+            }));
             let all = from.recv().expect("the objects");
             let many = all.len();
-            if how == "and is gone" {
+            if let Some(worker) = worker.take_if(|_| how == "and is gone") {
                 worker.join().expect("an end");
             }
             all.into_iter().for_each(|parcel| parcel.open(&pool));
@@ -235,6 +235,7 @@ fn what_a_waiting_thread_has_freed_can_be_had() {
             assert!(got > pool.stats().open * 9 / 10, "{how}: {got} bytes after {many} objects were freed");
             mine.into_iter().for_each(|parcel| parcel.open(&pool));
             drop(go);
+            threads.extend(worker);
         });
         assert_empty(&pool);
     }
@@ -260,6 +261,65 @@ fn more_threads_than_local_heaps() {
                     }
                 }
                 while shadow.free(0) {}
+            }));
+        }
+    });
+    assert_empty(&pool);
+}
+
+/// Caches are used by all threads, and each is ended by one while the others go on with other things, in a pool so
+/// tight that exhausted requests steal empty slabs out of queues all the time.
+#[test]
+fn caches_end_while_others_go_on() {
+    let pool = pool(1 << 20, Small::Slab);
+    let layout = Layout::from_size_align(200, 8).expect("a layout");
+    let rounds = 600;
+    let (used, slots) = (Barrier::new(3), Mutex::new(None::<mempool::RawCache<'_>>));
+    scope(|scope, threads| {
+        for number in 0..3u64 {
+            let (pool, used, slots) = (&pool, &used, &slots);
+            threads.push(scope.spawn(move || {
+                let mut rng = Rng::new(number);
+                for round in 0..rounds {
+                    if number == 0 {
+                        let cache = pool.raw_cache(&format!("round {round}"), layout).expect("a cache");
+                        *slots.lock().expect("a lock") = Some(cache);
+                    }
+                    used.wait();
+                    let items: Vec<usize> = {
+                        let guard = slots.lock().expect("a lock");
+                        let cache = guard.as_ref().expect("the cache of the round");
+                        let items: Vec<_> = (0..400).filter_map(|_| cache.try_alloc().ok()).collect();
+                        // SAFETY: live; half of them stay.
+                        items.iter().step_by(2).for_each(|&item| unsafe { cache.free(item) });
+                        items.iter().skip(1).step_by(2).map(|item| item.as_ptr() as usize).collect()
+                    };
+                    used.wait();
+                    {
+                        let guard = slots.lock().expect("a lock");
+                        let cache = guard.as_ref().expect("the cache of the round");
+                        for &item in &items {
+                            // SAFETY: live.
+                            unsafe { cache.free(NonNull::new(item as *mut u8).expect("an item")) };
+                        }
+                    }
+                    used.wait();
+                    if number == 0 {
+                        let cache = slots.lock().expect("a lock").take().expect("the cache of the round");
+                        // SAFETY: everybody has freed what they had.
+                        assert_eq!(unsafe { cache.destroy() }, 0);
+                    } else {
+                        let mut kept = Vec::new();
+                        for _ in 0..3000 {
+                            match Parcel::new(pool, 1 + rng.below(500), 3) {
+                                Some(parcel) if kept.len() < 2500 => kept.push(parcel),
+                                Some(parcel) => parcel.open(pool),
+                                None => kept.drain(..kept.len() / 2).for_each(|parcel| parcel.open(pool)),
+                            }
+                        }
+                        kept.into_iter().for_each(|parcel| parcel.open(pool));
+                    }
+                }
             }));
         }
     });

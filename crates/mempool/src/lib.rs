@@ -18,8 +18,6 @@ mod heap;
 mod os;
 #[cfg(not(loom))]
 mod pool;
-#[cfg(all(test, not(loom)))]
-mod pool_tests;
 #[cfg(not(loom))]
 pub mod process;
 #[cfg(not(loom))]

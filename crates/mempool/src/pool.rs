@@ -20,6 +20,9 @@ use crate::units::{FRAGMENT, GRANULE};
 // What may be configured and what the tiers can do are the same.
 const _: () = assert!(crate::config::HEAP_MAX_ALLOC == crate::heap::LARGEST_LIMIT);
 
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 /// An autonomous memory pool: one segment, from which every allocation is served.
 ///
 /// Made by [`Config::build`]; dropped, it returns the memory to the OS. A `Pool` may be shared by any number
