@@ -1,6 +1,7 @@
 //! What lies behind the hot paths: the pool made if need be, errno, sizes that nobody can serve.
 
 use core::ffi::{c_int, c_void};
+use core::ptr::NonNull;
 
 use mempool::process::{self, Claim, Refusal};
 
@@ -8,6 +9,9 @@ use crate::start;
 
 /// The largest request: no pool can be set to serve more.
 const MOST: usize = mempool::config::SEGMENT_MOST;
+
+/// Requests up to here are worth a try of the hot paths.
+const SMALL: usize = 8192;
 
 fn errno() -> *mut c_int {
     // SAFETY: no precondition; the place is this thread's.
@@ -94,13 +98,55 @@ pub unsafe fn resize(old: *mut c_void, size: usize, call: &'static str) -> *mut 
         unsafe { put(old, call) };
         return core::ptr::null_mut();
     }
+    if process::fits(old.cast(), size) {
+        return old;
+    }
+    // SAFETY: contract.
+    unsafe { move_to(old, size, call) }
+}
+
+/// What [`resize`] does with an object that does not fit where it is, or about which more must be known.
+///
+/// # Safety
+/// As for [`resize`]; neither `old` nor `size` is 0.
+#[cold]
+#[inline(never)]
+unsafe fn move_to(old: *mut c_void, size: usize, call: &'static str) -> *mut c_void {
     if size > MOST {
         return refuse(libc::ENOMEM);
     }
     start::ready();
     // SAFETY: contract.
+    if let Some(new) = unsafe { move_by_hot_paths(old, size, call) } {
+        return new.as_ptr();
+    }
+    // SAFETY: contract.
     let new = unsafe { process::resize(old.cast(), size, Refusal::Policy, call) };
     if new.is_null() { refuse(libc::ENOMEM) } else { new.cast() }
+}
+
+/// A small object of the pool, moved by the hot paths where they serve; None when nothing was done.
+///
+/// # Safety
+/// As for [`move_to`].
+unsafe fn move_by_hot_paths(old: *mut c_void, size: usize, call: &'static str) -> Option<NonNull<c_void>> {
+    if size > SMALL || !process::contains(old.cast()) {
+        return None;
+    }
+    let room = process::usable_size(old.cast(), call);
+    if size <= room {
+        return NonNull::new(old);
+    }
+    let new = NonNull::new(process::pop(size))?;
+    // SAFETY: both are live and distinct, and the new one is the larger.
+    unsafe { new.copy_from_nonoverlapping(NonNull::new_unchecked(old.cast()), room) };
+    // SAFETY: contract; the content has moved.
+    unsafe {
+        if !process::push(old.cast()) {
+            put(old, call);
+        }
+    }
+    Some(new.cast())
 }
 
 /// Usable bytes of an object that is not null.

@@ -36,6 +36,10 @@
 //! library's own heap (somebody called `__libc_malloc`) is handed to it; all others outside the pool (stack, static
 //! and wild pointers) end the program with a message.
 //!
+//! **`MEMPOOL_STATS=on`** prints the pool's table to the standard error of the start when a process ends by `exit` or by
+//! returning from `main`: also a child of `fork`, each with its number and name. One that ends by `_exit`, `exec` or a
+//! signal prints none.
+//!
 //! **Never the wrong program.** The library exports `malloc` and so on as plain symbols, in its rlib too. A Rust
 //! program that merely depends on this crate does not get them: the compiler links a crate only if the source names
 //! it, and no source should. A test looks for `malloc` in such a program.

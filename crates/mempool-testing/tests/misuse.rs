@@ -1,5 +1,8 @@
 //! Every kind of misuse ends in SIGABRT with exactly one line, which says what was wrong.
 
+// The helper makes process pools of its own, and ends them.
+#![cfg(not(feature = "global"))]
+
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 

@@ -101,3 +101,12 @@ fn callbacks_without_an_argument() {
     assert!(pool.try_alloc(layout(120 << 10, 1)).is_err());
     assert_eq!(CALLS.load(std::sync::atomic::Ordering::Relaxed), 8);
 }
+
+/// With the feature `global` these very tests run on a pool.
+#[cfg(feature = "global")]
+#[test]
+fn the_tests_run_on_a_pool() {
+    let object = Box::new(1u8);
+    assert!(mempool::process::contains(&raw const *object));
+    assert!(mempool::process::stats().is_some_and(|stats| stats.live() > 10));
+}

@@ -55,3 +55,10 @@ pub use {
 #[cfg(all(doctest, feature = "std"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The tests of this crate once more, with the pool under their own feet: `RUSTFLAGS="--cfg mempool_global" cargo
+/// test -p mempool --lib --config profile.dev.package.mempool.opt-level=1` (rustc 1.95 ends with a segmentation fault
+/// when it optimises more).
+#[cfg(all(test, mempool_global, not(loom)))]
+#[global_allocator]
+static POOL: Global = Global::new(Config::process());

@@ -27,7 +27,15 @@ pub(crate) fn spin() {
 }
 
 /// Runs `f` while no other thread is in such a call with the same word, which is 0 when nobody is. For what happens
-/// seldom and takes no time: waiting is spinning. Never held across a callback or a system call.
+/// seldom and takes no time: waiting is spinning. Never held across a callback or a system call. The models leave it
+/// out: it keeps nothing apart that they do.
+#[cfg(loom)]
+pub(crate) fn alone<R>(_: &AtomicU64, f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+/// As above.
+#[cfg(not(loom))]
 pub(crate) fn alone<R>(word: &AtomicU64, f: impl FnOnce() -> R) -> R {
     // Acquire pairs with the Release below: what the last holder did is seen.
     while word.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {

@@ -76,6 +76,29 @@ pub fn push_sized(local: &LocalHeap, address: usize, size: usize) -> bool {
     recip == reciprocal_of(class_of(size)) && push_tagged(local, address, local.id, 0)
 }
 
+/// Whether the object at `address` is a live item of this thread's with room for `size` bytes. False also when something
+/// else is the case.
+#[inline(always)]
+pub fn fits(local: &LocalHeap, address: usize, size: usize) -> bool {
+    let offset = address.wrapping_sub(local.data);
+    if offset >= local.len.get() || size > MAX_SMALL {
+        return false;
+    }
+    // SAFETY: as in `push_tagged`.
+    let hot = unsafe { local.hot.add((offset >> local.shift) * local.stride) };
+    // SAFETY: as in `push_tagged`.
+    let (owner, recip) = unsafe { ((*hot).load(Relaxed), (*hot.add(1)).load(Relaxed)) };
+    // Larger items have smaller reciprocals. 0, and a named cache's, which has a tag, are none of ours.
+    if owner as u32 != local.id || recip.wrapping_sub(1) >= reciprocal_of(class_of(size)) {
+        return false;
+    }
+    let product = (offset & local.mask) as u64 * recip;
+    let item = (product >> 32) as usize;
+    // SAFETY: as in `push_tagged`.
+    let (free, remote) = unsafe { (&*hot.add(2 + item / 64), &*hot.sub(1 + item / 64)) };
+    (product as u32 as u64) < recip && (free.load(Relaxed) | remote.load(Relaxed)) >> (item % 64) & 1 == 0
+}
+
 /// `push` for slabs whose owner word says `id` and whose reciprocal has `tag` (a named cache's class, 0 for size
 /// classes) in its upper half.
 #[inline(always)]

@@ -33,6 +33,13 @@ pub unsafe fn push_sized(object: *mut u8, size: usize) -> bool {
     front::push_sized(front::process_local(), object as usize, size)
 }
 
+/// Whether `object` is known, without a look further, to have room for `size` bytes: then `realloc` has nothing to do.
+#[inline(always)]
+#[must_use]
+pub fn fits(object: *const u8, size: usize) -> bool {
+    front::fits(front::process_local(), object as usize, size)
+}
+
 /// Any sized free; null does nothing. `size` and `align` are what the object was asked for with; what
 /// cannot be right ends the process with a message that blames `call`. O(1).
 ///

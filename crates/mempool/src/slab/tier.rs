@@ -14,6 +14,8 @@ const SPARSE: usize = 16;
 const MANY: usize = 256;
 /// A queued slab with more than one of so many items free is left to drain, while others are there.
 const DRAINING: usize = 4;
+/// Slabs of fewer items than this are taken as they come.
+const FEW: usize = 2 * DRAINING;
 /// How many such slabs are passed over at once.
 const PASSED_OVER: usize = 4;
 
@@ -164,7 +166,11 @@ impl SlabTier {
         for _ in 0..PASSED_OVER {
             let Some(slot) = bin.first() else { return false };
             let slab = self.slab(slot);
-            let (items, free) = (slab.shape().items as usize, slab.count_free());
+            let items = slab.shape().items as usize;
+            if items < FEW {
+                return false;
+            }
+            let free = slab.count_free();
             if free * DRAINING <= items {
                 return items >= MANY && free * SPARSE < items;
             }
