@@ -189,7 +189,7 @@ impl World {
     fn find(&self, address: usize, n: usize) -> Result<(usize, usize, usize), Refused> {
         // As the front does: what lies behind the last slot is not the tier's business.
         let offset = address - DATA;
-        if offset >> self.shift >= self.tier.slots.count() {
+        if offset >> self.tier.slots.geometry().shift >= self.tier.slots.count() {
             return Err(Refused::NoItem);
         }
         let at = self.tier.locate(offset).filter(|at| at.exact).ok_or(Refused::NoItem)?;
