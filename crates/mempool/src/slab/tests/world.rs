@@ -187,7 +187,12 @@ impl World {
 
     /// Where an allocation of length `n` begins that lies at `address`: slot, item, and number of the slab's items.
     fn find(&self, address: usize, n: usize) -> Result<(usize, usize, usize), Refused> {
-        let at = self.tier.locate(address - DATA).filter(|at| at.exact).ok_or(Refused::NoItem)?;
+        // As the front does: what lies behind the last slot is not the tier's business.
+        let offset = address - DATA;
+        if offset >> self.tier.slots.geometry().shift >= self.tier.slots.count() {
+            return Err(Refused::NoItem);
+        }
+        let at = self.tier.locate(offset).filter(|at| at.exact).ok_or(Refused::NoItem)?;
         let (length, items) = match at.shape.count {
             0 => at.slab.region_at(at.item).map(|length| (length, length)).ok_or(Refused::NoItem)?,
             count => (count, 1),
