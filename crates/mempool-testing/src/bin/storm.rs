@@ -125,10 +125,12 @@ fn destructors(count: usize) {
 /// Forks while threads are at work; each child allocates at once, in a thread too.
 fn forks(count: usize) {
     let stop = AtomicBool::new(false);
+    // Joined one by one: a scope does not wait for what threads do after their closures.
     thread::scope(|scope| {
+        let mut threads = Vec::new();
         for number in 0..3 {
             let stop = &stop;
-            scope.spawn(move || {
+            threads.push(scope.spawn(move || {
                 let mut rng = Rng::new(number);
                 while !stop.load(Relaxed) {
                     drop(churn(&mut rng, 300, 100));
@@ -136,7 +138,7 @@ fn forks(count: usize) {
                     // SAFETY: flushes all streams.
                     unsafe { libc::fflush(std::ptr::null_mut()) };
                 }
-            });
+            }));
         }
         let mut rng = Rng::new(99);
         for number in 0..count {
@@ -153,14 +155,15 @@ fn forks(count: usize) {
             assert_eq!(os::wait(pid, 20), Some(0), "child {number}");
         }
         stop.store(true, Relaxed);
+        threads.into_iter().for_each(|thread| thread.join().expect("a thread that ends well"));
     });
 }
 
 /// Several threads fork at the same time, children fork again.
 fn fork_in_threads(count: usize) {
     thread::scope(|scope| {
-        for number in 0..4 {
-            scope.spawn(move || {
+        let work = |number: u64| {
+            move || {
                 let mut rng = Rng::new(number);
                 for _ in 0..count / 4 {
                     let left = churn(&mut rng, 100, 50);
@@ -175,8 +178,10 @@ fn fork_in_threads(count: usize) {
                     });
                     assert_eq!(os::wait(pid, 20), Some(0));
                 }
-            });
-        }
+            }
+        };
+        let threads: Vec<_> = (0..4).map(|number| scope.spawn(work(number))).collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("a thread that ends well"));
     });
 }
 
