@@ -171,6 +171,9 @@ impl Core {
         if !self.contains(address) {
             return self.foreign(address, call);
         }
+        if self.own().is_some_and(|local| self.slabs.push_remote(self, local, address - self.data)) {
+            return;
+        }
         match self.holder(address) {
             Holder::Item(located) => self.free_item(&located, address, call),
             Holder::HeapPage => {

@@ -243,6 +243,24 @@ impl<'a> Slab<'a> {
         Ok(())
     }
 
+    /// The item whose first byte is `inside` bytes from the slab's, if the slab is of a size class and in one slot.
+    #[inline]
+    pub fn plain_item(&self, inside: usize) -> Option<usize> {
+        let recip = self.slot.recip().load(Relaxed);
+        let product = inside as u64 * (recip & u64::from(u32::MAX));
+        // As in the front's hot path; 0, or with a cache's class above it, the reciprocal is not for us.
+        (recip >> 32 == 0 && product & u64::from(u32::MAX) < recip).then_some((product >> 32) as usize)
+    }
+
+    /// [`Self::remote_free`] of one item, whose word exists. False if it is free already.
+    #[inline]
+    pub fn remote_free_one(&self, item: usize) -> bool {
+        let (w, bit) = (item / 64, 1u64 << (item % 64));
+        // Orderings as in `remote_free`.
+        let twice = self.slot.remote(w).load(Acquire) | self.slot.free(w).load(Relaxed);
+        twice & bit == 0 && self.slot.remote(w).fetch_or(bit, AcqRel) & bit == 0
+    }
+
     /// NOBODY to QUEUED of `me`.
     /// AcqRel: Acquire to see the last owner's `free` words, Release so that the next one sees ours.
     pub fn adopt(&self, seen: Owner, me: u32) -> bool {

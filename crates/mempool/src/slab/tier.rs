@@ -9,13 +9,13 @@ unsafe impl Send for SlabTier {}
 unsafe impl Sync for SlabTier {}
 
 /// A queued slab with fewer than one of so many items free is not worth a visit while there are fresh slabs...
-const SPARSE: usize = 16;
+const SPARSE: usize = 24;
 /// ...if it has at least so many items: with fewer, chance decides how many are free, and each bad draw would cost a slab.
-const MANY: usize = 256;
+const MANY: usize = 64;
 /// A queued slab with more than one of so many items free is left to drain, while others are there.
-const DRAINING: usize = 4;
+const DRAINING: usize = 2;
 /// Slabs of fewer items than this are taken as they come.
-const FEW: usize = 2 * DRAINING;
+const FEW: usize = 8;
 /// How many such slabs are passed over at once.
 const PASSED_OVER: usize = 4;
 
@@ -239,11 +239,32 @@ impl SlabTier {
             return freed.map(|_| ());
         }
         slab.remote_free(item, n).map_err(bad)?;
+        self.freed_remotely(runs, local, slab, me);
+        Ok(())
+    }
+
+    /// Frees the item `offset` bytes from slot 0, if it is one that another thread's slab of a size class has in use: what
+    /// most frees are that the hot path doesn't take. False, and nothing has changed, if anything else is the case.
+    pub fn push_remote(&self, runs: &impl Runs, local: &LocalHeap, offset: usize) -> bool {
+        let geometry = self.slots.geometry();
+        let slab = self.slab(offset >> geometry.shift);
         let seen = slab.peek();
-        if slab.adopt(seen, me) {
+        if !matches!(seen.state(), State::Held | State::Queued) || seen.thread() == local.id {
+            return false;
+        }
+        let freed = slab.plain_item(offset & (geometry.bytes() - 1)).is_some_and(|item| slab.remote_free_one(item));
+        if freed {
+            self.freed_remotely(runs, local, &slab, local.id);
+        }
+        freed
+    }
+
+    /// Behind a remote free: if the slab belongs to nobody by now, it is ours to adopt.
+    #[inline]
+    fn freed_remotely(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, me: u32) {
+        if slab.adopt(slab.peek(), me) {
             self.adopted(runs, local, slab);
         }
-        Ok(())
     }
 
     /// Queues a slab that `local` has just made its own (QUEUED).
