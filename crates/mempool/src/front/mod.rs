@@ -24,6 +24,7 @@ pub use self::tls::{none as none_local, process as process_local};
 
 use ::core::num::NonZeroUsize;
 
+use crate::segment::{Owner, State};
 use crate::slab::{LocalHeap, MAX_SMALL, class_of, reciprocal_of};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Relaxed, Release};
@@ -131,7 +132,8 @@ fn push_tagged(local: &LocalHeap, address: usize, id: u32, tag: u64) -> bool {
     }
     // Release pairs with a thief's Acquire: our last use of the item comes before its reuse. A plain move on x86.
     free.store(f | bit, Release);
-    if f | r | bit == !0 {
+    // Only a queued slab can go back; the current one is often empty in a program with few objects.
+    if f | r | bit == !0 && Owner(owner).state() == State::Queued {
         filled(local, offset >> local.shift);
     }
     true
