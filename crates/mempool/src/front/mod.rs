@@ -132,9 +132,8 @@ fn push_tagged(local: &LocalHeap, address: usize, id: u32, tag: u64) -> bool {
     }
     // Release pairs with a thief's Acquire: our last use of the item comes before its reuse. A plain move on x86.
     free.store(f | bit, Release);
-    // Only a queued slab can go back; the current one is often empty in a program with few objects.
-    if f | r | bit == !0 && Owner(owner).state() == State::Queued {
-        filled(local, offset >> local.shift);
+    if f | r | bit == !0 {
+        filled(local, offset);
     }
     true
 }
@@ -142,7 +141,19 @@ fn push_tagged(local: &LocalHeap, address: usize, id: u32, tag: u64) -> bool {
 /// A word of a slab has become all free.
 #[cold]
 #[inline(never)]
-fn filled(local: &LocalHeap, slot: usize) {
+fn filled(local: &LocalHeap, offset: usize) {
+    let slot = offset >> local.shift;
+    // SAFETY: the slot of an offset in the data area, as in `push_tagged`.
+    let owner = unsafe { (*local.hot.add(slot * local.stride)).load(Relaxed) };
+    // Only a queued slab can go back; the current one is often empty in a program with few objects.
+    if Owner(owner).state() == State::Queued {
+        queued_filled(local, slot);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn queued_filled(local: &LocalHeap, slot: usize) {
     if let Some(core) = Core::of(local) {
         core.slabs.maybe_empty(core, local, &core.slabs.slab(slot));
     }

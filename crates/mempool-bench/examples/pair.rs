@@ -1,0 +1,34 @@
+//! `COUNT` pairs of one allocation of 64 bytes and its free, for counting instructions: run it under callgrind with two
+//! counts and divide the difference. `pair rust COUNT` is inlined into this program, `pair malloc COUNT` calls `malloc`
+//! and `free`, which a preloaded library may serve.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::hint::black_box;
+
+use mempool::config::Commit;
+use mempool::{Config, Global};
+
+static POOL: Global = Global::new(Config::process().segment(16 << 20).commit(Commit::Lazy));
+
+fn pairs(allocator: &impl GlobalAlloc, count: usize) {
+    let layout = Layout::new::<[u64; 8]>();
+    // One object that stays, as in any program: else each free would find its slab empty.
+    // SAFETY: the layout has a size. Never freed.
+    black_box(unsafe { allocator.alloc(layout) });
+    for _ in 0..count {
+        // SAFETY: the layout has a size; the object is freed once and not used afterwards.
+        unsafe { allocator.dealloc(black_box(allocator.alloc(layout)), layout) };
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [way, count] = arguments.as_slice() else { panic!("usage: pair rust|malloc COUNT") };
+    let count = count.parse().expect("COUNT is a number");
+    match way.as_str() {
+        "rust" => pairs(&POOL, count),
+        "malloc" => pairs(&System, count),
+        other => panic!("{other} is neither rust nor malloc"),
+    }
+}
