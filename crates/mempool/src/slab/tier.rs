@@ -9,7 +9,7 @@ unsafe impl Send for SlabTier {}
 unsafe impl Sync for SlabTier {}
 
 /// A queued slab with fewer than one of so many items free is not worth a visit while there are fresh slabs...
-const SPARSE: usize = 24;
+const SPARSE: usize = 16;
 /// ...if it has at least so many items: with fewer, chance decides how many are free, and each bad draw would cost a slab.
 const MANY: usize = 64;
 /// A queued slab with more than one of so many items free is left to drain, while others are there.
