@@ -1,6 +1,6 @@
 //! `COUNT` pairs of one allocation of 64 bytes and its free, for counting instructions: run it under callgrind with two
 //! counts and divide the difference. `pair rust COUNT` is inlined into this program, `pair malloc COUNT` calls `malloc`
-//! and `free`, which a preloaded library may serve.
+//! and `free`, which a preloaded library may serve; `pair large COUNT` does so with 20,000 bytes.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -11,8 +11,8 @@ use mempool::{Config, Global};
 
 static POOL: Global = Global::new(Config::process().segment(16 << 20).commit(Commit::Lazy));
 
-fn pairs(allocator: &impl GlobalAlloc, count: usize) {
-    let layout = Layout::new::<[u64; 8]>();
+#[inline(always)]
+fn pairs(allocator: &impl GlobalAlloc, layout: Layout, count: usize) {
     // One object that stays, as in any program: else each free would find its slab empty.
     // SAFETY: the layout has a size. Never freed.
     black_box(unsafe { allocator.alloc(layout) });
@@ -24,11 +24,12 @@ fn pairs(allocator: &impl GlobalAlloc, count: usize) {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [way, count] = arguments.as_slice() else { panic!("usage: pair rust|malloc COUNT") };
+    let [way, count] = arguments.as_slice() else { panic!("usage: pair rust|malloc|large COUNT") };
     let count = count.parse().expect("COUNT is a number");
     match way.as_str() {
-        "rust" => pairs(&POOL, count),
-        "malloc" => pairs(&System, count),
-        other => panic!("{other} is neither rust nor malloc"),
+        "rust" => pairs(&POOL, Layout::new::<[u64; 8]>(), count),
+        "malloc" => pairs(&System, Layout::new::<[u64; 8]>(), count),
+        "large" => pairs(&System, Layout::new::<[u64; 2500]>(), count),
+        other => panic!("{other} is none of rust, malloc and large"),
     }
 }

@@ -252,10 +252,14 @@ impl<'a> Slab<'a> {
         (recip >> 32 == 0 && product & u64::from(u32::MAX) < recip).then_some((product >> 32) as usize)
     }
 
-    /// [`Self::remote_free`] of one item, whose word exists. False if it is free already.
+    /// [`Self::remote_free`] of one item. False if it is free already, or has no word: with a wrong pointer the slot may
+    /// have become something else since the caller looked, and its reciprocal too.
     #[inline]
     pub fn remote_free_one(&self, item: usize) -> bool {
         let (w, bit) = (item / 64, 1u64 << (item % 64));
+        if w >= self.slot.words() {
+            return false;
+        }
         // Orderings as in `remote_free`.
         let twice = self.slot.remote(w).load(Acquire) | self.slot.free(w).load(Relaxed);
         twice & bit == 0 && self.slot.remote(w).fetch_or(bit, AcqRel) & bit == 0
