@@ -11,6 +11,8 @@ mod args;
 mod configure;
 mod failure;
 mod library;
+#[allow(dead_code)]
+mod peers;
 mod program;
 mod run;
 mod settings;
