@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::vec::Vec;
 
-use super::{Available, Bound, Fault, ForkChild, LockLimit, Nodes, Os, OsError, Range, ThreadExit, ThreadKey};
+use super::{Available, Bound, ForkChild, LockLimit, Nodes, Os, OsError, Range, ThreadExit, ThreadKey};
 
 /// Bytes in an OS page of this system, unless it is made with [`Fake::with_page`].
 pub const OS_PAGE: usize = 4096;
@@ -347,7 +347,7 @@ unsafe impl Os for Fake {
         Ok(())
     }
 
-    unsafe fn lock(&self, range: Range, when: Fault) -> Result<(), OsError> {
+    unsafe fn lock(&self, range: Range) -> Result<(), OsError> {
         let mut state = self.state();
         state.enter("lock")?;
         let page = state.page;
@@ -356,7 +356,7 @@ unsafe impl Os for Fake {
             return Err(OsError { call: "lock", errno: OsError::ENOMEM });
         }
         for page in state.pages("lock", range) {
-            *page = PageState { locked: true, present: page.present || when == Fault::Now, ..*page };
+            page.locked = true;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::mem::MaybeUninit;
 use core::ptr;
 
-use super::{Available, Fault, ForkChild, LockLimit, Nodes, Os, OsError, Range, ThreadExit, ThreadKey};
+use super::{Available, ForkChild, LockLimit, Nodes, Os, OsError, Range, ThreadExit, ThreadKey};
 
 mod files;
 mod huge;
@@ -231,15 +231,11 @@ unsafe impl Os for Linux {
         memory::available()
     }
 
-    unsafe fn lock(&self, range: Range, when: Fault) -> Result<(), OsError> {
-        match when {
-            // SAFETY: locking changes no content; the range is committed.
-            Fault::Now => outcome("mlock", unsafe { libc::mlock(range.start.cast(), range.bytes) }),
-            // SAFETY: as above.
-            Fault::AtTouch => outcome("mlock2", unsafe {
-                libc::syscall(libc::SYS_mlock2, range.start, range.bytes, libc::MLOCK_ONFAULT as c_long) as c_int
-            }),
-        }
+    unsafe fn lock(&self, range: Range) -> Result<(), OsError> {
+        // SAFETY: locking changes no content; the range is committed.
+        outcome("mlock", unsafe {
+            libc::syscall(libc::SYS_mlock2, range.start, range.bytes, libc::MLOCK_ONFAULT as c_long) as c_int
+        })
     }
 
     unsafe fn unlock(&self, range: Range) -> Result<(), OsError> {

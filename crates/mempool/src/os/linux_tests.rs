@@ -207,10 +207,10 @@ fn decommit_gives_memory_back_and_reads_zeros() {
 }
 
 #[test]
-fn locked_pages_are_present_and_can_be_decommitted_as_locked() {
+fn locked_pages_stay_and_can_be_decommitted_as_locked() {
     let held = Reservation::committed(MIB);
     // SAFETY: committed.
-    unsafe { Linux.lock(held.0, Fault::Now) }.unwrap();
+    unsafe { Linux.lock(held.0).and_then(|()| Linux.prefault(held.0)) }.unwrap();
     assert!(held.present().iter().all(|page| *page));
     assert!(held.smaps(0).contains("Locked:             1024 kB"), "{}", held.smaps(0));
     // SAFETY: nobody needs the content.
@@ -225,10 +225,10 @@ fn locked_pages_are_present_and_can_be_decommitted_as_locked() {
 }
 
 #[test]
-fn locking_at_touch_brings_nothing_in() {
+fn locking_by_itself_brings_nothing_in() {
     let held = Reservation::committed(MIB);
     // SAFETY: committed.
-    unsafe { Linux.lock(held.0, Fault::AtTouch) }.unwrap();
+    unsafe { Linux.lock(held.0) }.unwrap();
     assert!(held.present().iter().all(|page| !page));
     assert!(held.smaps(0).contains(" lo "));
     held.write(0, 1);
@@ -284,7 +284,7 @@ fn release_takes_the_mapping_away() {
     let held = Reservation::committed(MIB);
     let start = held.0.start;
     // SAFETY: committed.
-    unsafe { Linux.lock(held.0, Fault::Now) }.unwrap();
+    unsafe { Linux.lock(held.0) }.unwrap();
     drop(held);
     let head = std::format!("{:x}-", start.addr());
     assert!(!fs::read_to_string("/proc/self/maps").unwrap().lines().any(|line| line.starts_with(&head)));

@@ -84,15 +84,6 @@ impl Range {
     }
 }
 
-/// When a locked page gets its memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Before `lock` returns.
-    Now,
-    /// At its first touch, for pools that commit lazily.
-    AtTouch,
-}
-
 /// RLIMIT_MEMLOCK, in bytes; `usize::MAX` means no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockLimit {
@@ -193,8 +184,8 @@ pub unsafe trait Os: Sync {
     /// The range is committed, and nobody else writes there meanwhile.
     unsafe fn prefault(&self, range: Range) -> Result<(), OsError>;
 
-    /// Locks the committed range: what is present, now or later, stays in memory. A child of fork inherits no
-    /// lock.
+    /// Locks the committed range: what is present, now or later, stays in memory. Makes nothing present by itself. A
+    /// child of fork inherits no lock.
     ///
     /// # Errors
     ///
@@ -204,7 +195,7 @@ pub unsafe trait Os: Sync {
     /// # Safety
     ///
     /// The range is committed.
-    unsafe fn lock(&self, range: Range, when: Fault) -> Result<(), OsError>;
+    unsafe fn lock(&self, range: Range) -> Result<(), OsError>;
 
     /// Undoes [`lock`](Self::lock). Content is kept.
     ///
@@ -218,7 +209,7 @@ pub unsafe trait Os: Sync {
     unsafe fn unlock(&self, range: Range) -> Result<(), OsError>;
 
     /// Gives the memory behind the committed range back; it stays committed and reads as zeros. `locked`
-    /// says that the range is locked, and it stays so in the manner of [`Fault::AtTouch`].
+    /// says that the range is locked, and it stays so.
     ///
     /// # Errors
     ///

@@ -8,7 +8,7 @@
 
 use core::ffi::c_void;
 
-use super::{Available, Bound, Fault, ForkChild, LockLimit, Nodes, Os, OsError, Range, ThreadExit, ThreadKey};
+use super::{Available, Bound, ForkChild, LockLimit, Nodes, Os, OsError, Range, ThreadExit, ThreadKey};
 
 /// The absence of a system, with what the program brings instead.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,7 @@ unsafe impl Os for NoOs {
     unsafe fn prefault(&self, _: Range) -> Result<(), OsError> {
         lacking("prefault")
     }
-    unsafe fn lock(&self, _: Range, _: Fault) -> Result<(), OsError> {
+    unsafe fn lock(&self, _: Range) -> Result<(), OsError> {
         lacking("lock")
     }
     unsafe fn unlock(&self, _: Range) -> Result<(), OsError> {

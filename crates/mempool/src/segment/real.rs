@@ -10,7 +10,7 @@ use core::fmt;
 
 use crate::config::{Commit, Numa, Values, Wish};
 use crate::error::InitError;
-use crate::os::{Fault, Nodes, Os, OsError, Range};
+use crate::os::{Nodes, Os, OsError, Range};
 
 /// Bytes of stack that `process` makes present.
 const STACK: usize = 1 << 20;
@@ -109,16 +109,22 @@ pub unsafe fn make_real(
         require_memory(os, bytes)?;
     }
     let mut huge = None;
-    for &range in ranges {
-        // SAFETY: contract.
-        huge = unsafe { populate(os, range, values, granted) }?.or(huge);
+    // SAFETY: contract; committed by the first loop.
+    unsafe {
+        for &range in ranges {
+            huge = prepare(os, range, values, granted)?.or(huge);
+        }
+        // Before the memory is there, since that is one pass over it less, and a refusal comes sooner.
+        lock(os, ranges, bytes, values, granted)?;
+        for &range in ranges {
+            huge = populate(os, range, values, granted, huge)?.or(huge);
+        }
     }
     if let Some(error) = huge {
         let required = values.strict || values.huge_pages == Wish::Required;
         refused(required, "back memory with huge OS pages", bytes, error, &mut granted.short.huge_pages)?;
     }
-    // SAFETY: committed now.
-    unsafe { lock(os, ranges, bytes, values, granted) }
+    Ok(())
 }
 
 /// Whether so much memory is to be had; an error that says what bounds it where it is not.
@@ -130,7 +136,30 @@ fn require_memory(os: &dyn Os, need: usize) -> Result<(), InitError> {
     }
 }
 
-/// Commits and prefaults one range. What stood against huge OS pages, if anything did.
+/// Commits one range and says what it is to be like. What stands against huge OS pages, if anything does.
+///
+/// # Safety
+/// As [`make_real`].
+unsafe fn prepare(
+    os: &dyn Os,
+    range: Range,
+    values: &Values,
+    granted: &mut Granted,
+) -> Result<Option<OsError>, InitError> {
+    // SAFETY: for all calls: the range lies in a reservation, and nobody uses it (contract).
+    unsafe {
+        os.commit(range).map_err(|error| InitError::Os { what: "commit memory", bytes: range.bytes, error })?;
+        place(os, range, values, granted)?;
+        if !values.dump
+            && let Err(error) = os.dont_dump(range)
+        {
+            refused(values.strict, "keep memory out of core files", range.bytes, error, &mut granted.short.dump)?;
+        }
+        Ok(if values.huge_pages == Wish::Off { None } else { os.huge_pages_advise(range).err() })
+    }
+}
+
+/// Prefaults one committed range, unless that is for later. What stood against huge OS pages, if anything did.
 ///
 /// # Safety
 /// As [`make_real`].
@@ -139,30 +168,18 @@ unsafe fn populate(
     range: Range,
     values: &Values,
     granted: &mut Granted,
+    known: Option<OsError>,
 ) -> Result<Option<OsError>, InitError> {
-    let failed = |what| move |error| InitError::Os { what, bytes: range.bytes, error };
-    // SAFETY: for all calls: the range lies in a reservation, is committed by the first, and nobody uses it (contract).
+    if values.commit == Commit::Lazy {
+        return Ok(None);
+    }
+    let failed = |error| InitError::Os { what: "prefault memory", bytes: range.bytes, error };
+    // SAFETY: committed, and nobody uses it (contract).
     unsafe {
-        os.commit(range).map_err(failed("commit memory"))?;
-        place(os, range, values, granted)?;
-        if !values.dump
-            && let Err(error) = os.dont_dump(range)
-        {
-            refused(values.strict, "keep memory out of core files", range.bytes, error, &mut granted.short.dump)?;
-        }
-        let mut huge = match values.huge_pages {
-            Wish::Off => None,
-            _ => os.huge_pages_advise(range).err(),
-        };
-        if values.commit == Commit::Lazy {
-            return Ok(huge);
-        }
-        os.prefault(range).map_err(failed("prefault memory"))?;
+        os.prefault(range).map_err(failed)?;
         granted.present += range.bytes;
-        if values.huge_pages != Wish::Off && huge.is_none() {
-            huge = count_huge(os, range, values, granted).err();
-        }
-        Ok(huge)
+        let look = values.huge_pages != Wish::Off && known.is_none();
+        Ok(if look { count_huge(os, range, values, granted).err() } else { None })
     }
 }
 
@@ -223,9 +240,8 @@ unsafe fn lock(
     if values.lock == Wish::Off {
         return Ok(());
     }
-    let when = if values.commit == Commit::Eager { Fault::Now } else { Fault::AtTouch };
     // SAFETY: committed (contract).
-    let refused = ranges.iter().find_map(|&range| unsafe { os.lock(range, when) }.err());
+    let refused = ranges.iter().find_map(|&range| unsafe { os.lock(range) }.err());
     let Some(error) = refused else {
         granted.locked += bytes;
         return Ok(());

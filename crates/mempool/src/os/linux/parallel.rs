@@ -134,8 +134,9 @@ unsafe fn start(helper: &Helper, part: Range, advice: c_int) {
             inlateout("rdx") 0i64 => _,
             in("r10") helper.alive.as_ptr(),
             in("r8") 0i64,
-            lateout("rcx") _,
-            lateout("r11") _,
+            // Not `lateout`: the inputs are read after the first system call, which destroys both.
+            out("rcx") _,
+            out("r11") _,
             options(nostack),
         );
     }
