@@ -11,7 +11,6 @@ mod args;
 mod configure;
 mod failure;
 mod library;
-#[allow(dead_code)]
 mod peers;
 mod program;
 mod run;
@@ -30,6 +29,7 @@ fn main() -> ExitCode {
         Task::Run(order) => Err(run::exec(&order)),
         Task::Starve(plan) => starve::show(&plan),
         Task::StarveWorker(order) => starve::work(&order),
+        Task::StarveHog(order) => starve::hog(&order),
         Task::Configure(given) => configure::show(&given),
         Task::Shown(code) => Ok(ExitCode::from(code)),
     });
