@@ -129,6 +129,13 @@ fn starve_command() -> Command {
                 .help("Kinds of starvation [default: all that the machine allows]")
                 .value_delimiter(','),
         )
+        .arg(
+            Arg::new("allocators")
+                .long("allocators")
+                .value_name("NAME,...")
+                .help("Allocators beside the pool [default: glibc and those that are installed]")
+                .value_delimiter(','),
+        )
         .arg(json())
         .arg(
             Arg::new("html")
@@ -186,11 +193,13 @@ fn run_order(matches: &ArgMatches) -> run::Order {
 
 fn starve_plan(matches: &ArgMatches) -> starve::Plan {
     let bytes = |name| matches.get_one::<usize>(name).copied().unwrap_or(0);
+    let words = |name| matches.get_many::<String>(name).into_iter().flatten().cloned().collect();
     starve::Plan {
         millis: matches.get_one::<u64>("seconds").copied().unwrap_or(0) * 1000,
         limit: bytes("limit"),
         segment: bytes("segment"),
-        kinds: matches.get_many::<String>("kinds").into_iter().flatten().cloned().collect(),
+        kinds: words("kinds"),
+        allocators: words("allocators"),
         json: matches.get_flag("json"),
         html: matches.get_one::<PathBuf>("html").cloned(),
     }

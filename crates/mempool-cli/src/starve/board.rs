@@ -33,6 +33,8 @@ pub struct Head {
     pub starved: AtomicU64,
     /// Bytes that the hog holds.
     pub hog_bytes: AtomicU64,
+    /// The most that it held.
+    pub hog_most: AtomicU64,
     /// How often the hog tried and got nothing more.
     pub hog_refused: AtomicU64,
     /// Page faults of the worker's thread while it was starved.
@@ -58,6 +60,12 @@ unsafe impl Send for Board {}
 unsafe impl Sync for Board {}
 
 impl Head {
+    /// Notes what the hog holds.
+    pub fn hold(&self, bytes: usize) {
+        self.hog_bytes.store(bytes as u64, Relaxed);
+        self.hog_most.fetch_max(bytes as u64, Relaxed);
+    }
+
     /// Counts one more of something.
     pub fn count(counter: &AtomicU64) {
         counter.store(counter.load(Relaxed) + 1, Relaxed);

@@ -45,10 +45,11 @@ extern "C" fn run(board: *mut libc::c_void) -> *mut libc::c_void {
 
 /// Takes addresses, and with them the kernel's promises unless `flags` say otherwise, for ever.
 fn reserve_all(board: &Board, flags: i32) -> ! {
-    let mut bytes = LARGEST;
+    let (mut bytes, mut held) = (LARGEST, 0);
     loop {
         if take(bytes, flags).is_some() {
-            board.hog_bytes.fetch_add(bytes as u64, Relaxed);
+            held += bytes;
+            board.hold(held);
         } else if bytes > SMALLEST {
             bytes /= 2;
         } else {
@@ -91,12 +92,13 @@ pub fn work(board: &Board, kind: Kind, limit: usize) -> io::Result<()> {
 /// Touches memory until no more is given. Who sleeps at the limit for lack of memory, or is ended there, has noted
 /// before that this is the moment.
 fn touch_all(board: &Board, limit: usize) -> io::Result<()> {
-    board.hog_bytes.store(0, Relaxed);
+    let mut held = 0;
     let near = limit - limit / 16;
     loop {
         let Some(place) = take(STEP, libc::MAP_NORESERVE) else { return Err(io::Error::last_os_error()) };
         touch(place, STEP);
-        let held = board.hog_bytes.fetch_add(STEP as u64, Relaxed) as usize + STEP;
+        held += STEP;
+        board.hold(held);
         // The worker holds the rest.
         if usage().is_none_or(|usage| usage >= near) || held >= near {
             full(board);
@@ -118,7 +120,7 @@ fn touch_in_turn(board: &Board, bytes: usize) -> io::Result<()> {
     loop {
         for offset in (0..bytes).step_by(STEP) {
             touch(place.wrapping_add(offset), STEP.min(bytes - offset));
-            board.hog_bytes.fetch_max(offset as u64, Relaxed);
+            board.hold(offset.max(board.hog_most.load(Relaxed) as usize));
             if offset > bytes / 2 {
                 full(board);
                 Head::count(&board.hog_refused);
@@ -150,7 +152,7 @@ fn fill_cache(board: &Board, limit: usize) -> io::Result<()> {
     let mut chunk = vec![1u8; CHUNK];
     for written in (0..2 * limit).step_by(CHUNK) {
         file.write_all(&chunk)?;
-        board.hog_bytes.store(written.min(limit) as u64, Relaxed);
+        board.hold(written.min(limit));
         if written > limit {
             full(board);
             Head::count(&board.hog_refused);

@@ -36,7 +36,7 @@ pub struct Outcome {
     pub times: Vec<u64>,
     /// The request at which the hog got nothing more.
     pub starved_at: Option<u64>,
-    /// Bytes that the hog held.
+    /// The most that the hog held, in bytes.
     pub hog_bytes: u64,
     /// How often it got nothing.
     pub hog_refused: u64,
@@ -77,7 +77,7 @@ impl Outcome {
             latency: latencies(&times),
             times,
             starved_at: board.starved.load(Relaxed).checked_sub(1),
-            hog_bytes: board.hog_bytes.load(Relaxed),
+            hog_bytes: board.hog_most.load(Relaxed),
             hog_refused: board.hog_refused.load(Relaxed),
             faults: board.faults.load(Relaxed),
             calls: counted.map(|requests| (board.calls.load(Relaxed), requests)),

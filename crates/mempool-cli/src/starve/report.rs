@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::kinds::{ALL, Kind};
 use super::outcome::{Outcome, grouped, size, time};
-use super::{Absent, Plan};
+use super::{Absent, Plan, Refusals};
 
 /// The exit code when there is no contrast to show.
 const NOTHING_SHOWN: u8 = 3;
@@ -28,7 +28,7 @@ pub struct Report<'a> {
     /// The processor that the workers had for themselves.
     pub apart: Option<usize>,
     /// Kinds that this machine does not allow, and why.
-    pub left_out: Vec<(Kind, String)>,
+    pub left_out: Refusals,
     /// Allocators that are not here.
     pub missing: Absent,
 }
