@@ -7,6 +7,7 @@
 //!
 //! Only the owner's own bits are read, so nothing that neighbours do at the same time matters.
 
+use super::park::{MOST, PARKED};
 use super::parts::read;
 use super::{Frag, Run};
 use crate::bitmap::{self, claim, next_set, prev_set, step};
@@ -83,7 +84,7 @@ impl Frag {
         if here != 0 {
             return Some(Run { start, len: here.trailing_zeros() as usize + 1 });
         }
-        let long = self.parts.length().get(cell)?.load(Ordering::Acquire) as usize;
+        let long = (self.parts.length().get(cell)?.load(Ordering::Acquire) & !PARKED) as usize;
         if long != 0 {
             return (start + long <= self.parts.fragments()).then_some(Run { start, len: long });
         }
@@ -97,7 +98,9 @@ impl Frag {
     /// While another thread gives that very run, the answer may be either.
     #[must_use]
     pub fn run_at(&self, start: usize) -> Option<Run> {
-        if bitmap::test(self.parts.first(), start) { self.extent(start) } else { None }
+        // Parked runs and those that are being given are no runs any more.
+        let gone = self.long_entry(start).is_some_and(|(_, says)| says & PARKED != 0);
+        if !gone && bitmap::test(self.parts.first(), start) { self.extent(start) } else { None }
     }
 
     /// The run that `fragment` is part of, at its beginning or inside. Linear in the distance to the
@@ -125,7 +128,7 @@ impl Frag {
         let extra = Run { start: run.end(), len: new_len - run.len };
         let open = self.open();
         let inside = extra.start >= open.low && run.start.checked_add(new_len).is_some_and(|end| end <= open.high);
-        if !inside || new_len > u32::MAX as usize || self.run_at(run.start) != Some(run) {
+        if !inside || new_len >= MOST || self.run_at(run.start) != Some(run) {
             return false;
         }
         if next_set(self.parts.busy(), extra.start, extra.end()).is_some() {

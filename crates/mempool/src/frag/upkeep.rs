@@ -1,5 +1,6 @@
 //! What is done seldom: looking over everything, giving clean pages back, repair after a fork.
 
+use super::park::PARKED;
 use super::parts::read;
 use super::runs::LONG;
 use super::{Frag, Run};
@@ -42,7 +43,7 @@ impl Frag {
         let end = self.parts.fragments();
         let mut at = 0;
         while let Some(start) = next_set(self.parts.first(), at, end) {
-            if let Some(run) = self.extent(start) {
+            if let Some(run) = self.run_at(start) {
                 f(run);
             }
             at = start + 1;
@@ -116,7 +117,7 @@ impl Frag {
     /// For one thread alone. Linear in the cells.
     ///
     /// `internal` calls its visitor with each run of [`Frag::take_internal`] that is to be kept. All runs
-    /// with a `first` bit stay; every other fragment becomes free. Locks, marks and counts are reset.
+    /// with a `first` bit stay, but for parked ones; every other fragment becomes free. Locks, marks and counts are reset.
     pub fn repair(&self, internal: &mut Internal<'_>) {
         self.reset_control();
         for word in self.parts.busy() {
@@ -141,6 +142,11 @@ impl Frag {
         while firsts != 0 {
             let start = cell * CELL_BITS + firsts.trailing_zeros() as usize;
             firsts &= firsts - 1;
+            if self.long_entry(start).is_some_and(|(_, says)| says & PARKED != 0) {
+                // Parked, or on its way back: free. Its end is cleared with what lies before the next run.
+                self.clear_first(start);
+                continue;
+            }
             let Some(run) = self.extent(start) else { continue };
             self.clear_ends(done, run.start);
             self.clear_ends(run.start, run.end() - 1);

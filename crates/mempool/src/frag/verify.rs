@@ -1,5 +1,6 @@
 //! The consistency check: everything that must hold while nobody is in the middle of an operation.
 
+use super::park::PARKED;
 use super::upkeep::Internal;
 use super::{Frag, Run};
 use crate::bitmap::{count, next_clear, next_set, test};
@@ -114,7 +115,7 @@ impl Frag {
     /// Every entry of the length table is that of a run which begins in its cell.
     fn verify_lengths(&self) -> Result<(), Fault> {
         for (cell, entry) in self.parts.length().iter().enumerate() {
-            let len = entry.load(Ordering::Acquire) as usize;
+            let len = (entry.load(Ordering::Acquire) & !PARKED) as usize;
             let from = cell * CELL_BITS;
             let mut found = len == 0;
             let mut at = from;

@@ -12,6 +12,7 @@ mod exhausted;
 mod local;
 mod misuse;
 mod route;
+mod store;
 mod tls;
 
 pub use self::caches::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX, pop_cache, push_cache};
@@ -20,6 +21,7 @@ pub use self::exhausted::Fail;
 pub use self::local::{SpinLock, Threads, delist, enlist, next_serial};
 pub use self::misuse::Misuse;
 pub use self::route::{Request, watch_heap};
+pub use self::store::parking;
 pub use self::tls::{none as none_local, process as process_local};
 
 use ::core::num::NonZeroUsize;

@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 use super::core::Core;
 use super::exhausted::Fail;
 use super::misuse::Misuse;
+use super::store::longest_for;
 use crate::config::Small;
 use crate::heap::HeapError;
 use crate::segment::State;
@@ -128,9 +129,24 @@ impl Core {
             return None;
         }
         let (len, align) = (fragments_for(request.size), (request.align / FRAGMENT).max(1));
+        if align == 1
+            && let Some(run) = self.unpark(len)
+        {
+            return self.reused(run, request);
+        }
         let run = if request.zeroed { self.take_zeroed(len, align) } else { self.frag.take(len, align) }?;
         self.events.runs.fetch_add(1, Relaxed);
         core::num::NonZeroUsize::new(self.data + run.start * FRAGMENT)
+    }
+
+    /// A parked run as the answer to `request`.
+    fn reused(&self, run: crate::frag::Run, request: &Request) -> Option<core::num::NonZeroUsize> {
+        let address = self.data + run.start * FRAGMENT;
+        if request.zeroed {
+            // SAFETY: the run is ours and has at least so many bytes.
+            unsafe { core::ptr::write_bytes(address as *mut u8, 0, request.size) };
+        }
+        core::num::NonZeroUsize::new(address)
     }
 
     /// A run of zeros; clears only what was in use before.
@@ -171,7 +187,7 @@ impl Core {
         if !self.contains(address) {
             return self.foreign(address, call);
         }
-        if self.own().is_some_and(|local| self.slabs.push_remote(self, local, address - self.data)) {
+        if self.own().is_some_and(|local| self.free_short(local, address - self.data)) {
             return;
         }
         match self.holder(address) {
@@ -185,6 +201,16 @@ impl Core {
         }
     }
 
+    /// The short ways of a free: an item of another thread's slab, a run that can be parked.
+    fn free_short(&self, local: &LocalHeap, offset: usize) -> bool {
+        if self.slabs.push_remote(self, local, offset) {
+            return true;
+        }
+        let slot = self.slabs.slab(offset >> self.slabs.slots.geometry().shift);
+        // Only where there is neither slab nor heap page can a run be an object.
+        slot.peek().state() == State::Free && offset.is_multiple_of(FRAGMENT) && self.park(local, offset / FRAGMENT)
+    }
+
     /// Whether `address`, which is not in the pool, is taken for an object of the C library: each one with
     /// `small = system`, otherwise those in the part of its heap that is watched.
     fn is_c_library(&self, address: usize) -> bool {
@@ -193,7 +219,9 @@ impl Core {
 
     /// Whether an object with room for `room` bytes can be the answer to `request`.
     pub(crate) fn could_answer(&self, request: &Request, room: usize) -> bool {
-        let as_run = room == fragments_for(request.size).saturating_mul(FRAGMENT);
+        // A run may have been parked before, and be a little longer.
+        let least = fragments_for(request.size);
+        let as_run = room.is_multiple_of(FRAGMENT) && (least..=longest_for(least)).contains(&(room / FRAGMENT));
         match self.tier(request) {
             // A critical request that the class could not serve got a run.
             Tier::Class(class) => room == class_size(class) || as_run,
