@@ -67,6 +67,64 @@ impl Frag {
         Some(Run { start, len: len as usize })
     }
 
+    /// Shortens `run`, which is the caller's own, to `len` fragments, and parks the rest. Both are long. O(1).
+    pub fn park_rest(&self, run: Run, len: usize) -> Run {
+        debug_assert!(len >= LONG && run.len >= len + LONG);
+        let rest = Run { start: run.start + len, len: run.len - len };
+        self.record_end(Run { start: run.start, len });
+        // In this order nobody finds the rest by its entry before its beginning is known, and nobody gives it by its beginning.
+        self.set_entry(rest.start, PARKED);
+        self.set_first(rest.start);
+        self.set_entry(rest.start, rest.len as u32 | PARKED);
+        rest
+    }
+
+    pub(super) fn set_entry(&self, start: usize, says: u32) {
+        if let Some(entry) = self.parts.length().get(start / CELL_BITS) {
+            // Release pairs with the Acquire of those who read it: they see what was done before.
+            entry.store(says, Ordering::Release);
+            step();
+        }
+    }
+
+    /// Joins a run of `len` fragments that was parked in the cell of `start` with the parked ones behind it. The joined run, still
+    /// parked, if there was any. O(1) for each.
+    pub fn join_parked(&self, start: usize, len: usize) -> Option<Run> {
+        let whole = |end| self.long_entry(end).is_some_and(|(_, says)| says > PARKED);
+        // A look without writing first; it may be wrong either way.
+        if !whole(start + len) {
+            return None;
+        }
+        let mut run = self.unpark(start, len)?;
+        // As if it were being given: a free by mistake is found out, and nobody else takes it.
+        self.set_entry(run.start, PARKED);
+        while let Some(next) = self.win_parked(run.end(), MOST - run.len) {
+            self.clear_first(next.start);
+            self.set_entry(next.start, 0);
+            run.len += next.len;
+        }
+        self.set_entry(run.start, run.len as u32 | PARKED);
+        Some(run)
+    }
+
+    /// The parked run that begins at `start`, if one of fewer than `below` fragments does: the caller's own, as if it were being given.
+    fn win_parked(&self, start: usize, below: usize) -> Option<Run> {
+        let shorter = |says: u32| says > PARKED && ((says & !PARKED) as usize) < below;
+        let (entry, says) = self.long_entry(start).filter(|&(_, says)| shorter(says))?;
+        // Acquire pairs with `park`.
+        entry.compare_exchange(says, PARKED, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        step();
+        Some(Run { start, len: (says & !PARKED) as usize })
+    }
+
+    /// Whether a run of `len` fragments is parked in the cell of `start`; it may be taken at any moment.
+    pub fn is_parked(&self, start: usize, len: usize) -> bool {
+        self.parts
+            .length()
+            .get(start / CELL_BITS)
+            .is_some_and(|entry| entry.load(Ordering::Relaxed) == len as u32 | PARKED)
+    }
+
     /// Gives back a run of `len` fragments that was parked in the cell of `start`, if it still is. Cost of a give.
     pub fn give_parked(&self, start: usize, len: usize) -> bool {
         let cell = start / CELL_BITS;
@@ -107,8 +165,7 @@ impl Frag {
     pub(super) fn win(&self, start: usize) -> Result<Run, GiveError> {
         if let Some((entry, says)) = self.long_entry(start) {
             // Acquire, as in `clear_first`.
-            if says & PARKED != 0
-                || entry.compare_exchange(says, PARKED, Ordering::Acquire, Ordering::Relaxed).is_err()
+            if says & PARKED != 0 || entry.compare_exchange(says, PARKED, Ordering::Acquire, Ordering::Relaxed).is_err()
             {
                 return Err(GiveError::Free);
             }

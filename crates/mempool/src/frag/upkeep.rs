@@ -149,7 +149,7 @@ impl Frag {
             }
             let Some(run) = self.extent(start) else { continue };
             self.clear_ends(done, run.start);
-            self.clear_ends(run.start, run.end() - 1);
+            self.clear_ends(run.start, run.end());
             self.set_busy(run);
             // Also sets `last`: a growing run may have been stopped before it did.
             self.record_end(run);

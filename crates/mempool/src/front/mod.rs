@@ -55,9 +55,21 @@ pub fn pop(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
     unsafe { local.bin_unchecked(class_of(size)) }.pop()
 }
 
-/// What comes right behind it: `size` bytes from another word of the current slab.
-pub fn advance(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
-    if size > MAX_SMALL { None } else { local.advance(class_of(size)) }
+/// What comes right behind it: `size` bytes from another word of the current slab, or a run that the thread parked.
+#[inline]
+pub fn pop_behind(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
+    if size > MAX_SMALL { Core::of(local)?.pop_run(local, size) } else { local.advance(class_of(size)) }
+}
+
+/// What comes right behind `push`: an item of another thread's slab, or a run that can be parked. False when something else is
+/// the case, and nothing has changed.
+#[inline]
+pub fn push_behind(local: &LocalHeap, address: usize) -> bool {
+    let offset = address.wrapping_sub(local.data);
+    if offset >= local.len.get() {
+        return false;
+    }
+    Core::of(local).is_some_and(|core| core.free_short(local, offset))
 }
 
 /// **The hot path of free.** True when the item at `address` was this thread's and now is free; false when

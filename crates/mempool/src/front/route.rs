@@ -130,23 +130,17 @@ impl Core {
         }
         let (len, align) = (fragments_for(request.size), (request.align / FRAGMENT).max(1));
         if align == 1
-            && let Some(run) = self.unpark(len)
+            && let Some(address) = self.unpark(len)
         {
-            return self.reused(run, request);
+            if request.zeroed {
+                // SAFETY: the run is ours and has at least so many bytes.
+                unsafe { core::ptr::write_bytes(address.get() as *mut u8, 0, request.size) };
+            }
+            return Some(address);
         }
         let run = if request.zeroed { self.take_zeroed(len, align) } else { self.frag.take(len, align) }?;
         self.events.runs.fetch_add(1, Relaxed);
         core::num::NonZeroUsize::new(self.data + run.start * FRAGMENT)
-    }
-
-    /// A parked run as the answer to `request`.
-    fn reused(&self, run: crate::frag::Run, request: &Request) -> Option<core::num::NonZeroUsize> {
-        let address = self.data + run.start * FRAGMENT;
-        if request.zeroed {
-            // SAFETY: the run is ours and has at least so many bytes.
-            unsafe { core::ptr::write_bytes(address as *mut u8, 0, request.size) };
-        }
-        core::num::NonZeroUsize::new(address)
     }
 
     /// A run of zeros; clears only what was in use before.
@@ -202,7 +196,8 @@ impl Core {
     }
 
     /// The short ways of a free: an item of another thread's slab, a run that can be parked.
-    fn free_short(&self, local: &LocalHeap, offset: usize) -> bool {
+    #[inline]
+    pub(super) fn free_short(&self, local: &LocalHeap, offset: usize) -> bool {
         if self.slabs.push_remote(self, local, offset) {
             return true;
         }

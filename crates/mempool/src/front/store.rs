@@ -10,11 +10,12 @@
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
+use core::num::NonZeroUsize;
 
 use super::core::Core;
 use crate::frag::Run;
 use crate::slab::LocalHeap;
-use crate::units::FRAGMENT;
+use crate::units::{FRAGMENT, fragments_for};
 
 /// The shortest run that is parked, in fragments: that of the entries of the length table.
 const LEAST: usize = 64;
@@ -36,8 +37,6 @@ pub struct Store {
     used: Cell<u64>,
     /// Fragments of these runs.
     held: Cell<usize>,
-    /// The entry that is forgotten next when there are too many.
-    hand: Cell<u32>,
     /// A bit for each bin with entries.
     some: [Cell<u64>; BINS / 64],
     /// For each bin, a bit for each of its entries.
@@ -112,18 +111,30 @@ impl Store {
         None
     }
 
-    /// The entry to forget next.
-    fn next_victim(&self) -> Option<usize> {
-        let used = self.used.get();
-        let hand = self.hand.get() % ENTRIES as u32;
-        // The first used one from the hand on, round and round.
-        let ahead = used.rotate_right(hand);
-        if ahead == 0 {
-            return None;
+    /// An entry with a run so long that the rest of it can stay parked, of the shortest there are.
+    #[inline]
+    fn find_longer(&self, len: usize) -> Option<usize> {
+        self.find_from(bin_of(len + LEAST) + 1)
+    }
+
+    /// An entry of the first bin from `first` on that has any.
+    #[inline]
+    fn find_from(&self, first: usize) -> Option<usize> {
+        let mut above = u64::MAX << (first % 64);
+        for word in first / 64..BINS / 64 {
+            let some = self.some[word].get() & above;
+            if some != 0 {
+                let b = word * 64 + some.trailing_zeros() as usize;
+                return Some(self.bins[b % BINS].get().trailing_zeros() as usize % ENTRIES);
+            }
+            above = u64::MAX;
         }
-        let entry = (hand + ahead.trailing_zeros()) % ENTRIES as u32;
-        self.hand.set(entry + 1);
-        Some(entry as usize)
+        None
+    }
+
+    /// An entry with one of the shortest runs.
+    fn shortest(&self) -> Option<usize> {
+        self.find_from(0)
     }
 }
 
@@ -153,20 +164,59 @@ impl Core {
         }
     }
 
-    /// A run of at least `len` fragments from the calling thread's store, at most an eighth longer.
-    #[inline]
-    pub(super) fn unpark(&self, len: usize) -> Option<Run> {
+    /// `size` bytes from the store of `local`, the calling thread's own: the address of a run that was parked.
+    pub(super) fn pop_run(&self, local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
+        if size > self.parking * FRAGMENT || size > local.len.get() {
+            return None;
+        }
+        self.unpark_from(self.store(local)?, fragments_for(size))
+    }
+
+    /// The address of a parked run of at least `len` fragments, at most an eighth longer, after trying harder.
+    pub(super) fn unpark(&self, len: usize) -> Option<NonZeroUsize> {
+        let store = self.store(self.own().or_else(|| self.join())?)?;
+        self.unpark_from(store, len).or_else(|| self.tidy(store).then(|| self.unpark_from(store, len))?)
+    }
+
+    fn unpark_from(&self, store: &Store, len: usize) -> Option<NonZeroUsize> {
         if len < LEAST {
             return None;
         }
-        let store = self.store(self.own().or_else(|| self.join())?)?;
         while let Some(entry) = store.find(len) {
             let run = store.forget(entry);
             if let Some(run) = self.frag.unpark(run.start, run.len) {
-                return Some(run);
+                return NonZeroUsize::new(self.data + run.start * FRAGMENT);
+            }
+        }
+        while let Some(entry) = store.find_longer(len) {
+            let run = store.forget(entry);
+            if let Some(run) = self.frag.unpark(run.start, run.len) {
+                store.remember(self.frag.park_rest(run, len));
+                return NonZeroUsize::new(self.data + run.start * FRAGMENT);
             }
         }
         None
+    }
+
+    /// Joins the store's runs with the parked ones behind them, and forgets those that are gone. Whether there was anything to join.
+    #[cold]
+    #[inline(never)]
+    fn tidy(&self, store: &Store) -> bool {
+        let mut joined = false;
+        let mut entries = store.used.get();
+        while entries != 0 {
+            let entry = entries.trailing_zeros() as usize;
+            entries &= entries - 1;
+            let run = store.entries[entry % ENTRIES].get();
+            if !self.frag.is_parked(run.start, run.len) {
+                store.forget(entry);
+            } else if let Some(run) = self.frag.join_parked(run.start, run.len) {
+                store.forget(entry);
+                store.remember(run);
+                joined = true;
+            }
+        }
+        joined
     }
 
     /// Parks the run that begins at fragment `start`, if it is a long one and the calling thread may park so much. False, and nothing has
@@ -190,8 +240,9 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn make_way(&self, store: &Store, len: usize) {
+        self.tidy(store);
         while store.used.get() == u64::MAX || store.held.get() + len > self.parking {
-            let Some(entry) = store.next_victim() else { return };
+            let Some(entry) = store.shortest() else { return };
             let run = store.forget(entry);
             self.frag.give_parked(run.start, run.len);
         }
@@ -200,7 +251,7 @@ impl Core {
     /// Gives back all that the store of `local` remembers: its thread ends.
     pub(super) fn empty_store(&self, local: &LocalHeap) {
         let Some(store) = self.store(local) else { return };
-        while let Some(entry) = store.next_victim() {
+        while let Some(entry) = store.shortest() {
             let run = store.forget(entry);
             self.frag.give_parked(run.start, run.len);
         }
