@@ -120,7 +120,7 @@ fn truths() -> Vec<String> {
         struct_size use_environment small exhausted commit lock huge_pages guard_pages dump stats max_retries max_threads
         max_caches segment max_segment reserve heap_max_alloc wait_time_ns heap_page_lifetime slot_shift reserved name));
     all.extend(offsets!(MempoolStats, "mempool_stats_t":
-        segment metadata open free largest_free reserve reserve_free live_objects live_bytes threads exhausted refused));
+        segment metadata open free parked largest_free reserve reserve_free live_objects live_bytes threads exhausted refused));
     let [handle, mark] = private_offsets();
     all.push(format!("offsetof(mp_cache_t, c_private) == {handle}"));
     all.push(format!("offsetof(mp_cache_t, c_mark) == {mark}"));

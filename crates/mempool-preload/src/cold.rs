@@ -11,7 +11,7 @@ use crate::start;
 const MOST: usize = mempool::config::SEGMENT_MOST;
 
 /// Requests up to here are worth a try of the hot paths.
-const SMALL: usize = 8192;
+const SMALL: usize = 16384;
 
 fn errno() -> *mut c_int {
     // SAFETY: no precondition; the place is this thread's.

@@ -3,6 +3,7 @@
 use super::park::PARKED;
 use super::parts::read;
 use super::runs::LONG;
+use super::tree::Open;
 use super::{Frag, Run};
 use crate::bitmap::{claim, clear, count, next_clear, next_set, step, test, word};
 use crate::sync::Ordering;
@@ -15,11 +16,19 @@ const TRIM_PAGES: usize = 64;
 pub type Internal<'a> = dyn FnMut(&mut dyn FnMut(Run)) + 'a;
 
 impl Frag {
-    /// Free fragments of the open range. Linear in the cells.
+    /// Free fragments of the open range, parked ones among them. Linear in the cells.
     #[must_use]
     pub fn free_fragments(&self) -> usize {
         let open = self.open();
-        open.high - open.low - count(self.parts.busy(), open.low, open.high - open.low)
+        open.high - open.low - count(self.parts.busy(), open.low, open.high - open.low) + self.parked_fragments()
+    }
+
+    /// Fragments of parked runs. Linear in the cells.
+    #[must_use]
+    pub fn parked_fragments(&self) -> usize {
+        let mut parked = 0;
+        self.parked(&mut |run| parked += run.len);
+        parked
     }
 
     /// Free fragments of the reserve. Linear in its cells.
@@ -50,15 +59,43 @@ impl Frag {
         }
     }
 
-    /// Calls `f` for each gap of the open range, in address order. Linear in the cells and gaps.
+    /// Calls `f` for each gap of the open range, in address order; parked runs are parts of gaps. Linear in the cells, gaps
+    /// and runs.
     pub fn gaps(&self, f: &mut dyn FnMut(Run)) {
-        let high = self.open().high;
-        let mut at = self.open().low;
-        while let Some(start) = next_clear(self.parts.busy(), at, high) {
-            let end = next_set(self.parts.busy(), start, high).unwrap_or(high);
-            f(Run { start, len: end - start });
-            at = end;
+        let Open { low, high } = self.open();
+        let (mut at, mut from) = (low, low);
+        while at < high {
+            if let Some(free) = self.free_at(at, high) {
+                at += free;
+                continue;
+            }
+            if from < at {
+                f(Run { start: from, len: at - from });
+            }
+            at = self.behind_used(at, high);
+            from = at;
         }
+        if from < at {
+            f(Run { start: from, len: at - from });
+        }
+    }
+
+    /// Free fragments from `at` on, as far as one look goes; a parked run is free.
+    fn free_at(&self, at: usize, high: usize) -> Option<usize> {
+        if !test(self.parts.busy(), at) {
+            return Some(next_set(self.parts.busy(), at, high).unwrap_or(high) - at);
+        }
+        let (_, says) = self.long_entry(at).filter(|&(_, says)| says > PARKED)?;
+        Some(((says & !PARKED) as usize).min(high - at))
+    }
+
+    /// Where something else than what is in use at `at` may begin.
+    fn behind_used(&self, at: usize, high: usize) -> usize {
+        if let Some(run) = self.run_at(at) {
+            return run.end().min(high);
+        }
+        let free = next_clear(self.parts.busy(), at, high).unwrap_or(high);
+        next_set(self.parts.first(), at + 1, free).unwrap_or(free)
     }
 
     /// Whether a whole page is free and not clean.

@@ -117,6 +117,12 @@ impl Core {
         core::num::NonZeroUsize::new(address)
     }
 
+    /// `size` bytes from another slab of the calling thread's own `local`, where a size class serves so much.
+    pub(super) fn pop_small(&self, local: &LocalHeap, size: usize) -> Option<core::num::NonZeroUsize> {
+        let popped = if size <= self.max_small { self.pop_class(local, class_of(size)) } else { None };
+        popped.and_then(core::num::NonZeroUsize::new)
+    }
+
     fn pop_class(&self, local: &LocalHeap, class: usize) -> Option<usize> {
         if let Some(popped) = local.bin(class).and_then(crate::slab::Bin::pop) {
             return Some(popped.get());
@@ -181,7 +187,7 @@ impl Core {
         if !self.contains(address) {
             return self.foreign(address, call);
         }
-        if self.own().is_some_and(|local| self.free_short(local, address - self.data)) {
+        if self.own().is_some_and(|local| super::push_behind(local, address)) {
             return;
         }
         match self.holder(address) {
@@ -193,17 +199,6 @@ impl Core {
             }
             Holder::Run => self.free_run(address, call),
         }
-    }
-
-    /// The short ways of a free: an item of another thread's slab, a run that can be parked.
-    #[inline]
-    pub(super) fn free_short(&self, local: &LocalHeap, offset: usize) -> bool {
-        if self.slabs.push_remote(self, local, offset) {
-            return true;
-        }
-        let slot = self.slabs.slab(offset >> self.slabs.slots.geometry().shift);
-        // Only where there is neither slab nor heap page can a run be an object.
-        slot.peek().state() == State::Free && offset.is_multiple_of(FRAGMENT) && self.park(local, offset / FRAGMENT)
     }
 
     /// Whether `address`, which is not in the pool, is taken for an object of the C library: each one with

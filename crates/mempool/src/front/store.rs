@@ -53,7 +53,7 @@ pub const fn parking(bytes: usize) -> usize {
 /// The bin of runs of `len` fragments, at least [`LEAST`].
 #[inline]
 fn bin_of(len: usize) -> usize {
-    let doubling = len.ilog2();
+    let doubling = (len | 1).ilog2();
     let step = (len >> (doubling - STEPS)) - (1 << STEPS);
     (((doubling - LEAST.ilog2()) << STEPS) as usize + step).min(BINS - 1)
 }
@@ -219,16 +219,15 @@ impl Core {
         joined
     }
 
-    /// Parks the run that begins at fragment `start`, if it is a long one and the calling thread may park so much. False, and nothing has
-    /// changed, otherwise.
-    #[inline]
-    pub(super) fn park(&self, local: &LocalHeap, start: usize) -> bool {
+    /// Parks the run that begins `offset` bytes from slot 0, if it is a long one and the calling thread, whose own `local` is, may park
+    /// so much. False, and nothing has changed, otherwise.
+    pub(super) fn park(&self, local: &LocalHeap, offset: usize) -> bool {
         let Some(store) = self.store(local) else { return false };
         // What lies in the reserve goes back there.
-        if start < self.frag.reserve() {
+        if !offset.is_multiple_of(FRAGMENT) || offset < self.config.reserve {
             return false;
         }
-        let Some(run) = self.frag.park(start, self.parking) else { return false };
+        let Some(run) = self.frag.park(offset / FRAGMENT, self.parking) else { return false };
         if store.used.get() == u64::MAX || store.held.get() + run.len > self.parking {
             self.make_way(store, run.len);
         }
