@@ -179,7 +179,8 @@ fn normalised(text: &str) -> String {
     while out.contains("##") {
         out = out.replace("##", "#");
     }
-    out
+    // So does the unit of what is free.
+    out.replace("# bytes of # KiB free", "# KiB of # KiB free")
 }
 
 fn run(kind: &str) -> std::process::Output {

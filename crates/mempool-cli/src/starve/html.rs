@@ -21,9 +21,9 @@ const LEAST: f64 = 1e4;
 const MOST: f64 = 1e10;
 const COLOURS: [&str; 6] = ["#0a7d38", "#c0392b", "#2c6fbb", "#b9770e", "#7d3c98", "#555555"];
 
-const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}\
+const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:66rem;margin:2rem auto;padding:0 1rem;color:#222}\
 h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2.2rem}table{border-collapse:collapse;font-size:.86rem}\
-td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child,td:last-child,th:last-child{text-align:left}\
+td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}td:first-child,th:first-child,td:last-child,th:last-child{text-align:left}\
 .bad{color:#b00020}svg{width:100%;height:auto}svg text{font:11px system-ui,sans-serif;fill:#444}\
 .key{display:inline-block;width:.8rem;height:.8rem;margin-right:.4rem;border-radius:2px}.note{color:#555;font-size:.88rem}";
 
@@ -66,7 +66,7 @@ fn height(nanoseconds: f64) -> f64 {
 }
 
 fn drawing(text: &mut String, outcomes: &[&Outcome], millis: u64) {
-    let (wide, high) = (LEFT + WIDTH + 8.0, ABOVE + HEIGHT + BELOW);
+    let (wide, high) = (LEFT + WIDTH + 24.0, ABOVE + HEIGHT + BELOW);
     let _ = write!(text, "<svg viewBox=\"0 0 {wide} {high}\" role=\"img\" aria-label=\"latency over time\">");
     let mut mark = LEAST;
     while mark <= MOST {

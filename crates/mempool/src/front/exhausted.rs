@@ -68,7 +68,12 @@ impl Core {
         // Threads without a local heap of their own left slabs there, and may be gone.
         let shared = self.with_shared(|local| self.slabs.return_empty(self, local));
         let empty = |result: Result<usize, _>| result.unwrap_or_else(|bad| self.late_double_free(bad));
-        empty(own) + empty(shared) + self.slabs.steal_empty(self) + self.heap.return_empty(self) > 0
+        empty(own)
+            + empty(shared)
+            + self.slabs.steal_empty(self)
+            + self.heap.return_empty(self)
+            + self.frag.give_all_parked()
+            > 0
     }
 
     /// Opens more of a larger reservation. Whether it did.
