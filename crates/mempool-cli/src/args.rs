@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::failure::{Failure, OWN};
-use crate::{configure, run, settings, starve};
+use crate::{configure, doctor, run, settings, starve};
 
 /// What to do.
 pub enum Task {
@@ -22,6 +22,8 @@ pub enum Task {
     StarveWorker(starve::WorkerOrder),
     /// What `mempool starve` starts: a hog.
     StarveHog(starve::WorkerOrder),
+    /// `mempool doctor`.
+    Doctor(doctor::Order),
     /// `mempool config`.
     Configure(configure::Order),
     /// Help, the version or a complaint about the arguments was printed: the exit code.
@@ -35,6 +37,7 @@ Examples:
   mempool run -- redis-server --save \"\"        a program on a pool of 512 MiB
   mempool run --segment 2G --stats -- sqlite3  a larger pool; its table at exit
   mempool starve                               what it is good for, in less than 30 seconds
+  mempool doctor --segment 2G                  what this machine allows, and how to have the rest
   mempool config                               the settings in force";
 
 const RUN_EXAMPLES: &str = "\
@@ -47,6 +50,15 @@ Examples:
 The program takes the command's place. Exit codes: 125 if mempool itself fails, 126 if the program is found but
 cannot run on a pool (static, set-uid, another architecture), 127 if it is not found, else the program's own;
 a shell reports 128+n when it dies of signal n. Programs that it starts run on pools of their own.";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  mempool doctor
+  mempool doctor --segment 2G --lock required --process
+  mempool doctor -- redis-server
+
+Exit codes: 0 if every promise holds, 1 if a pool can be made and some do not, 2 if there can be no pool, or the program
+cannot run on one, 125 if mempool itself fails.";
 
 const STARVE_EXAMPLES: &str = "\
 Examples:
@@ -70,6 +82,7 @@ fn command() -> Command {
         .disable_help_subcommand(true)
         .subcommand(run_command())
         .subcommand(starve_command())
+        .subcommand(doctor_command())
         .subcommand(config_command())
         .subcommand(worker_command("starve-worker"))
         .subcommand(worker_command("starve-hog"))
@@ -98,6 +111,23 @@ fn config_command() -> Command {
         .about("Prints the settings in force: environment, and flags as `mempool run` takes them")
         .args(settings::flags())
         .arg(json())
+}
+
+fn doctor_command() -> Command {
+    Command::new("doctor")
+        .about("Says what this machine and user allow, which promises hold here, and how to have the rest")
+        .override_usage("mempool doctor [SETTINGS] [--json] [-- PROGRAM]")
+        .after_help(DOCTOR_EXAMPLES)
+        .args(settings::flags())
+        .arg(json())
+        .arg(Arg::new("root").long("root").hide(true).value_parser(value_parser!(PathBuf)).default_value("/"))
+        .arg(
+            Arg::new("program")
+                .value_name("PROGRAM")
+                .help("A program that is to run on a pool")
+                .value_parser(value_parser!(OsString))
+                .last(true),
+        )
 }
 
 fn json() -> Arg {
@@ -169,6 +199,7 @@ pub fn parse() -> Result<Task, Failure> {
         Some(("starve", given)) => Ok(Task::Starve(starve_plan(given))),
         Some(("starve-worker", given)) => worker_order(given).map(Task::StarveWorker),
         Some(("starve-hog", given)) => worker_order(given).map(Task::StarveHog),
+        Some(("doctor", given)) => Ok(Task::Doctor(doctor_order(given))),
         Some(("config", given)) => {
             Ok(Task::Configure(configure::Order { given: settings::given(given), json: given.get_flag("json") }))
         }
@@ -189,6 +220,15 @@ fn run_order(matches: &ArgMatches) -> run::Order {
     let mut words = matches.get_many::<OsString>("program").into_iter().flatten().cloned();
     let program = words.next().unwrap_or_default();
     run::Order { given: settings::given(matches), program, arguments: words.collect() }
+}
+
+fn doctor_order(matches: &ArgMatches) -> doctor::Order {
+    doctor::Order {
+        given: settings::given(matches),
+        program: matches.get_one::<OsString>("program").cloned(),
+        json: matches.get_flag("json"),
+        root: matches.get_one::<PathBuf>("root").cloned().unwrap_or_default(),
+    }
 }
 
 fn starve_plan(matches: &ArgMatches) -> starve::Plan {

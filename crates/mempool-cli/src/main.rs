@@ -9,6 +9,7 @@
 mod allocator;
 mod args;
 mod configure;
+mod doctor;
 mod failure;
 mod library;
 mod peers;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Task::Starve(plan) => starve::show(&plan),
         Task::StarveWorker(order) => starve::work(&order),
         Task::StarveHog(order) => starve::hog(&order),
+        Task::Doctor(order) => doctor::show(&order),
         Task::Configure(given) => configure::show(&given),
         Task::Shown(code) => Ok(ExitCode::from(code)),
     });
