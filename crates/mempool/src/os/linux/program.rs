@@ -65,20 +65,28 @@ pub(super) fn mapping(line: &[u8]) -> Option<(usize, usize, Kind, bool)> {
 /// Locks the program. Bytes that are locked now, and the first refusal.
 pub fn lock() -> (usize, Result<(), OsError>) {
     let (mut locked, mut result) = (0, Ok(()));
-    let stack = may_lock_stack();
-    let walked = each_mapping(&mut |start, end, kind| {
-        let done = match kind {
-            Kind::Other => return,
-            Kind::Stack if !stack => Err(OsError { call: "mlock of the stack", errno: OsError::ENOMEM }),
-            // SAFETY: locking changes no content. A mapping that is gone meanwhile is an error.
-            _ => outcome("mlock", unsafe { libc::mlock(core::ptr::without_provenance(start), end - start) }),
-        };
-        match done {
+    let mut take = |start, end| {
+        // SAFETY: locking changes no content. A mapping that is gone meanwhile is an error.
+        match outcome("mlock", unsafe { libc::mlock(core::ptr::without_provenance(start), end - start) }) {
             Ok(()) => locked += end - start,
             Err(error) => result = result.and(Err(error)),
         }
+    };
+    let images = each_mapping(&mut |start, end, kind| {
+        if kind == Kind::Image {
+            take(start, end);
+        }
     });
-    (locked, walked.and(result))
+    // What is locked by now counts against the limit.
+    let stack = match may_lock_stack() {
+        true => each_mapping(&mut |start, end, kind| {
+            if kind == Kind::Stack {
+                take(start, end);
+            }
+        }),
+        false => Err(OsError { call: "mlock of the stack", errno: OsError::ENOMEM }),
+    };
+    (locked, images.and(result).and(stack))
 }
 
 /// Whether the stack can be locked without harm: a locked stack that outgrows the lock limit kills the process.
