@@ -67,7 +67,10 @@ fn height(nanoseconds: f64) -> f64 {
 
 fn drawing(text: &mut String, outcomes: &[&Outcome], millis: u64) {
     let (wide, high) = (LEFT + WIDTH + 24.0, ABOVE + HEIGHT + BELOW);
-    let _ = write!(text, "<svg viewBox=\"0 0 {wide} {high}\" role=\"img\" aria-label=\"latency over time\">");
+    let _ = write!(
+        text,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {wide} {high}\" font-family=\"sans-serif\" font-size=\"11\" role=\"img\" aria-label=\"latency over time\"><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>"
+    );
     let mut mark = LEAST;
     while mark <= MOST {
         let y = height(mark);
@@ -88,6 +91,14 @@ fn drawing(text: &mut String, outcomes: &[&Outcome], millis: u64) {
     }
     for (place, outcome) in outcomes.iter().enumerate() {
         bars(text, outcome, place, outcomes.len());
+        let x = LEFT + WIDTH - 76.0 * (outcomes.len() - place) as f64;
+        let _ = write!(
+            text,
+            "<rect x=\"{x}\" y=\"2\" width=\"9\" height=\"9\" fill=\"{}\"/><text x=\"{}\" y=\"11\">{}</text>",
+            colour(place),
+            x + 13.0,
+            outcome.side
+        );
     }
     if let Some(at) = outcomes.iter().filter_map(|outcome| Some((outcome.starved_at?, outcome.planned))).min() {
         let x = LEFT + WIDTH * at.0 as f64 / at.1.max(1) as f64;

@@ -130,7 +130,8 @@ impl Report<'_> {
         }
         let _ = writeln!(
             text,
-            "Latency counts from when a request was due. \"p99.9 by\": against the same allocator without a hog. The pool: {}, process=on.",
+            "Latency counts from when a request was due. \"p99.9 by\": against the same allocator without a hog.\nWorkers \
+             have a processor of their own and real-time priority, where the machine allows it. The pool: {}, process=on.",
             size(self.plan.segment as u64)
         );
         for (kind, why) in &self.left_out {
