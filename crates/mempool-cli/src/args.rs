@@ -69,7 +69,7 @@ Examples:
 Kinds: quiet (always), addresses, killer, sleep, throttle, cache, swap, overcommit. Those that this machine does not allow
 are named with the reason.
 
-Exit codes: 0 if the pool's workers did all their requests and others did not, 1 if a worker of the pool failed,
+Exit codes: 0 if the pool's workers did all their requests and others did not or were held up, 1 if a worker of the pool failed,
 3 if nothing is shown, since all did everything, 125 if mempool itself fails.";
 
 fn command() -> Command {
