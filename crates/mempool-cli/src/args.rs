@@ -168,6 +168,13 @@ fn starve_command() -> Command {
         )
         .arg(json())
         .arg(
+            Arg::new("svg")
+                .long("svg")
+                .value_name("FILE")
+                .help("Writes the page's drawings as one picture")
+                .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(
             Arg::new("html")
                 .long("html")
                 .value_name("FILE")
@@ -242,6 +249,7 @@ fn starve_plan(matches: &ArgMatches) -> starve::Plan {
         allocators: words("allocators"),
         json: matches.get_flag("json"),
         html: matches.get_one::<PathBuf>("html").cloned(),
+        svg: matches.get_one::<PathBuf>("svg").cloned(),
     }
 }
 
