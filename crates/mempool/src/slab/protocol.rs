@@ -166,10 +166,14 @@ impl<'a> Slab<'a> {
         self.next_word_behind(w).or_else(|| (0..self.used().min(w + 1)).find(|&w| self.slot.free(w).load(Relaxed) != 0))
     }
 
-    /// Number of items that are free, taken over or not (unordered).
-    pub fn count_free(&self) -> usize {
-        let free = |w| self.slot.remote(w).load(Relaxed) & !self.pad(w) | self.slot.free(w).load(Relaxed);
-        (0..self.used()).map(|w| free(w).count_ones() as usize).sum()
+    /// Number of items, and of those that are free, taken over or not (unordered).
+    pub fn count(&self) -> (usize, usize) {
+        let items = self.slot.cold(SHAPE).load(Relaxed) as u32 as usize;
+        let used = items.div_ceil(64).min(self.slot.words());
+        let free = |w| self.slot.remote(w).load(Relaxed) | self.slot.free(w).load(Relaxed);
+        let bits: usize = (0..used).map(|w| free(w).count_ones() as usize).sum();
+        // The remote bits of items that don't exist are set.
+        (items, bits.saturating_sub(used * 64 - items.min(used * 64)))
     }
 
     /// The `free` word `w`, for the hot path.

@@ -138,7 +138,15 @@ impl SlabTier {
             if slab.take().map_err(|e| self.bad(&slab, e))? {
                 continue;
             }
-            if slab.let_go(self.me(local, &slab)) == LetGo::Gone {
+            let me = self.me(local, &slab);
+            if bin.first().is_some() && self.link(local, &slab) {
+                // Others are to be used before: until it is its turn again some item of it may have been freed, by a plain
+                // store. If not, it is let go then.
+                slab.requeue(me);
+                bin.reset(self.zero);
+                return Ok(false);
+            }
+            if slab.let_go(me) == LetGo::Gone {
                 bin.reset(self.zero);
                 return Ok(false);
             }
@@ -148,8 +156,8 @@ impl SlabTier {
     /// Finds the bin another current slab: from its queue, an orphan, a fresh one.
     fn next_slab(&self, runs: &impl Runs, local: &LocalHeap, bin: &Bin, class: usize) -> bool {
         let me = owner_id(local.id, class);
-        let queued = if self.head_is_sparse(local, bin) { None } else { self.dequeue(local, bin) };
-        let slab = queued
+        let slab = self
+            .next_queued(local, bin, me)
             .or_else(|| self.adopt_orphan(local, class))
             .or_else(|| self.carve(runs, class, me))
             .or_else(|| self.dequeue(local, bin));
@@ -159,28 +167,38 @@ impl SlabTier {
         true
     }
 
-    /// Looks at the head of the queue, which has gathered free items longest. If even that has few, a fresh slab saves many
-    /// visits, and wastes at most what the queued ones have free. One with many, of some that are left so, is passed over,
-    /// so that it drains and goes back: otherwise a queue would keep for ever the slabs that it once needed.
-    fn head_is_sparse(&self, local: &LocalHeap, bin: &Bin) -> bool {
-        for _ in 0..PASSED_OVER {
-            let Some(slot) = bin.first() else { return false };
+    /// A slab of the queue, claimed: the head, which has gathered free items longest, unless it is not worth a visit.
+    ///
+    /// A full one is let go. One of many items with few of them free is left to gather more: a fresh slab saves many visits, and
+    /// wastes at most what the queued ones have free. One with many free is left to drain, so that it goes back: otherwise a
+    /// queue would keep for ever the slabs that it once needed. Both go to the end, as long as there are others.
+    fn next_queued(&self, local: &LocalHeap, bin: &Bin, me: u32) -> Option<Slab<'_>> {
+        let mut looks = 0;
+        let mut sparse = 0;
+        while let Some(slot) = bin.first() {
             let slab = self.slab(slot);
-            let items = slab.shape().items as usize;
-            if items < FEW {
-                return false;
+            let (items, free) = slab.count();
+            if free == 0 {
+                let claimed = slab.claim(me);
+                self.unlink(local, &slab);
+                // Unless it was stolen and is gone, or somebody frees into it just now.
+                if claimed && slab.let_go(me) == LetGo::Kept {
+                    return Some(slab);
+                }
+                continue;
             }
-            let free = slab.count_free();
-            if free * DRAINING <= items {
-                return items >= MANY && free * SPARSE < items;
-            }
-            if bin.has_one() || slab.linked().0 != local.id {
-                return false;
+            let few = items >= MANY && free * SPARSE < items;
+            let draining = items >= FEW && free * DRAINING > items;
+            looks += 1;
+            sparse += usize::from(few);
+            let passed = few || draining && !bin.has_one();
+            if !passed || looks > PASSED_OVER || bin.has_one() || slab.linked().0 != local.id {
+                return if passed && sparse == looks { None } else { self.dequeue(local, bin) };
             }
             bin.dequeue(&self.slots, &slab);
             bin.enqueue(&self.slots, &slab);
         }
-        false
+        None
     }
 
     /// The longest queued slab, claimed. Those that turn out to be stolen only leave the queue.
