@@ -176,6 +176,22 @@ impl<'a> Slab<'a> {
         (items, bits.saturating_sub(used * 64 - items.min(used * 64)))
     }
 
+    /// The number of items if they are less than a word's and the slab is of `class`.
+    pub fn one_word(&self, class: usize) -> Option<usize> {
+        let shape = self.slot.cold(SHAPE).load(Relaxed);
+        ((shape >> 32) as usize == class && (shape as u32) < 64).then_some(shape as u32 as usize)
+    }
+
+    /// The items of such a slab that are free, taken over or not (unordered).
+    pub fn one_word_left(&self, items: usize) -> u64 {
+        (self.slot.free(0).load(Relaxed) | self.slot.remote(0).load(Relaxed)) & mask(0, 0, items)
+    }
+
+    /// The items that are free and taken over (unordered), if it is such a slab.
+    pub fn one_word_free(&self, class: usize) -> Option<u64> {
+        self.one_word(class).map(|_| self.slot.free(0).load(Relaxed))
+    }
+
     /// The `free` word `w`, for the hot path.
     pub fn free_word(&self, w: usize) -> &'a AtomicU64 {
         self.slot.free(w)

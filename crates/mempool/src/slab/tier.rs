@@ -11,11 +11,11 @@ unsafe impl Sync for SlabTier {}
 /// A queued slab with fewer than one of so many items free is not worth a visit while there are fresh slabs...
 const SPARSE: usize = 16;
 /// ...if it has at least so many items: with fewer, chance decides how many are free, and each bad draw would cost a slab.
-const MANY: usize = 64;
+const MANY: usize = 24;
 /// A queued slab with more than one of so many items free is left to drain, while others are there.
-const DRAINING: usize = 2;
+pub(super) const DRAINING: usize = 2;
 /// Slabs of fewer items than this are taken as they come.
-const FEW: usize = 8;
+pub(super) const FEW: usize = 8;
 /// How many such slabs are passed over at once.
 const PASSED_OVER: usize = 4;
 
@@ -117,6 +117,9 @@ impl SlabTier {
     /// O(words of a slab) now and then, amortised O(1).
     pub fn pop(&self, runs: &impl Runs, local: &LocalHeap, class: usize) -> Result<Option<usize>, Bad> {
         let Some(bin) = local.bin(class) else { return Ok(None) };
+        if let Some(address) = self.swap(local, bin, class) {
+            return Ok(Some(address.get()));
+        }
         while self.next_word(local, bin)? || self.next_slab(runs, local, bin, class) {
             if let Some(address) = bin.pop() {
                 return Ok(Some(address.get()));
@@ -139,13 +142,14 @@ impl SlabTier {
                 continue;
             }
             let me = self.me(local, &slab);
-            if bin.first().is_some() && self.link(local, &slab) {
+            if bin.has_other(&slab) && self.link(local, &slab) {
                 // Others are to be used before: until it is its turn again some item of it may have been freed, by a plain
                 // store. If not, it is let go then.
                 slab.requeue(me);
                 bin.reset(self.zero);
                 return Ok(false);
             }
+            self.unlink(local, &slab);
             if slab.let_go(me) == LetGo::Gone {
                 bin.reset(self.zero);
                 return Ok(false);
@@ -191,12 +195,19 @@ impl SlabTier {
             let draining = items >= FEW && free * DRAINING > items;
             looks += 1;
             sparse += usize::from(few);
-            let passed = few || draining && !bin.has_one();
-            if !passed || looks > PASSED_OVER || bin.has_one() || slab.linked().0 != local.id {
-                return if passed && sparse == looks { None } else { self.dequeue(local, bin) };
+            let last = looks > PASSED_OVER || !bin.has_other(&slab);
+            if few && last && sparse == looks {
+                return None;
             }
-            bin.dequeue(&self.slots, &slab);
-            bin.enqueue(&self.slots, &slab);
+            if (few || draining) && !last {
+                bin.to_end(&self.slots, &slab);
+            } else if slab.claim(me) {
+                bin.to_end(&self.slots, &slab);
+                return Some(slab);
+            } else {
+                // Stolen.
+                self.unlink(local, &slab);
+            }
         }
         None
     }
@@ -332,7 +343,7 @@ impl SlabTier {
             return;
         }
         let shape = slab.shape();
-        let kept = shape.count == 0 && local.bin(shape.class as usize).is_some_and(Bin::has_one);
+        let kept = shape.count == 0 && local.bin(shape.class as usize).is_some_and(|bin| bin.is_alone(slab));
         if !kept && slab.steal(seen) {
             self.unlink(local, slab);
             self.give(runs, slab);
@@ -463,6 +474,7 @@ impl SlabTier {
             let slab = self.slab(slot as usize);
             slab.take().map_err(|e| self.bad(&slab, e))?;
             if slab.retire(self.me(local, &slab)) {
+                self.unlink(local, &slab);
                 bin.reset(self.zero);
                 self.give(runs, &slab);
                 returned += 1;
@@ -486,7 +498,11 @@ impl SlabTier {
         for (_, bin) in local.bins() {
             if let Some(slot) = bin.current.get().checked_sub(1) {
                 bin.reset(self.zero);
-                self.abandon(runs, local, &self.slab(slot as usize));
+                let slab = self.slab(slot as usize);
+                // Otherwise it is in the queue.
+                if slab.linked().0 != local.id {
+                    self.abandon(runs, local, &slab);
+                }
             }
             while let Some(slot) = bin.first() {
                 let slab = self.slab(slot);
