@@ -8,7 +8,7 @@ use core::ffi::{CStr, c_char, c_int, c_uint};
 use core::mem::{MaybeUninit, offset_of};
 
 use mempool::InitError;
-use mempool::config::{Commit, Config, ConfigError, Exhausted, Setting, Small, Values, Wish};
+use mempool::config::{Commit, Config, ConfigError, Exhausted, Numa, Setting, Small, Values, Wish};
 
 use crate::error::{ARGUMENT, OK, STRUCT_SIZE, VALUE, fail, fail_init};
 
@@ -63,6 +63,18 @@ pub struct MempoolConfig {
     pub reserved: c_uint,
     /// The pool's name, with a final zero.
     pub name: [c_char; POOL_NAME],
+    /// Bytes.
+    pub huge_page_size: usize,
+    /// Bit n is node n.
+    pub numa_nodes: u64,
+    /// See `Values::numa`.
+    pub numa: c_int,
+    /// 0 or 1.
+    pub process: c_int,
+    /// 0 or 1.
+    pub strict: c_int,
+    /// 0.
+    pub reserved2: c_int,
 }
 
 const SIZE: usize = size_of::<MempoolConfig>();
@@ -115,6 +127,17 @@ impl MempoolConfig {
             slot_shift: values.slot_shift,
             reserved: 0,
             name,
+            huge_page_size: values.huge_page_size,
+            numa_nodes: if let Numa::Bind(nodes) = values.numa { nodes } else { 0 },
+            numa: match values.numa {
+                Numa::Off => 0,
+                Numa::Local => 1,
+                Numa::Interleave => 2,
+                Numa::Bind(_) => 3,
+            },
+            process: c_int::from(values.lock_process),
+            strict: c_int::from(values.strict),
+            reserved2: 0,
         }
     }
 
@@ -138,11 +161,21 @@ impl MempoolConfig {
             .heap_max_alloc(self.heap_max_alloc)
             .wait_time(self.wait_time_ns)
             .heap_page_lifetime(self.heap_page_lifetime)
-            .slot_shift(self.slot_shift);
+            .slot_shift(self.slot_shift)
+            .huge_page_size(self.huge_page_size)
+            .numa(pick(&self.numas(), "numa", self.numa)?)
+            .lock_process(pick(&SWITCH, "process", self.process)?)
+            .strict(pick(&SWITCH, "strict", self.strict)?);
         pick(&SWITCH, "use_environment", self.use_environment)?;
         let reserved = c_int::try_from(self.reserved).unwrap_or(c_int::MAX);
         pick(&[()], "reserved", reserved)?;
+        pick(&[()], "reserved2", self.reserved2)?;
         Ok(config)
+    }
+
+    /// The policies by number.
+    fn numas(&self) -> [Numa; 4] {
+        [Numa::Off, Numa::Local, Numa::Interleave, Numa::Bind(self.numa_nodes)]
     }
 
     /// The name's bytes up to its zero, or all.

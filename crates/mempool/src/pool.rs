@@ -10,7 +10,8 @@ use crate::error::{AllocError, InitError};
 use crate::front::{self, Core, Events, Fail, Request, SpinLock, Threads};
 use crate::os::{Os, OsError, Range};
 use crate::segment::{
-    Header, Layout as Areas, MAGIC, NAME_LEN, Needs, Shortfalls, SlotGeometry, Slots, VERSION, Wish, make_real,
+    Granted, Header, Layout as Areas, MAGIC, NAME_LEN, Needs, Shortfalls, SlotGeometry, Slots, VERSION, Wish,
+    make_huge, make_real,
 };
 use crate::slab::{CLASSES, LocalHeap, MAX_SMALL, SlabTier, class_size, largest};
 use crate::stats::{CacheStats, Stats, Table};
@@ -20,6 +21,12 @@ use crate::units::{FRAGMENT, GRANULE};
 // What may be configured and what the tiers can do are the same.
 const _: () = assert!(crate::config::HEAP_MAX_ALLOC == crate::heap::LARGEST_LIMIT);
 
+mod reservation;
+
+use reservation::Reservation;
+
+#[cfg(all(test, not(loom)))]
+mod real_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -73,6 +80,15 @@ impl Pool {
     /// As [`Config::build`].
     pub(crate) fn on(os: &'static dyn Os, config: &Config) -> Result<Pool, InitError> {
         check(config)?;
+        let mut granted = Granted::default();
+        if config.values().huge_page_size > 0 {
+            match Self::on_huge(os, config, &mut granted) {
+                Ok(pool) => return Ok(pool),
+                // Only too few huge OS pages lead on to the small ones, with a note.
+                Err(error) if is_required(config) || granted.short.huge_pages.is_none() => return Err(error),
+                Err(_) => {}
+            }
+        }
         let values = config.values();
         let page = os.os_page().max(1);
         let bytes = config.growth_limit().next_multiple_of(page);
@@ -80,43 +96,33 @@ impl Pool {
         let areas = plan(config, bytes, guard, page)?;
         // Two MiB, so that huge OS pages can lie under it.
         let align = (1usize << areas.slot_shift).max(if bytes >= 4 << 20 { 2 << 20 } else { 0 }).max(page);
-        let failed = |error| InitError::Os { what: "reserve addresses", bytes, error };
-        let start = os.reserve(bytes, align).map_err(failed)?;
-        let made = {
-            // SAFETY: the reservation has `bytes` bytes, of which the areas use fewer (`plan`).
-            unsafe { Self::furnish(os, config, start, bytes, guard, &areas) }
-        };
-        made.inspect_err(|_| {
-            // SAFETY: nothing uses the reservation. There is nobody to tell if this fails too.
-            let _ = unsafe { os.release(Range::new(start, bytes)) };
-        })
+        let open = open_bytes(config, &areas, bytes);
+        let reservation = Reservation::new(os, bytes, align)?;
+        let start = reservation.range.start;
+        // SAFETY: inside the reservation, of which the areas use fewer bytes (`plan`).
+        let (metadata, data) = unsafe { (start.add(guard), start.add(guard + areas.data as usize)) };
+        let ranges = [Range::new(metadata, areas.metadata_end as usize), Range::new(data, open.next_multiple_of(page))];
+        // SAFETY: both lie in the reservation, nobody uses them yet, and they hold what the areas say.
+        unsafe {
+            make_real(os, &ranges, values, &mut granted)?;
+            reservation.furnish(config, metadata, &areas, open, granted)
+        }
     }
 
-    /// Commits what a reservation needs and builds the pool in it.
-    ///
-    /// # Safety
-    /// `start` is a reservation of `bytes` bytes, laid out as `areas` says behind `guard` bytes.
-    unsafe fn furnish(
-        os: &'static dyn Os,
-        config: &Config,
-        start: *mut u8,
-        bytes: usize,
-        guard: usize,
-        areas: &Areas,
-    ) -> Result<Pool, InitError> {
-        let page = os.os_page().max(1);
-        let mut short = Shortfalls::default();
-        // SAFETY: inside the reservation (contract); whole OS pages.
-        let (metadata, data) = unsafe { (start.add(guard), start.add(guard + areas.data as usize)) };
-        let open = open_bytes(config, areas, bytes);
-        let values = config.values();
-        // SAFETY: both ranges lie in the reservation and nobody uses them yet.
+    /// A pool in huge OS pages that the administrator has set aside: metadata and data in one range, between addresses
+    /// of a huge OS page each as guards.
+    fn on_huge(os: &'static dyn Os, config: &Config, granted: &mut Granted) -> Result<Pool, InitError> {
+        let size = config.values().huge_page_size;
+        let config = config.segment(config.values().segment.next_multiple_of(size));
+        let bytes = config.values().segment;
+        let areas = plan(&config, bytes, 0, os.os_page().max(1))?;
+        let reservation = Reservation::new(os, bytes.saturating_add(2 * size), size)?;
+        // SAFETY: one huge OS page into the reservation, which has two more than the range.
+        let range = Range::new(unsafe { reservation.range.start.add(size) }, bytes);
+        // SAFETY: a whole number of huge OS pages of the reservation, which nobody uses yet.
         unsafe {
-            make_real(os, Range::new(metadata, areas.metadata_end as usize), values, &mut short)?;
-            make_real(os, Range::new(data, open.next_multiple_of(page)), values, &mut short)?;
-            // A courtesy for people who read /proc/PID/maps.
-            let _ = os.name(Range::new(start, bytes), values.name.as_str());
-            Ok(Self::construct(os, config, metadata, (start, bytes), areas, open, short))
+            make_huge(os, range, config.values(), granted)?;
+            reservation.furnish(&config, range.start, &areas, areas.data_len(), *granted)
         }
     }
 
@@ -168,7 +174,7 @@ impl Pool {
         let open = areas.data_len();
         // SAFETY: laid out by `plan`, zeroed above.
         let pool = unsafe {
-            Self::construct(os, &fixed, metadata, (core::ptr::null_mut(), 0), &areas, open, Shortfalls::default())
+            Self::construct(os, &fixed, metadata, (core::ptr::null_mut(), 0), &areas, open, Granted::default())
         };
         // Whatever the caller left there.
         pool.core().frag.mark_all_touched();
@@ -187,7 +193,7 @@ impl Pool {
         reservation: (*mut u8, usize),
         areas: &Areas,
         open: usize,
-        shortfalls: Shortfalls,
+        granted: Granted,
     ) -> Pool {
         let values = *config.values();
         let serial = front::next_serial();
@@ -219,7 +225,7 @@ impl Pool {
             next: core::cell::Cell::new(core::ptr::null()),
             caches: words(areas.caches),
             callbacks: [const { [const { AtomicU64::new(0) }; 2] }; front::CALLBACKS],
-            shortfalls,
+            granted,
             events: Events::default(),
             write_holders: crate::stats::write_holders,
         };
@@ -242,6 +248,11 @@ impl Pool {
         // SAFETY: the core lives in the metadata until `drop`.
         unsafe { self.core.as_ref() }
     }
+}
+
+/// Whether the pool must not be made without huge OS pages.
+fn is_required(config: &Config) -> bool {
+    config.values().strict || config.values().huge_pages == crate::config::Wish::Required
 }
 
 /// Whether the configuration is sound, and possible here.
@@ -551,7 +562,13 @@ impl Pool {
     /// What was asked for with `try` and not granted.
     #[must_use]
     pub fn shortfalls(&self) -> Shortfalls {
-        self.core().shortfalls
+        self.core().granted.short
+    }
+
+    /// What was got of what was asked for at init, in bytes.
+    #[must_use]
+    pub fn granted(&self) -> Granted {
+        self.core().granted
     }
 
     /// The configuration that the pool was made with.

@@ -8,7 +8,7 @@ use super::core::Core;
 use super::route::Request;
 use crate::bytes::Bytes;
 use crate::config::{Exhausted, SEGMENT_MOST};
-use crate::segment::make_real;
+use crate::segment::{Granted, make_real};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::text::Text;
 use crate::units::{FRAGMENT, fragments_for};
@@ -90,13 +90,15 @@ impl Core {
         if wanted <= end {
             return false;
         }
-        let start = (self.data + end * FRAGMENT) as *mut u8;
-        let range = crate::os::Range::new(start, (wanted - end) * FRAGMENT);
-        let mut short = self.shortfalls;
+        // What is open may end within an OS page, which is committed already.
+        let edge = |fragment: usize| (self.data + fragment * FRAGMENT).next_multiple_of(self.os.os_page().max(1));
+        let range = crate::os::Range::new(edge(end) as *mut u8, edge(wanted) - edge(end));
+        let mut granted = Granted::default();
         // SAFETY: the range lies in the reservation, behind what is open; two threads that make it real both succeed.
-        if unsafe { make_real(self.os, range, &self.config, &mut short) }.is_err() {
+        if unsafe { make_real(self.os, &[range], &self.config, &mut granted) }.is_err() {
             return false;
         }
+        self.note_growth(range.bytes, &granted);
         self.frag.extend(wanted);
         true
     }
