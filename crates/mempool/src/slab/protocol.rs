@@ -172,6 +172,16 @@ impl<'a> Slab<'a> {
         (0..self.used()).map(|w| free(w).count_ones() as usize).sum()
     }
 
+    /// Number of items that the owner has freed itself or taken over (unordered).
+    pub fn count_own_free(&self) -> usize {
+        (0..self.used()).map(|w| self.slot.free(w).load(Relaxed).count_ones() as usize).sum()
+    }
+
+    /// Whether some item was freed remotely and not yet taken over (unordered).
+    pub fn has_remote(&self) -> bool {
+        (0..self.used()).any(|w| self.slot.remote(w).load(Relaxed) & !self.pad(w) != 0)
+    }
+
     /// The `free` word `w`, for the hot path.
     pub fn free_word(&self, w: usize) -> &'a AtomicU64 {
         self.slot.free(w)
@@ -282,10 +292,58 @@ impl<'a> Slab<'a> {
         seen.state() == State::Queued && seen.thread() == me && self.transit(seen, seen.next(State::Held, me, 1))
     }
 
+    /// Whether it stands in the queue of `me`, tapped by somebody or not.
+    pub fn is_queued(&self, me: u32) -> bool {
+        let seen = self.peek();
+        matches!(seen.state(), State::Queued | State::Tapped) && seen.thread() == me
+    }
+
     /// HELD (not full) to QUEUED: the owner puts an array slab back in its queue.
     pub fn requeue(&self, me: u32) {
         // Release pairs with a thief's Acquire of the owner word.
         self.slot.owner().store(self.peek().next(State::Queued, me, 1).0, Release);
+    }
+
+    /// QUEUED of another thread to TAPPED of that thread: neither it nor a thief does anything with the slab until
+    /// [`Self::untap`], but that the owner goes on to free plainly and others remotely. What was freed remotely is the
+    /// caller's to take meanwhile: nobody else clears a `remote` bit of a slab that isn't HELD.
+    pub fn tap(&self, seen: Owner) -> bool {
+        seen.state() == State::Queued && self.transit(seen, seen.next(State::Tapped, seen.thread(), 1))
+    }
+
+    /// Takes one item that was freed remotely, of a slab that the caller has tapped.
+    pub fn tap_item(&self) -> Option<usize> {
+        (0..self.used()).find_map(|w| {
+            // What both words call free was freed twice; its owner finds that out.
+            let free = self.slot.free(w).load(Relaxed);
+            let remote = self.slot.remote(w).load(Relaxed) & !self.pad(w) & !free;
+            let bit = remote & remote.wrapping_neg();
+            // Acquire pairs with the freer's fetch_or: its last use of the item comes before ours.
+            let mine = bit != 0 && self.slot.remote(w).fetch_and(!bit, AcqRel) & bit != 0;
+            mine.then(|| w * 64 + bit.trailing_zeros() as usize)
+        })
+    }
+
+    /// TAPPED by the caller to what it was, or to NOBODY when its owner has left meanwhile: then true, and it needs a
+    /// hint if it has free items.
+    pub fn untap(&self) -> bool {
+        loop {
+            let seen = self.peek();
+            let next = match seen.thread() {
+                0 => seen.next(State::Nobody, 0, 1),
+                owner => seen.next(State::Queued, owner, 1),
+            };
+            // Fails once at most: an owner leaves once.
+            if self.transit(seen, next) {
+                return next.thread() == 0;
+            }
+        }
+    }
+
+    /// TAPPED of `me`, who leaves, to TAPPED of nobody: whoever taps it does the rest.
+    pub fn disown(&self, me: u32) -> bool {
+        let seen = self.peek();
+        seen.state() == State::Tapped && seen.thread() == me && self.transit(seen, seen.next(State::Tapped, 0, 1))
     }
 
     /// HELD or QUEUED of `me` to NOBODY; false when it was stolen.
@@ -315,8 +373,7 @@ impl<'a> Slab<'a> {
     /// Any state to GIVING: the cache is destroyed and nobody uses it any more.
     pub fn condemn(&self) -> bool {
         let seen = self.owner();
-        matches!(seen.state(), State::Held | State::Queued | State::Nobody)
-            && self.transit(seen, seen.next(State::Giving, 0, 1))
+        seen.state().is_slab() && self.transit(seen, seen.next(State::Giving, 0, 1))
     }
 
     /// GIVING to FREE, between winning the right to give the run back and making it available.
@@ -416,9 +473,13 @@ impl<'a> Slab<'a> {
             self.slot.remote(w).fetch_and(!free, Relaxed);
         }
         self.cut_joins();
-        if seen.thread() & !CACHE_BIT != me {
+        if seen.thread() & !CACHE_BIT != me || seen.thread() == 0 && seen.state() == State::Tapped {
             self.slot.owner().store(seen.next(State::Nobody, 0, 1).0, Relaxed);
             return self.has_free();
+        }
+        if seen.state() == State::Tapped {
+            // Whoever tapped it is gone; it still stands in its owner's queue.
+            self.slot.owner().store(seen.next(State::Queued, seen.thread(), 1).0, Relaxed);
         }
         false
     }

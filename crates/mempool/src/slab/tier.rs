@@ -102,7 +102,7 @@ impl SlabTier {
             let head = self.slots.slot(slot).recip().load(Relaxed) as usize;
             slab = self.slab(head.min(slot));
         }
-        if !matches!(slab.peek().state(), State::Held | State::Queued | State::Nobody) {
+        if !slab.peek().state().is_slab() {
             return None;
         }
         let shape = slab.shape();
@@ -183,11 +183,23 @@ impl SlabTier {
         false
     }
 
-    /// The longest queued slab, claimed. Those that turn out to be stolen only leave the queue.
+    /// The longest queued slab, claimed. Those that turn out to be stolen only leave the queue; those that somebody is
+    /// tapping go to its end.
     pub(super) fn dequeue(&self, local: &LocalHeap, bin: &Bin) -> Option<Slab<'_>> {
+        let mut tapped = 0;
         while let Some(slot) = bin.first() {
             let slab = self.slab(slot);
-            let claimed = slab.claim(self.me(local, &slab));
+            let me = self.me(local, &slab);
+            let claimed = slab.claim(me);
+            if !claimed && slab.is_queued(me) {
+                bin.dequeue(&self.slots, &slab);
+                bin.enqueue(&self.slots, &slab);
+                tapped += 1;
+                if tapped == PASSED_OVER {
+                    return None;
+                }
+                continue;
+            }
             self.unlink(local, &slab);
             if claimed {
                 return Some(slab);
@@ -271,8 +283,8 @@ impl SlabTier {
     fn adopted(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
         if self.link(local, slab) {
             self.maybe_empty(runs, local, slab);
-        } else if slab.orphan(self.me(local, slab)) {
-            self.set_hint(slab);
+        } else {
+            self.disown(slab, self.me(local, slab));
         }
     }
 
@@ -470,14 +482,18 @@ impl SlabTier {
     }
 
     fn abandon(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
-        let (seen, me) = (slab.peek(), self.me(local, slab));
-        if seen.thread() != me {
-            return;
-        }
-        if slab.retire(me) || slab.steal(seen) {
-            self.give(runs, slab);
-        } else if slab.orphan(me) {
-            self.set_hint(slab);
+        let me = self.me(local, slab);
+        loop {
+            let seen = slab.peek();
+            if seen.thread() != me {
+                return;
+            }
+            if slab.retire(me) || slab.steal(seen) {
+                return self.give(runs, slab);
+            }
+            if self.disown(slab, me) {
+                return;
+            }
         }
     }
 
@@ -489,7 +505,7 @@ impl SlabTier {
             let slab = self.slab(slot);
             let state = slab.owner().state();
             let shape = slab.shape();
-            if !matches!(state, State::Held | State::Queued | State::Nobody) || shape.class as usize != class {
+            if !state.is_slab() || shape.class as usize != class {
                 continue;
             }
             live += if shape.count == 0 { slab.live() } else { slab.live() * shape.count };
@@ -525,7 +541,7 @@ impl SlabTier {
             }
             match slab.peek().state() {
                 State::Giving => self.give(runs, &slab),
-                State::Held | State::Queued | State::Nobody => {
+                State::Held | State::Queued | State::Nobody | State::Tapped => {
                     if slab.repair(me) {
                         self.set_hint(&slab);
                     }
@@ -545,7 +561,7 @@ impl SlabTier {
     pub fn for_each(&self, f: &mut dyn FnMut(&Slab<'_>, Shape)) {
         for slot in 0..self.slots.count() {
             let slab = self.slab(slot);
-            if matches!(slab.owner().state(), State::Held | State::Queued | State::Nobody) {
+            if slab.owner().state().is_slab() {
                 f(&slab, slab.shape());
             }
         }
