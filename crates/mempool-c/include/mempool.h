@@ -144,7 +144,12 @@ LIBEXPORT bool mempool_is_ready(void);
 /* --------------------------------------------------------------------------------------------- configuration */
 
 enum { MEMPOOL_SMALL_SLAB = 0, MEMPOOL_SMALL_HEAP = 1, MEMPOOL_SMALL_SYSTEM = 2 };
-enum { MEMPOOL_EXHAUSTED_ABORT = 0, MEMPOOL_EXHAUSTED_NULL = 1, MEMPOOL_EXHAUSTED_GROW = 2 };
+enum {
+    MEMPOOL_EXHAUSTED_ABORT = 0,
+    MEMPOOL_EXHAUSTED_NULL = 1,
+    MEMPOOL_EXHAUSTED_GROW = 2,
+    MEMPOOL_EXHAUSTED_WAIT = 3
+};
 enum { MEMPOOL_COMMIT_EAGER = 0, MEMPOOL_COMMIT_LAZY = 1 };
 enum { MEMPOOL_OFF = 0, MEMPOOL_TRY = 1, MEMPOOL_REQUIRED = 2 };
 
@@ -173,6 +178,12 @@ typedef struct mempool_config {
     unsigned slot_shift;         /* for tests of the pool itself: 0 */
     unsigned reserved;           /* 0 */
     char name[32];               /* the pool's name */
+    uint64_t wait_limit_ns;      /* nanoseconds, with MEMPOOL_EXHAUSTED_WAIT */
+    uint64_t verdict_interval_ns; /* nanoseconds between verdicts; 0: none is written */
+    size_t watermark;            /* bytes; 0: none */
+    unsigned watermark_signal;   /* a signal; 0: none */
+    unsigned watermark_fd;       /* a file descriptor; 0: none */
+    char critical[64];           /* names of threads, with commas between */
 } mempool_config_t;
 
 /* Fills *config with the defaults of the process's pool. Errors: ARGUMENT; STRUCT_SIZE (the program was compiled with

@@ -139,7 +139,7 @@ pub unsafe extern "C" fn mempool_on_reclaim(callback: Option<Reclaim>, argument:
     // SAFETY: the two types differ in what the second pointer is said to point to, and no code looks at that.
     let callback = unsafe { core::mem::transmute::<Reclaim, extern "C" fn(usize, *mut u8) -> bool>(callback) };
     // SAFETY: contract.
-    match unsafe { process::on_reclaim(callback, argument.cast()) } {
+    match unsafe { process::on_reclaim(0, callback, argument.cast()) } {
         Ok(()) => OK,
         Err(0) => fail_init(&InitError::NotInitialised),
         Err(most) => {

@@ -118,7 +118,8 @@ fn truths() -> Vec<String> {
     let mut all = offsets!(MpCache, "mp_cache_t": c_item_size c_items_per_page c_item_align c_name);
     all.extend(offsets!(MempoolConfig, "mempool_config_t":
         struct_size use_environment small exhausted commit lock huge_pages guard_pages dump stats max_retries max_threads
-        max_caches segment max_segment reserve heap_max_alloc wait_time_ns heap_page_lifetime slot_shift reserved name));
+        max_caches segment max_segment reserve heap_max_alloc wait_time_ns heap_page_lifetime slot_shift reserved name
+        wait_limit_ns verdict_interval_ns watermark watermark_signal watermark_fd critical));
     all.extend(offsets!(MempoolStats, "mempool_stats_t":
         segment metadata open free largest_free reserve reserve_free live_objects live_bytes threads exhausted refused));
     let [handle, mark] = private_offsets();
@@ -143,6 +144,7 @@ fn truths() -> Vec<String> {
         (0, "MEMPOOL_EXHAUSTED_ABORT"),
         (1, "MEMPOOL_EXHAUSTED_NULL"),
         (2, "MEMPOOL_EXHAUSTED_GROW"),
+        (3, "MEMPOOL_EXHAUSTED_WAIT"),
         (0, "MEMPOOL_COMMIT_EAGER"),
         (1, "MEMPOOL_COMMIT_LAZY"),
         (0, "MEMPOOL_OFF"),

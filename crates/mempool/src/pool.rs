@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 
 use crate::config::{Config, Exhausted, Small};
 use crate::error::{AllocError, InitError};
-use crate::front::{self, Core, Events, Fail, Request, SpinLock, Threads};
+use crate::front::{self, Callback, Core, Events, Fail, Reclaim, Request, SpinLock, Threads, Verdict};
 use crate::os::{Os, OsError, Range};
 use crate::segment::{
     Header, Layout as Areas, MAGIC, NAME_LEN, Needs, Shortfalls, SlotGeometry, Slots, VERSION, Wish, make_real,
@@ -22,6 +22,10 @@ const _: () = assert!(crate::config::HEAP_MAX_ALLOC == crate::heap::LARGEST_LIMI
 
 #[cfg(all(test, not(loom)))]
 mod tests;
+#[cfg(all(test, not(loom)))]
+mod tests_stranded;
+#[cfg(all(test, not(loom)))]
+mod tests_verdict;
 
 /// An autonomous memory pool: one segment, from which every allocation is served.
 ///
@@ -217,7 +221,7 @@ impl Pool {
             threads: thread_parts(areas, &words),
             next: core::cell::Cell::new(core::ptr::null()),
             caches: words(areas.caches),
-            callbacks: [const { [const { AtomicU64::new(0) }; 2] }; front::CALLBACKS],
+            reclaim: Reclaim::new(values.watermark),
             shortfalls,
             events: Events::default(),
             write_holders: crate::stats::write_holders,
@@ -394,7 +398,7 @@ impl Pool {
     /// The pool is exhausted.
     #[inline]
     pub fn try_alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        self.serve(layout, false, Fail::Null)
+        self.serve(layout, false, Fail::Try)
     }
 
     /// As [`Pool::alloc`], all bytes zero. Memory that was never handed out is not cleared again.
@@ -410,7 +414,7 @@ impl Pool {
     /// # Errors
     /// The pool is exhausted.
     pub fn try_alloc_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        self.serve(layout, true, Fail::Null)
+        self.serve(layout, true, Fail::Try)
     }
 
     #[inline]
@@ -463,7 +467,7 @@ impl Pool {
     /// # Safety
     /// As for [`Pool::realloc`].
     pub unsafe fn try_realloc(&self, object: NonNull<u8>, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        self.move_to(object, layout, Fail::Null)
+        self.move_to(object, layout, Fail::Try)
     }
 
     fn move_to(&self, object: NonNull<u8>, layout: Layout, fail: Fail) -> Result<NonNull<u8>, AllocError> {
@@ -532,19 +536,45 @@ impl Pool {
     }
 
     /// Adds a callback for exhaustion: it gets the bytes needed and `argument`, frees what it can and says whether it
-    /// freed anything. Called on the thread that found the pool exhausted, outside all locks, never from within itself.
+    /// freed anything. Called on the thread that found the pool exhausted, outside all locks, never from within itself,
+    /// and not for requests with `try`.
     ///
     /// # Errors
-    /// There are as many callbacks as a pool takes, `front::CALLBACKS`, already: that number.
+    /// There are as many callbacks as a pool takes, 8 of both kinds, already: that number.
     ///
     /// # Safety
     /// `callback` may be called with `argument` from any thread until the pool is dropped.
-    pub unsafe fn on_reclaim(
-        &self,
-        callback: extern "C" fn(usize, *mut u8) -> bool,
-        argument: *mut u8,
-    ) -> Result<(), usize> {
-        if self.core().on_reclaim(callback, argument) { Ok(()) } else { Err(front::CALLBACKS) }
+    pub unsafe fn on_reclaim(&self, callback: Callback, argument: *mut u8) -> Result<(), usize> {
+        if self.core().on_reclaim(0, callback, argument) { Ok(()) } else { Err(front::CALLBACKS) }
+    }
+
+    /// As [`Pool::on_reclaim`], for a callback that is also called when fewer than `level` bytes are free: once, with the
+    /// bytes that are missing, and again after an eighth more than `level` was free meanwhile. Called behind a request that was
+    /// served; noticed up to a slot (4 to 64 KiB), or a 4096th of the segment, late. What it says then counts for nothing.
+    ///
+    /// # Errors
+    /// As [`Pool::on_reclaim`].
+    ///
+    /// # Safety
+    /// As for [`Pool::on_reclaim`].
+    pub unsafe fn on_low(&self, level: usize, callback: Callback, argument: *mut u8) -> Result<(), usize> {
+        if self.core().on_reclaim(level, callback, argument) { Ok(()) } else { Err(front::CALLBACKS) }
+    }
+
+    /// Why a request for `layout` could not be served now, and what would help; a verdict also says so when it could.
+    /// Allocates nothing. O(segment / 256 bytes / 64).
+    ///
+    /// ```
+    /// use std::alloc::Layout;
+    /// let pool = mempool::Pool::builder().segment(4 << 20).build()?;
+    /// let verdict = pool.verdict(Layout::from_size_align(8 << 20, 16)?);
+    /// assert_eq!(verdict.why(), mempool::Why::TooLarge);
+    /// assert!(verdict.to_string().contains("MEMPOOL_SEGMENT=20M"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn verdict(&self, layout: Layout) -> Verdict<'_> {
+        self.core().verdict(&Request { size: layout.size(), align: layout.align(), zeroed: false })
     }
 
     /// What was asked for with `try` and not granted.

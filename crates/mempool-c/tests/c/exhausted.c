@@ -194,7 +194,12 @@ static void callbacks_at_once(void) {
             CHECK(pthread_join(threads[i], NULL) == 0);
         }
         counted = 0;
-        give_all(take_all(50000));
+        {
+            void **list = take_all(50000);
+            CHECK(counted == 0);
+            CHECK(mp_malloc(50000) == NULL);
+            give_all(list);
+        }
         lost += counted != 8;
         pthread_barrier_destroy(&together);
         mempool_fini();

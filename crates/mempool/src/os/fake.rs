@@ -78,6 +78,8 @@ struct State {
     next_key: u32,
     fork_children: Vec<ForkChild>,
     names: Vec<std::string::String>,
+    signals: Vec<u32>,
+    notes: Vec<u8>,
 }
 
 /// The system. Lives for ever, as systems do.
@@ -176,6 +178,18 @@ impl Fake {
     #[must_use]
     pub fn stderr(&self) -> Vec<u8> {
         self.state().stderr.clone()
+    }
+
+    /// The signals that were sent to the process.
+    #[must_use]
+    pub fn signals(&self) -> Vec<u32> {
+        self.state().signals.clone()
+    }
+
+    /// All that was written to the program's descriptors, each message behind its descriptor's number.
+    #[must_use]
+    pub fn notes(&self) -> Vec<u8> {
+        self.state().notes.clone()
     }
 
     /// The sleeps so far, in nanoseconds.
@@ -405,6 +419,24 @@ unsafe impl Os for Fake {
 
     fn process(&self) -> u32 {
         0
+    }
+
+    fn thread(&self) -> u32 {
+        7
+    }
+
+    fn thread_name(&self) -> [u8; 16] {
+        *b"fake\0\0\0\0\0\0\0\0\0\0\0\0"
+    }
+
+    fn signal(&self, number: u32) {
+        self.state().signals.push(number);
+    }
+
+    fn notify(&self, descriptor: u32, message: &[u8]) {
+        let mut state = self.state();
+        state.notes.extend_from_slice(std::format!("{descriptor}: ").as_bytes());
+        state.notes.extend_from_slice(message);
     }
 
     fn cores(&self) -> usize {

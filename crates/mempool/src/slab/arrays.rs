@@ -129,7 +129,7 @@ impl SlabTier {
     }
 
     /// An array that no slab of its class holds gets a slab of its own: one item, born full, nobody's.
-    fn pop_whole(&self, runs: &impl Runs, shape: Shape, n: usize) -> Option<usize> {
+    pub fn pop_whole(&self, runs: &impl Runs, shape: Shape, n: usize) -> Option<usize> {
         let size = shape.size.checked_mul(n)?;
         let whole = Shape { items: 1, size, run: size.div_ceil(FRAGMENT), count: n, ..shape };
         let slab = self.carve_shape(runs, whole, 0)?;

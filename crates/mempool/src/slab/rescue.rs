@@ -2,27 +2,10 @@
 //! threads that may never run again.
 //!
 //! *Limits:* what is left then is the free part of each thread's current slab, and what a thread itself has freed into
-//! slabs of its queue that are not empty. Its plain stores cannot be taken from it. [`SlabTier::stranded`] says how
-//! much that is.
+//! slabs of its queue that are not empty. Its plain stores cannot be taken from it. [`SlabTier::each_stranded`] says
+//! how much that is.
 
 use super::*;
-
-/// What lies free in slabs that belong to one thread, out of reach of all others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stranded {
-    /// Current slabs, and bytes of their free items, taken over or not.
-    pub current: (usize, usize),
-    /// Queued slabs, and bytes of the items that the thread itself has freed there.
-    pub queued: (usize, usize),
-}
-
-impl Stranded {
-    /// Bytes.
-    #[must_use]
-    pub const fn bytes(&self) -> usize {
-        self.current.1 + self.queued.1
-    }
-}
 
 impl SlabTier {
     /// An item of `class` when [`Self::pop`] found none and no run is left: from any slab of nobody, hint or not, else one
