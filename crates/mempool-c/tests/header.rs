@@ -70,6 +70,7 @@ functions! {
     mempool_init_config(*const MempoolConfig) -> c_int;
     mempool_is_ready() -> bool;
     mempool_last_error() -> *const c_char;
+    mempool_on_low(usize, Option<Reclaim>, *mut c_void) -> c_int;
     mempool_on_reclaim(Option<Reclaim>, *mut c_void) -> c_int;
     mempool_shortfalls_print(c_int) -> c_int;
     mempool_stats_impl(*mut c_void, usize) -> c_int;
@@ -105,6 +106,7 @@ functions! {
     mp_try_realloc(*mut c_void, usize) -> *mut c_void;
     mp_try_reallocarray(*mut c_void, usize, usize) -> *mut c_void;
     mp_usable_size(*const c_void) -> usize;
+    mp_verdict_print(c_int, usize) -> c_int;
 }
 
 macro_rules! offsets {

@@ -232,7 +232,7 @@ impl Core {
         }
         if let Some(class) = plea.class.filter(|_| !plea.anonymous()) {
             let shape = self.slabs.shape(CacheHandle::array_of(class))?;
-            let n = request.size.div_ceil(shape.size).max(1);
+            let n = request.size.saturating_add(shape.size - 1).checked_div(shape.size)?.max(1);
             return NonZeroUsize::new(self.slabs.pop_whole(&Reserve(self), shape, n)?);
         }
         let run = self.frag.take_reserve(fragments_for(request.size), (request.align / FRAGMENT).max(1))?;

@@ -48,9 +48,8 @@ pub(crate) struct Tried {
     pub growth_refused: bool,
 }
 
-/// How many threads are looked at that keep memory, and how many are named.
+/// How many threads are looked at that keep memory; three are named.
 const LOOKED_AT: usize = 32;
-const NAMED: usize = 3;
 
 /// Bytes that one thread keeps to itself.
 #[derive(Clone, Copy, Default)]
@@ -119,7 +118,9 @@ impl<'a> Verdict<'a> {
             verdict.free += bytes;
             verdict.largest = verdict.largest.max(bytes);
             let start = core.data + gap.start * FRAGMENT;
-            fits |= start.next_multiple_of(align) - start + need <= bytes;
+            // A power of two.
+            let before = start.wrapping_neg() & align.wrapping_sub(1);
+            fits |= before.saturating_add(need) <= bytes;
         });
         verdict.why = verdict.judge(class, fits);
         verdict
@@ -176,14 +177,15 @@ impl<'a> Verdict<'a> {
             return f.write_str("nothing");
         }
         write!(f, "{} in {} slabs", Bytes(kept.bytes), kept.slabs)?;
-        let mut keepers = kept.keepers;
-        keepers.sort_unstable_by_key(|keeper| core::cmp::Reverse(keeper.bytes));
         let mut rest = kept.bytes;
-        for (keeper, mark) in keepers.iter().take(NAMED).zip([": ", ", ", ", "]) {
-            if keeper.bytes == 0 {
-                break;
-            }
-            rest -= keeper.bytes;
+        let mut last = Keeper { thread: 0, bytes: usize::MAX };
+        for mark in [": ", ", ", ", "] {
+            // Those with as many bytes by their number.
+            let behind = |keeper: &&Keeper| (keeper.bytes, keeper.thread) < (last.bytes, last.thread);
+            let next = kept.keepers.iter().filter(behind).max_by_key(|keeper| (keeper.bytes, keeper.thread));
+            let Some(keeper) = next.filter(|keeper| keeper.bytes > 0) else { break };
+            last = *keeper;
+            rest = rest.saturating_sub(keeper.bytes);
             write!(f, "{mark}{} with ", Bytes(keeper.bytes))?;
             match self.core.os_thread(keeper.thread) {
                 Some(thread) => write!(f, "thread {thread}")?,
