@@ -355,6 +355,7 @@ typedef struct mempool_stats {
     size_t metadata;     /* bytes of metadata and guards */
     size_t open;         /* bytes open to requests */
     size_t free;         /* bytes in free fragments */
+    size_t parked;       /* of these, bytes of freed large objects kept for the next one */
     size_t largest_free; /* bytes of the largest free run */
     size_t reserve;      /* bytes of the reserve */
     size_t reserve_free; /* bytes of it that are free */

@@ -20,6 +20,7 @@ pub struct MempoolStats {
     /// Bytes in free fragments.
     pub free: usize,
     /// Bytes of the largest free run.
+    pub parked: usize,
     pub largest_free: usize,
     /// Bytes of the reserve.
     pub reserve: usize,
@@ -56,6 +57,7 @@ pub unsafe extern "C" fn mempool_stats_impl(out: *mut c_void, size: usize) -> c_
         metadata: s.metadata,
         open: s.open,
         free: s.free,
+        parked: s.parked,
         largest_free: s.largest_free,
         reserve: s.reserve,
         reserve_free: s.reserve_free,

@@ -123,7 +123,7 @@ fn truths() -> Vec<String> {
         max_caches segment max_segment reserve heap_max_alloc wait_time_ns heap_page_lifetime slot_shift reserved name
         wait_limit_ns verdict_interval_ns watermark watermark_signal watermark_fd critical));
     all.extend(offsets!(MempoolStats, "mempool_stats_t":
-        segment metadata open free largest_free reserve reserve_free live_objects live_bytes threads exhausted refused));
+        segment metadata open free parked largest_free reserve reserve_free live_objects live_bytes threads exhausted refused));
     let [handle, mark] = private_offsets();
     all.push(format!("offsetof(mp_cache_t, c_private) == {handle}"));
     all.push(format!("offsetof(mp_cache_t, c_mark) == {mark}"));

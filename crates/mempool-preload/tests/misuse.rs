@@ -26,7 +26,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("sized-small", "operator delete", "wrong size: 10 bytes given, but 112 bytes are there"),
     ("sized-large", "operator delete", "wrong size: 200 bytes given, but 112 bytes are there"),
     ("sized-array", "operator delete[]", "wrong size: 100 bytes given, but 5120 bytes are there"),
-    ("sized-run", "operator delete", "wrong size: 90000 bytes given, but 100096 bytes are there"),
+    ("sized-run", "operator delete", "wrong size: 80000 bytes given, but 100096 bytes are there"),
     ("sized-aligned", "operator delete", "wrong size: 5000 bytes given, but 1024 bytes are there"),
     ("sized-alignment", "operator delete", "wrong alignment: 4096 given, which the object does not have"),
     ("sized-twice", "operator delete", "double free: item "),

@@ -213,6 +213,7 @@ impl Pool {
             os,
             layout: *areas,
             max_small: if values.small == Small::Slab { largest(areas.slot_shift as u32).min(MAX_SMALL) } else { 0 },
+            parking: front::parking(areas.data_len()),
             metadata,
             data: data as usize,
             data_len: areas.data_len(),

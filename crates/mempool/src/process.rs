@@ -155,7 +155,7 @@ pub fn alloc(size: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 fn alloc_slow(size: usize) -> *mut u8 {
-    if let Some(popped) = front::advance(front::process_local(), size) {
+    if let Some(popped) = front::pop_behind(front::process_local(), size) {
         return popped.get() as *mut u8;
     }
     demand_core("malloc").alloc(&Request::plain(size), Fail::Policy)
@@ -185,7 +185,7 @@ pub unsafe fn free(object: *mut u8, call: &'static str) {
 #[cold]
 #[inline(never)]
 fn free_slow(address: usize, call: &'static str) {
-    if address != 0 {
+    if !front::push_behind(front::process_local(), address) && address != 0 {
         demand_core(call).free(address, call);
     }
 }
@@ -362,7 +362,7 @@ impl Global {
     fn slow(&self, size: usize, align: usize, zeroed: bool) -> *mut u8 {
         if align <= GRANULE
             && !zeroed
-            && let Some(popped) = front::advance(front::process_local(), size)
+            && let Some(popped) = front::pop_behind(front::process_local(), size)
         {
             return popped.get() as *mut u8;
         }

@@ -42,8 +42,10 @@ pub struct Stats {
     pub reserve: usize,
     /// Bytes of the reserve that are free.
     pub reserve_free: usize,
-    /// Bytes in free fragments.
+    /// Bytes in free fragments, parked ones among them.
     pub free: usize,
+    /// Bytes of large objects that were freed and are kept as they are for the next one.
+    pub parked: usize,
     /// Bytes of the largest free run.
     pub largest_free: usize,
     /// Size classes, smallest first.
@@ -172,6 +174,7 @@ impl Stats {
             reserve: core.frag.reserve() * FRAGMENT,
             reserve_free: core.frag.free_reserve() * FRAGMENT,
             free: core.frag.free_fragments() * FRAGMENT,
+            parked: core.frag.parked_fragments() * FRAGMENT,
             largest_free: core.frag.largest_free() * FRAGMENT,
             classes: [Held::default(); CLASSES],
             caches: Held::default(),
@@ -253,7 +256,11 @@ impl fmt::Display for Table<'_> {
         writeln!(f, "mempool statistics of pool \"{}\"", core.config.name.as_str())?;
         writeln!(f, "  segment          {:>14} bytes, {} of metadata and guards", s.segment, s.metadata)?;
         writeln!(f, "  open             {:>14} bytes, {} of reserve ({} free)", s.open, s.reserve, s.reserve_free)?;
-        writeln!(f, "  free             {:>14} bytes, largest run {}", s.free, s.largest_free)?;
+        writeln!(
+            f,
+            "  free             {:>14} bytes, {} of them parked, largest run {}",
+            s.free, s.parked, s.largest_free
+        )?;
         writeln!(f, "  live             {:>14} objects, {} bytes", s.live(), s.live_bytes())?;
         writeln!(f, "  local heaps      {:>14} in use, {} bytes", s.threads, s.local_heap_bytes)?;
         writeln!(f, "  slabs carved     {:>14}", s.slabs_carved)?;

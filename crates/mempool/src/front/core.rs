@@ -26,6 +26,8 @@ pub struct Core {
     pub(crate) layout: Layout,
     /// The largest request that a size class serves; 0 when the slab tier serves none.
     pub(crate) max_small: usize,
+    /// Fragments that each thread may park; 0 when threads have no stores.
+    pub(crate) parking: usize,
     /// Start of the metadata, where the header is.
     pub(crate) metadata: *mut u8,
     /// Address of slot 0.
@@ -117,6 +119,7 @@ impl Core {
     /// Defragments the heap, then gives whole free pages back to the OS. Bytes given back.
     pub(crate) fn trim(&self) -> usize {
         self.heap.defragment(self);
+        self.frag.give_all_parked();
         if self.reservation.0.is_null() {
             return 0;
         }

@@ -126,7 +126,9 @@ impl Core {
         let pages = self.heap.return_empty(self);
         tried.slabs += slabs;
         tried.pages += pages;
-        slabs + pages > 0
+        let parked = self.frag.give_all_parked();
+        tried.parked += parked;
+        slabs + pages + parked > 0
     }
 
     /// A small request when no slab can be cut: any free fragment will do.

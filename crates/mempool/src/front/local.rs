@@ -216,7 +216,7 @@ impl Core {
 
     /// Gives the calling thread a local heap of its own.
     #[cold]
-    fn join(&self) -> Option<&LocalHeap> {
+    pub(super) fn join(&self) -> Option<&LocalHeap> {
         let words = tls::words()?;
         let key = KEY.load(Acquire);
         if words.token.get() == EXITED || key == NO_KEY {
@@ -253,8 +253,7 @@ impl Core {
         let word = self.threads.entry(index).1;
         let mut address = word.load(Relaxed) as usize;
         if address == 0 {
-            let bytes = LocalHeap::bytes(self.layout.classes as usize);
-            let run = self.frag.take_internal(fragments_for(bytes), 1)?;
+            let run = self.frag.take_internal(fragments_for(self.local_bytes()), 1)?;
             address = self.data + run.start * FRAGMENT;
         } else if !fresh {
             // SAFETY: this entry is the calling thread's, and so is the local heap that it wrote.
@@ -264,6 +263,8 @@ impl Core {
         self.slabs.undisturbed(|| {
             // SAFETY: the run is this entry's, which the calling thread has just claimed.
             unsafe { self.write_local(at, index as u32 + FIRST_ID) };
+            // SAFETY: just written, and nobody else uses it.
+            self.clear_store(unsafe { &*at });
             // Release pairs with `each_joined`.
             word.store(address as u64, Release);
         });
@@ -301,6 +302,7 @@ impl Core {
         let address = self.threads.entry(index).1.load(Relaxed) as usize;
         // SAFETY: the entry is the calling thread's, its local heap lives in the pool.
         if let Some(local) = unsafe { (address as *const LocalHeap).as_ref() } {
+            self.empty_store(local);
             self.slabs.leave(self, local);
         }
         self.threads.vacate(index);
@@ -322,7 +324,7 @@ impl Core {
 
     /// Calls `f` with every run that holds a local heap.
     pub(crate) fn internal_runs(&self, f: &mut dyn FnMut(crate::frag::Run)) {
-        let len = fragments_for(LocalHeap::bytes(self.layout.classes as usize));
+        let len = fragments_for(self.local_bytes());
         for index in 0..self.threads.most {
             let address = self.threads.entry(index).1.load(Relaxed) as usize;
             if let Some(start) = self.fragment_at(address) {

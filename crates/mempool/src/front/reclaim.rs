@@ -75,11 +75,17 @@ impl Core {
         }
     }
 
+    /// Whether somebody must look how much is free.
+    #[inline]
+    pub(super) fn is_look_due(&self) -> bool {
+        self.reclaim.due.load(Relaxed) != 0
+    }
+
     /// Behind a request: looks whether free memory has fallen below a level, if it is time to. Not for `try_`; then the
     /// next one does.
     #[inline]
     pub(super) fn look_after(&self, fail: Fail) {
-        if self.reclaim.due.load(Relaxed) != 0 && fail != Fail::Try {
+        if self.is_look_due() && fail != Fail::Try {
             self.look();
         }
     }
@@ -106,7 +112,9 @@ impl Core {
             consider(entry[0].load(Relaxed) as usize, 1 << k);
         }
         let step = self.slot_fragments().max(self.frag.open_end() / 4096);
-        self.reclaim.credit.store(((free - next) / FRAGMENT).max(step) as u64, Relaxed);
+        // Who takes a parked run counts nothing.
+        let apart = ((free - next) / FRAGMENT).saturating_sub(self.frag.parked_fragments());
+        self.reclaim.credit.store(apart.max(step) as u64, Relaxed);
         if free < self.config.watermark && self.reclaim.first_to_tell(EVENT) {
             self.tell_process(format_args!(
                 "{} free, less than the watermark of {}",

@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 use super::core::Core;
 use super::exhausted::{Fail, Plea};
 use super::misuse::{ItemText, Misuse, Use};
+use super::store::longest_for;
 use crate::config::Small;
 use crate::heap::HeapError;
 use crate::segment::State;
@@ -133,6 +134,14 @@ impl Core {
         }
     }
 
+    /// `size` bytes from another slab of the calling thread's own `local`, where a size class serves so much. Not when
+    /// somebody must look how much is free: that is `alloc`'s to do.
+    pub(super) fn pop_small(&self, local: &LocalHeap, size: usize) -> Option<core::num::NonZeroUsize> {
+        let popped =
+            if size <= self.max_small && !self.is_look_due() { self.pop_class(local, class_of(size)) } else { None };
+        popped.and_then(core::num::NonZeroUsize::new)
+    }
+
     pub(super) fn pop_class(&self, local: &LocalHeap, class: usize) -> Option<usize> {
         if let Some(popped) = local.bin(class).and_then(crate::slab::Bin::pop) {
             return Some(popped.get());
@@ -145,6 +154,15 @@ impl Core {
             return None;
         }
         let (len, align) = (fragments_for(request.size), (request.align / FRAGMENT).max(1));
+        if align == 1
+            && let Some(address) = self.unpark(len)
+        {
+            if request.zeroed {
+                // SAFETY: the run is ours and has at least so many bytes.
+                unsafe { core::ptr::write_bytes(address.get() as *mut u8, 0, request.size) };
+            }
+            return Some(address);
+        }
         let run = if request.zeroed { self.take_zeroed(len, align) } else { self.frag.take(len, align) }?;
         self.count_taken(len);
         self.events.runs.fetch_add(1, Relaxed);
@@ -175,7 +193,7 @@ impl Core {
         if !self.contains(address) {
             return self.foreign(address, call);
         }
-        if self.own().is_some_and(|local| self.slabs.push_remote(self, local, address - self.data)) {
+        if self.own().is_some_and(|local| super::push_behind(local, address)) {
             return;
         }
         match self.holder(address) {
@@ -197,7 +215,9 @@ impl Core {
 
     /// Whether an object with room for `room` bytes can be the answer to `request`.
     pub(crate) fn could_answer(&self, request: &Request, room: usize) -> bool {
-        let as_run = room == fragments_for(request.size).saturating_mul(FRAGMENT);
+        // A run may have been parked before, and be a little longer.
+        let least = fragments_for(request.size);
+        let as_run = room.is_multiple_of(FRAGMENT) && (least..=longest_for(least)).contains(&(room / FRAGMENT));
         match self.tier(request) {
             // A request that the class could not serve, no slab being to be had, got a run.
             Tier::Class(class) => room == class_size(class) || as_run,
@@ -321,7 +341,9 @@ impl Core {
             Holder::HeapPage => self.heap.grow_in_place(old, request.size).unwrap_or(false),
             Holder::Run => {
                 let run = self.fragment_at(old).and_then(|start| self.frag.run_at(start));
-                run.is_some_and(|run| self.frag.grow_in_place(run, fragments_for(request.size)))
+                let len = fragments_for(request.size);
+                let grown = run.filter(|run| self.frag.grow_in_place(*run, len));
+                grown.inspect(|run| self.count_taken(len.saturating_sub(run.len))).is_some()
             }
         }
     }

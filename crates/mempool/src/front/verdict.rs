@@ -39,6 +39,8 @@ pub(crate) struct Tried {
     pub slabs: usize,
     /// Heap pages that went back.
     pub pages: usize,
+    /// Fragments of freed runs that were parked for their next use.
+    pub parked: usize,
     /// Callbacks that were called.
     pub callbacks: usize,
     /// Waits, and nanoseconds of them all.
@@ -197,7 +199,14 @@ impl<'a> Verdict<'a> {
 
     fn write_tried(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tried = &self.tried;
-        write!(f, "{} slabs, {} heap pages; {} callbacks called", tried.slabs, tried.pages, tried.callbacks)?;
+        write!(
+            f,
+            "{} slabs, {} heap pages, {} of parked runs; ",
+            tried.slabs,
+            tried.pages,
+            Bytes(tried.parked * FRAGMENT)
+        )?;
+        write!(f, "{} callbacks called", tried.callbacks)?;
         if tried.waits > 0 {
             write!(f, "; looked again {} times within {} us", tried.waits, tried.waited / 1000)?;
         }

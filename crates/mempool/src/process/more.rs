@@ -72,6 +72,13 @@ pub fn pop(size: usize) -> *mut u8 {
     address_or_null(front::pop(front::process_local(), size))
 }
 
+/// What comes right behind it, likewise.
+#[inline]
+#[must_use]
+pub fn pop_behind(size: usize) -> *mut u8 {
+    address_or_null(front::pop_behind(front::process_local(), size))
+}
+
 /// Any allocation: `size` bytes at a multiple of `align` (a power of two), all zero if `zeroed`. Null when refused.
 #[cold]
 #[inline(never)]
@@ -89,6 +96,16 @@ pub fn request(size: usize, align: usize, zeroed: bool, refusal: Refusal, call: 
 #[must_use]
 pub unsafe fn push(object: *mut u8) -> bool {
     front::push(front::process_local(), object as usize)
+}
+
+/// What comes right behind it, likewise.
+///
+/// # Safety
+/// As for [`push`].
+#[inline]
+#[must_use]
+pub unsafe fn push_behind(object: *mut u8) -> bool {
+    front::push_behind(front::process_local(), object as usize)
 }
 
 /// Any free; null does nothing. A wrong pointer ends the process with a message that blames `call`.

@@ -222,6 +222,21 @@ impl<'a> Slab<'a> {
         Ok(filled)
     }
 
+    /// [`Self::own_free`] of one item. False if it is free already, or has no word.
+    pub fn own_free_one(&self, item: usize) -> bool {
+        let (w, bit) = (item / 64, 1u64 << (item % 64));
+        if w >= self.slot.words() {
+            return false;
+        }
+        let free = self.slot.free(w).load(Relaxed);
+        if (free | self.slot.remote(w).load(Relaxed)) & bit != 0 {
+            return false;
+        }
+        // Release as in `own_free`.
+        self.slot.free(w).store(free | bit, Release);
+        true
+    }
+
     /// Whether all of these items are allocated, and exist: those behind the last one are never allocated.
     fn check_allocated(&self, first: usize, n: usize) -> Result<(), DoubleFree> {
         let bits = self.slot.words() * 64;

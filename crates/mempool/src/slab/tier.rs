@@ -75,11 +75,11 @@ impl SlabTier {
         })
     }
 
-    /// The best shape for items of `size` bytes: as many as fit in a slot, or in two when fewer than eight do.
+    /// The best shape for items of `size` bytes: as many as fit in a slot, or in two when fewer than four do.
     pub fn shape_for(&self, class: usize, size: usize) -> Shape {
         let geometry = self.slots.geometry();
         let slot = geometry.bytes();
-        let space = if size * 8 <= slot { slot } else { 2 * slot };
+        let space = if size * 4 <= slot { slot } else { 2 * slot };
         let items = space.checked_div(size).unwrap_or(1).min(geometry.words * 64).max(1);
         let run = (items * size).div_ceil(FRAGMENT);
         let plain = size >= crate::units::GRANULE && items * size <= slot;
@@ -255,20 +255,29 @@ impl SlabTier {
         Ok(())
     }
 
-    /// Frees the item `offset` bytes from slot 0, if it is one that another thread's slab of a size class has in use: what
-    /// most frees are that the hot path doesn't take. False, and nothing has changed, if anything else is the case.
-    pub fn push_remote(&self, runs: &impl Runs, local: &LocalHeap, offset: usize) -> bool {
+    /// Frees the item `offset` bytes from slot 0, if it is one that a slab of a size class, another thread's or nobody's, has in
+    /// use: what most frees are that the hot path doesn't take. False, with the item as it was, if anything else is the case.
+    pub fn push_plain(&self, runs: &impl Runs, local: &LocalHeap, offset: usize) -> bool {
         let geometry = self.slots.geometry();
         let slab = self.slab(offset >> geometry.shift);
         let seen = slab.peek();
-        if !matches!(seen.state(), State::Held | State::Queued) || seen.thread() == local.id {
-            return false;
+        let Some(item) = slab.plain_item(offset & (geometry.bytes() - 1)) else { return false };
+        match seen.state() {
+            State::Held | State::Queued if seen.thread() != local.id => {
+                let freed = slab.remote_free_one(item);
+                if freed {
+                    self.freed_remotely(runs, local, &slab, local.id);
+                }
+                freed
+            }
+            State::Nobody if slab.adopt(seen, local.id) => {
+                // The slab is ours now whether or not the item was in use.
+                let freed = slab.own_free_one(item);
+                self.adopted(runs, local, &slab);
+                freed
+            }
+            _ => false,
         }
-        let freed = slab.plain_item(offset & (geometry.bytes() - 1)).is_some_and(|item| slab.remote_free_one(item));
-        if freed {
-            self.freed_remotely(runs, local, &slab, local.id);
-        }
-        freed
     }
 
     /// Behind a remote free: if the slab belongs to nobody by now, it is ours to adopt.
