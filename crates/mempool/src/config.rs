@@ -9,6 +9,7 @@
 //! *Limits:* a `Config` says what is wanted. What the machine grants is the pool's to find out and report.
 
 use crate::bytes::{Bytes, Compact};
+use crate::text::Text;
 
 mod error;
 mod read;
@@ -50,6 +51,8 @@ pub enum Exhausted {
     Null,
     /// Commits more of a larger reservation, up to `max_segment`; then gives null, or `Err`.
     Grow,
+    /// Waits for other threads to free, up to `wait_limit`; then gives null, or `Err`.
+    Wait,
 }
 
 /// When the segment gets its memory.
@@ -90,6 +93,8 @@ pub enum Numa {
     /// On these nodes and no others: bit n is node n.
     Bind(u64),
 }
+/// Names of threads, with commas between.
+pub type ThreadNames = Text<64>;
 
 /// A pool's name, as it appears in the list of mappings and in messages: 1 to 31 bytes of printable ASCII
 /// without `` \`$[] ``, which the kernel refuses.
@@ -175,6 +180,18 @@ pub struct Values {
     pub max_retries: u32,
     /// How long each wait lasts, in nanoseconds.
     pub wait_time: u64,
+    /// How long a request waits in all with [`Exhausted::Wait`], in nanoseconds.
+    pub wait_limit: u64,
+    /// Least time between two verdicts of a pool that goes on when it is exhausted, in nanoseconds; 0: none is written.
+    pub verdict_interval: u64,
+    /// Bytes of free memory below which the process is told; 0: never.
+    pub watermark: usize,
+    /// The signal that tells it; 0: none.
+    pub watermark_signal: u32,
+    /// The file descriptor that a line is written to; 0: none.
+    pub watermark_fd: u32,
+    /// Names of threads that are always in a critical scope, with commas between.
+    pub critical: ThreadNames,
     /// The largest request that the best-fit heap serves, in bytes.
     pub heap_max_alloc: usize,
     /// Operations of the heap between the making of a heap page and its going back, at least.
@@ -229,6 +246,12 @@ builders! {
     reserve: usize, "Sets the bytes that only critical allocations may use.";
     max_retries: u32, "Sets how often an exhausted pool waits and looks again.";
     wait_time: u64, "Sets how long each such wait lasts, in nanoseconds.";
+    wait_limit: u64, "Sets how long a request waits in all with [`Exhausted::Wait`], in nanoseconds.";
+    verdict_interval: u64, "Sets the least time between two verdicts of a pool that goes on when exhausted, in nanoseconds; 0: none.";
+    watermark: usize, "Sets the bytes of free memory below which `watermark_signal` and `watermark_fd` tell; 0: never.";
+    watermark_signal: u32, "Sets the signal that the process gets when free memory falls below `watermark`; 0: none.";
+    watermark_fd: u32, "Sets the file descriptor that gets a line when free memory falls below `watermark`; 0: none.";
+    critical: ThreadNames, "Sets the names of threads that are always in a critical scope, with commas between.";
     heap_max_alloc: usize, "Sets the largest request that the best-fit heap serves, in bytes.";
     heap_page_lifetime: u64, "Sets how many operations of the heap a page outlives at least before it goes back when empty.";
     max_threads: u32, "Sets how many threads can have a local heap at once; 0 means by segment.";
@@ -254,6 +277,8 @@ const HUGE_PAGE_MOST: usize = 16 << 30;
 /// A growing segment's limit where none is set, in segments.
 const GROWTH: usize = 4;
 const SECOND: u64 = 1_000_000_000;
+/// The last signal that Linux has.
+const SIGNAL_MOST: u64 = 64;
 
 impl Config {
     /// The defaults of a pool that a program makes for itself: 64 MiB.
@@ -269,6 +294,12 @@ impl Config {
             reserve: 0,
             max_retries: 8,
             wait_time: 1_000_000,
+            wait_limit: 10 * SECOND,
+            verdict_interval: 10 * SECOND,
+            watermark: 0,
+            watermark_signal: 0,
+            watermark_fd: 0,
+            critical: Text::new(),
             heap_max_alloc: 256,
             heap_page_lifetime: 1024,
             max_threads: 0,
@@ -382,6 +413,10 @@ impl Config {
         }
         count("max_retries", v.max_retries, 1_000_000)?;
         time("wait_time", v.wait_time, 60 * SECOND)?;
+        time("wait_limit", v.wait_limit, 3600 * SECOND)?;
+        time("verdict_interval", v.verdict_interval, 3600 * SECOND)?;
+        count("watermark_signal", v.watermark_signal, SIGNAL_MOST)?;
+        count("watermark_fd", v.watermark_fd, 1 << 20)?;
         bytes("heap_max_alloc", v.heap_max_alloc, 4, HEAP_MAX_ALLOC)?;
         ConfigError::check("heap_page_lifetime", v.heap_page_lifetime, 0, u64::from(u32::MAX), ConfigError::COUNT)?;
         count("max_threads", v.max_threads, 65_536)?;
@@ -410,6 +445,12 @@ impl Config {
         }
         if v.reserve >= v.segment {
             return conflict("reserve must be less than segment", v.reserve, v.segment);
+        }
+        if v.watermark >= v.segment {
+            return conflict("watermark must be less than segment", v.watermark, v.segment);
+        }
+        if v.watermark == 0 && (v.watermark_signal != 0 || v.watermark_fd != 0) {
+            return conflict("watermark_signal and watermark_fd have a meaning with a watermark alone", 0, 0);
         }
         if v.huge_pages == Wish::Required && v.commit == Commit::Lazy {
             return conflict(

@@ -60,7 +60,7 @@ impl<T> Cache<'_, T> {
     /// The pool is exhausted.
     #[inline]
     pub fn try_alloc(&self, value: T) -> Result<CacheBox<'_, T>, AllocError> {
-        self.place(value, Fail::Null)
+        self.place(value, Fail::Try)
     }
 
     #[inline]
@@ -92,7 +92,7 @@ impl<T> Cache<'_, T> {
     /// # Errors
     /// The pool is exhausted.
     pub fn try_alloc_slice(&self, n: usize, make: impl FnMut(usize) -> T) -> Result<CacheSlice<'_, T>, AllocError> {
-        self.place_slice(n, make, Fail::Null)
+        self.place_slice(n, make, Fail::Try)
     }
 
     fn place_slice(

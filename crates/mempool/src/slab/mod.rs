@@ -15,6 +15,7 @@ pub mod classes;
 mod local;
 mod protocol;
 mod queue;
+mod rescue;
 mod swap;
 #[cfg(test)]
 mod tests;

@@ -1,23 +1,13 @@
 //! The slab tier's operations: pop and push behind the hot path, orphans, thread exit, fork.
 #![allow(unsafe_code)]
 
+use super::swap::PASSED_OVER;
 use super::*;
 
 // SAFETY: the tier is pointers to atomics that live as long as the pool (contract of the pool that fills it in).
 unsafe impl Send for SlabTier {}
 // SAFETY: as above.
 unsafe impl Sync for SlabTier {}
-
-/// A queued slab with fewer than one of so many items free is not worth a visit while there are fresh slabs...
-const SPARSE: usize = 16;
-/// ...if it has at least so many items: with fewer, chance decides how many are free, and each bad draw would cost a slab.
-const MANY: usize = 24;
-/// A queued slab with more than one of so many items free is left to drain, while others are there.
-pub(super) const DRAINING: usize = 2;
-/// Slabs of fewer items than this are taken as they come.
-pub(super) const FEW: usize = 8;
-/// How many such slabs are passed over at once.
-const PASSED_OVER: usize = 4;
 
 impl SlabTier {
     /// The slab that begins at `slot`.
@@ -102,7 +92,7 @@ impl SlabTier {
             let head = self.slots.slot(slot).recip().load(Relaxed) as usize;
             slab = self.slab(head.min(slot));
         }
-        if !matches!(slab.peek().state(), State::Held | State::Queued | State::Nobody) {
+        if !slab.peek().state().is_slab() {
             return None;
         }
         let shape = slab.shape();
@@ -171,52 +161,23 @@ impl SlabTier {
         true
     }
 
-    /// A slab of the queue, claimed: the head, which has gathered free items longest, unless it is not worth a visit.
-    ///
-    /// A full one is let go. One of many items with few of them free is left to gather more: a fresh slab saves many visits, and
-    /// wastes at most what the queued ones have free. One with many free is left to drain, so that it goes back: otherwise a
-    /// queue would keep for ever the slabs that it once needed. Both go to the end, as long as there are others.
-    fn next_queued(&self, local: &LocalHeap, bin: &Bin, me: u32) -> Option<Slab<'_>> {
-        let mut looks = 0;
-        let mut sparse = 0;
+    /// The longest queued slab, claimed. Those that turn out to be stolen only leave the queue; those that somebody is
+    /// tapping go to its end.
+    pub(super) fn dequeue(&self, local: &LocalHeap, bin: &Bin) -> Option<Slab<'_>> {
+        let mut tapped = 0;
         while let Some(slot) = bin.first() {
             let slab = self.slab(slot);
-            let (items, free) = slab.count();
-            if free == 0 {
-                let claimed = slab.claim(me);
-                self.unlink(local, &slab);
-                // Unless it was stolen and is gone, or somebody frees into it just now.
-                if claimed && slab.let_go(me) == LetGo::Kept {
-                    return Some(slab);
+            let me = self.me(local, &slab);
+            let claimed = slab.claim(me);
+            if !claimed && slab.is_queued(me) {
+                bin.dequeue(&self.slots, &slab);
+                bin.enqueue(&self.slots, &slab);
+                tapped += 1;
+                if tapped == PASSED_OVER {
+                    return None;
                 }
                 continue;
             }
-            let few = items >= MANY && free * SPARSE < items;
-            let draining = items >= FEW && free * DRAINING > items;
-            looks += 1;
-            sparse += usize::from(few);
-            let last = looks > PASSED_OVER || !bin.has_other(&slab);
-            if few && last && sparse == looks {
-                return None;
-            }
-            if (few || draining) && !last {
-                bin.to_end(&self.slots, &slab);
-            } else if slab.claim(me) {
-                bin.to_end(&self.slots, &slab);
-                return Some(slab);
-            } else {
-                // Stolen.
-                self.unlink(local, &slab);
-            }
-        }
-        None
-    }
-
-    /// The longest queued slab, claimed. Those that turn out to be stolen only leave the queue.
-    pub(super) fn dequeue(&self, local: &LocalHeap, bin: &Bin) -> Option<Slab<'_>> {
-        while let Some(slot) = bin.first() {
-            let slab = self.slab(slot);
-            let claimed = slab.claim(self.me(local, &slab));
             self.unlink(local, &slab);
             if claimed {
                 return Some(slab);
@@ -309,8 +270,8 @@ impl SlabTier {
     fn adopted(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
         if self.link(local, slab) {
             self.maybe_empty(runs, local, slab);
-        } else if slab.orphan(self.me(local, slab)) {
-            self.set_hint(slab);
+        } else {
+            self.disown(slab, self.me(local, slab));
         }
     }
 
@@ -351,7 +312,7 @@ impl SlabTier {
     }
 
     /// Takes `slab` out of the queue of `local` that it is linked in, if any.
-    fn unlink(&self, local: &LocalHeap, slab: &Slab<'_>) {
+    pub(super) fn unlink(&self, local: &LocalHeap, slab: &Slab<'_>) {
         let (thread, class) = slab.linked();
         if thread != local.id {
             return;
@@ -513,14 +474,18 @@ impl SlabTier {
     }
 
     fn abandon(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
-        let (seen, me) = (slab.peek(), self.me(local, slab));
-        if seen.thread() != me {
-            return;
-        }
-        if slab.retire(me) || slab.steal(seen) {
-            self.give(runs, slab);
-        } else if slab.orphan(me) {
-            self.set_hint(slab);
+        let me = self.me(local, slab);
+        loop {
+            let seen = slab.peek();
+            if seen.thread() != me {
+                return;
+            }
+            if slab.retire(me) || slab.steal(seen) {
+                return self.give(runs, slab);
+            }
+            if self.disown(slab, me) {
+                return;
+            }
         }
     }
 
@@ -532,7 +497,7 @@ impl SlabTier {
             let slab = self.slab(slot);
             let state = slab.owner().state();
             let shape = slab.shape();
-            if !matches!(state, State::Held | State::Queued | State::Nobody) || shape.class as usize != class {
+            if !state.is_slab() || shape.class as usize != class {
                 continue;
             }
             live += if shape.count == 0 { slab.live() } else { slab.live() * shape.count };
@@ -568,7 +533,7 @@ impl SlabTier {
             }
             match slab.peek().state() {
                 State::Giving => self.give(runs, &slab),
-                State::Held | State::Queued | State::Nobody => {
+                State::Held | State::Queued | State::Nobody | State::Tapped => {
                     if slab.repair(me) {
                         self.set_hint(&slab);
                     }
@@ -588,7 +553,7 @@ impl SlabTier {
     pub fn for_each(&self, f: &mut dyn FnMut(&Slab<'_>, Shape)) {
         for slot in 0..self.slots.count() {
             let slab = self.slab(slot);
-            if matches!(slab.owner().state(), State::Held | State::Queued | State::Nobody) {
+            if slab.owner().state().is_slab() {
                 f(&slab, slab.shape());
             }
         }

@@ -250,9 +250,9 @@ impl World {
                         "slot {slot} has free items, but no hint leads there"
                     );
                 }
-                state @ (State::Giving | State::Heap) => panic!("slot {slot} is {state:?}"),
+                state @ (State::Giving | State::Heap | State::Tapped) => panic!("slot {slot} is {state:?}"),
             }
-            let slab_here = matches!(owner.state(), State::Held | State::Queued | State::Nobody);
+            let slab_here = owner.state().is_slab();
             assert!(!slab_here || self.runs.begins(slot), "the slab at slot {slot} has no run");
             let linked = slab.linked().0;
             assert!(
@@ -316,6 +316,13 @@ impl Heap {
 
     pub fn pop(&self, class: usize) -> Option<usize> {
         self.try_pop(class).expect("no double free so far")
+    }
+
+    /// An item of `class` from wherever an exhausted pool still finds one.
+    pub fn pop_anywhere(&self, class: usize) -> Option<usize> {
+        let address = self.world.tier.pop_anywhere(&self.world.runs, self, class).expect("no double free so far")?;
+        self.world.payload(address).exchange(0, 1);
+        Some(address)
     }
 
     /// An array of `n`.
