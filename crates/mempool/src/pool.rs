@@ -20,6 +20,7 @@ use crate::units::{FRAGMENT, GRANULE};
 // What may be configured and what the tiers can do are the same.
 const _: () = assert!(crate::config::HEAP_MAX_ALLOC == crate::heap::LARGEST_LIMIT);
 
+mod door;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
