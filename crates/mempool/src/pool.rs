@@ -222,6 +222,7 @@ impl Pool {
             callbacks: [const { [const { AtomicU64::new(0) }; 2] }; front::CALLBACKS],
             shortfalls,
             events: Events::default(),
+            drill: front::Drill::new(&values),
             write_holders: crate::stats::write_holders,
         };
         // SAFETY: the areas for the core and the header are theirs (contract); the core is written before it is used.

@@ -34,6 +34,9 @@ fn examples(setting: &Setting) -> Vec<&'static str> {
         "heap_page_lifetime" => Vec::from(["0", "17", "1000000"]),
         "heap_max_alloc" => Vec::from(["4", "1K", "3200"]),
         "name" => Vec::from(["a", "cache of requests", "0123456789012345678901234567890"]),
+        "fail_nth" | "fail_every" | "fail_seed" | "board" => Vec::from(["0", "7", "4294967295"]),
+        "fail_above" => Vec::from(["0", "64K"]),
+        "fail_rate" => Vec::from(["1", "50"]),
         "slot_shift" => Vec::from(["12", "16", "0"]),
         _ => setting.values.split(", ").collect(),
     }

@@ -208,6 +208,9 @@ impl Core {
     }
 
     fn finish(&self, request: &Request, fail: Fail, serve: &mut dyn FnMut() -> Option<NonZeroUsize>) -> *mut u8 {
+        if self.drill.is_on() && self.refuses(request, fail) {
+            return core::ptr::null_mut();
+        }
         let served = serve().or_else(|| self.exhausted(request, fail, serve));
         served.map_or(core::ptr::null_mut(), |address| address.get() as *mut u8)
     }

@@ -50,6 +50,8 @@ pub struct Core {
     /// What the pool could not get although it was asked to try.
     pub(crate) shortfalls: Shortfalls,
     pub(crate) events: Events,
+    /// Requests refused on purpose, or watched.
+    pub(crate) drill: super::drill::Drill,
     /// Writes who holds most: statistics are above the front, which therefore gets told whom to ask.
     pub(crate) write_holders: fn(&Core, &mut dyn Write) -> core::fmt::Result,
 }
