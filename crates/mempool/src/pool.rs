@@ -21,6 +21,7 @@ use crate::units::{FRAGMENT, GRANULE};
 // What may be configured and what the tiers can do are the same.
 const _: () = assert!(crate::config::HEAP_MAX_ALLOC == crate::heap::LARGEST_LIMIT);
 
+mod door;
 mod parts;
 mod reservation;
 
@@ -233,6 +234,7 @@ impl Pool {
             reclaim: Reclaim::new(values.watermark),
             granted,
             events: Events::default(),
+            drill: front::Drill::new(&values),
             write_holders: crate::stats::write_holders,
         };
         // SAFETY: the areas for the core and the header are theirs (contract); the core is written before it is used.

@@ -48,6 +48,8 @@ pub struct Core {
     /// What the pool got of what it was asked for at init.
     pub(crate) granted: Granted,
     pub(crate) events: Events,
+    /// Requests refused on purpose, or watched.
+    pub(crate) drill: super::drill::Drill,
     /// Writes who holds most: statistics are above the front, which therefore gets told whom to ask.
     pub(crate) write_holders: fn(&Core, &mut dyn Write) -> core::fmt::Result,
 }
