@@ -9,7 +9,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::failure::{Failure, OWN};
-use crate::{configure, run, settings, starve};
+use crate::{bench, configure, run, settings, starve};
 
 /// What to do.
 pub enum Task {
@@ -19,6 +19,10 @@ pub enum Task {
     Starve(starve::Plan),
     /// What `mempool starve` starts.
     StarveWorker(starve::WorkerOrder),
+    /// `mempool bench`.
+    Bench(Box<bench::Order>),
+    /// What `mempool bench` starts.
+    BenchWorker(bench::WorkerOrder),
     /// `mempool config`.
     Configure(configure::Order),
     /// Help, the version or a complaint about the arguments was printed: the exit code.
@@ -32,6 +36,7 @@ Examples:
   mempool run -- redis-server --save \"\"        a program on a pool of 512 MiB
   mempool run --segment 2G --stats -- sqlite3  a larger pool; its table at exit
   mempool starve                               what it is good for, in 20 seconds
+  mempool bench --quick                        how fast it is, beside other allocators
   mempool config                               the settings in force";
 
 const RUN_EXAMPLES: &str = "\
@@ -66,6 +71,8 @@ fn command() -> Command {
         .subcommand(starve_command())
         .subcommand(config_command())
         .subcommand(worker_command())
+        .subcommand(bench::command())
+        .subcommand(bench::worker_command())
 }
 
 fn run_command() -> Command {
@@ -138,6 +145,8 @@ pub fn parse() -> Result<Task, Failure> {
         Some(("run", given)) => Ok(Task::Run(run_order(given))),
         Some(("starve", given)) => Ok(Task::Starve(starve_plan(given))),
         Some(("starve-worker", given)) => Ok(Task::StarveWorker(worker_order(given))),
+        Some(("bench", given)) => Ok(Task::Bench(Box::new(bench::order(given)))),
+        Some(("bench-worker", given)) => Ok(Task::BenchWorker(bench::worker_order(given))),
         Some(("config", given)) => {
             Ok(Task::Configure(configure::Order { given: settings::given(given), json: given.get_flag("json") }))
         }

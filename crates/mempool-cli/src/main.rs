@@ -8,6 +8,7 @@
 
 mod allocator;
 mod args;
+mod bench;
 mod configure;
 mod failure;
 mod library;
@@ -28,6 +29,8 @@ fn main() -> ExitCode {
         Task::Run(order) => Err(run::exec(&order)),
         Task::Starve(plan) => starve::show(&plan),
         Task::StarveWorker(order) => starve::work(&order),
+        Task::Bench(order) => bench::show(&order),
+        Task::BenchWorker(order) => bench::work(&order),
         Task::Configure(given) => configure::show(&given),
         Task::Shown(code) => Ok(ExitCode::from(code)),
     });
