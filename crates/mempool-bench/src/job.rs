@@ -71,6 +71,8 @@ pub struct Done {
     pub phases: Vec<(&'static str, f64)>,
     /// How long single operations took.
     pub latency: Option<Latency>,
+    /// What was not as it must be; empty if all was.
+    pub wrong: String,
     /// Other figures.
     pub figures: Vec<(&'static str, f64)>,
 }
@@ -148,6 +150,9 @@ impl Job {
         report.insert("operations".into(), json!(done.operations));
         report.insert("checksum".into(), json!(format!("{:016x}", done.checksum)));
         report.insert("peak_bytes".into(), json!(peak_resident()));
+        if !done.wrong.is_empty() {
+            report.insert("wrong".into(), json!(done.wrong));
+        }
         if family::peak_live() > 0 {
             report.insert("peak_live_bytes".into(), json!(family::peak_live()));
         }

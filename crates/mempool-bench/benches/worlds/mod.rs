@@ -11,18 +11,16 @@ use std::time::{Duration, Instant};
 pub struct Contender {
     /// As printed.
     pub name: &'static str,
-    /// The allocator.
-    pub allocator: &'static (dyn GlobalAlloc + Sync),
 }
 
 static POOL: mempool::Global = mempool::Global::new(mempool::Config::process().segment(1 << 30));
 
 /// The pool first, then its peers.
 pub static CONTENDERS: [Contender; 4] = [
-    Contender { name: "mempool", allocator: &POOL },
-    Contender { name: "mimalloc", allocator: &mimalloc::MiMalloc },
-    Contender { name: "jemalloc", allocator: &tikv_jemallocator::Jemalloc },
-    Contender { name: "system", allocator: &System },
+    Contender { name: "mempool" },
+    Contender { name: "mimalloc" },
+    Contender { name: "jemalloc" },
+    Contender { name: "system" },
 ];
 
 /// What is done.

@@ -96,7 +96,10 @@ fn compare_checksums(row: &mut Row) {
     for outcome in &mut row.results {
         let wrong = outcome.runs.iter().find(|run| run.checksum != wanted);
         if let (Some(run), None) = (wrong, &outcome.error) {
-            let error = format!("checksum {}, but {wanted} is right: objects were overwritten or lost", run.checksum);
+            let error = format!(
+                "checksum {}, but {wanted} is right: objects were overwritten, lost, or not made",
+                run.checksum
+            );
             outcome.error = Some(error);
         }
     }
@@ -180,6 +183,9 @@ fn run_workload(
     }
     let text = child::contents(file).map_err(failed)?;
     let mut run: Run = serde_json::from_str(&text).map_err(|error| format!("the worker's report: {error}"))?;
+    if !run.wrong.is_empty() {
+        return Err(run.wrong);
+    }
     run.process_seconds = ended.wall_seconds;
     Ok((run, ended.memory))
 }

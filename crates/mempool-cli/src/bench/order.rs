@@ -68,8 +68,8 @@ Examples:
   mempool bench --list                           what there is and what it stands for
 
 The pool runs with --commit lazy --exhausted grow, and prefaulted and locked where latency is measured; variables
-MEMPOOL_... override that. Exit codes: 0 if all did all work, 1 if an allocator failed or did it wrong, 125 if
-mempool itself fails.";
+MEMPOOL_... override that. Exit codes: 0 if all work was done, 1 if the pool, the system's allocator or a given
+peer failed or did it wrong (a peer that was merely found may: the report says so), 125 if mempool itself fails.";
 
 impl Order {
     /// Whether a row is to be measured; one that is left out by default is if it is named.
@@ -119,6 +119,7 @@ fn share() -> Arg {
 pub fn command() -> Command {
     Command::new("bench")
         .about("Compares the pool with other allocators: workloads, real programs, your own")
+        .args_override_self(true)
         .override_usage("mempool bench [OPTIONS] [-- PROGRAM [ARGS]...]")
         .after_help(EXAMPLES)
         .arg(

@@ -96,6 +96,9 @@ pub struct Run {
     pub operations: u64,
     /// What shows that the work was done.
     pub checksum: String,
+    /// What was not as it must be.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub wrong: String,
     /// Seconds of the parts.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub phases: BTreeMap<String, f64>,
@@ -251,11 +254,13 @@ impl Report {
         peers.filter_map(duel).collect()
     }
 
-    /// What went wrong, one line each.
-    pub fn failures(&self) -> Vec<String> {
+    /// What went wrong with `whose` contenders, one line each.
+    pub fn failures(&self, whose: impl Fn(&str) -> bool) -> Vec<String> {
         let line = |row: &Row, result: &Outcome| {
-            result.error.as_ref().map(|error| format!("{} on {}: {error}", row.label(), result.contender))
+            let error = result.error.as_ref().filter(|_| whose(&result.contender))?;
+            Some(format!("{} on {}: {error}", row.label(), result.contender))
         };
+        let line = &line;
         self.rows.iter().flat_map(|row| row.results.iter().filter_map(move |result| line(row, result))).collect()
     }
 
@@ -337,7 +342,7 @@ pub mod tests {
         let mut report = sample();
         report.rows[0].results[1].error = Some("killed by SIGSEGV".into());
         assert_eq!(report.rows[0].best_peer(SECONDS), Some(("other", 4.0)));
-        assert_eq!(report.failures(), ["one x2 on system: killed by SIGSEGV"]);
+        assert_eq!(report.failures(|_| true), ["one x2 on system: killed by SIGSEGV"]);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub fn text(report: &Report, colours: &Colours) -> String {
     latencies(&mut text, report, colours);
     kernel(&mut text, report, colours);
     summary(&mut text, report, colours);
-    for line in report.failures().iter().chain(&report.notes) {
+    for line in report.failures(|_| true).iter().chain(&report.notes) {
         _ = writeln!(text, "{line}");
     }
     text
@@ -90,8 +90,11 @@ fn spread(row: &Row, figure: Figure) -> String {
     part().filter(|part| part.is_finite()).map_or("-".into(), |part| format!("{:.0}%", part * 100.0))
 }
 
+/// A quantile of a run.
+pub type Quantile = fn(&Quantiles) -> f64;
+
 /// Names and quantiles as they are printed.
-pub const QUANTILES: [(&str, fn(&Quantiles) -> f64); 5] =
+pub const QUANTILES: [(&str, Quantile); 5] =
     [("p50", |q| q.p50), ("p99", |q| q.p99), ("p99.9", |q| q.p999), ("p99.99", |q| q.p9999), ("max", |q| q.max)];
 
 fn latencies(text: &mut String, report: &Report, colours: &Colours) {

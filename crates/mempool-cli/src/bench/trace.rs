@@ -59,7 +59,7 @@ fn entered(thread: libc::pid_t) -> Option<u64> {
         let size = size_of::<libc::ptrace_syscall_info>();
         libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, thread, size, info.as_mut_ptr());
         let info = info.assume_init();
-        (info.op == libc::PTRACE_SYSCALL_INFO_ENTRY).then(|| info.u.entry.nr)
+        (info.op == libc::PTRACE_SYSCALL_INFO_ENTRY).then_some(info.u.entry.nr)
     }
 }
 
