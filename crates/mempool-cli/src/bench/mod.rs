@@ -15,6 +15,7 @@
 
 mod child;
 mod contenders;
+mod html;
 mod machine;
 mod measure;
 mod order;
@@ -97,6 +98,9 @@ fn write(order: &Order, report: &Report) -> Result<(), Failure> {
             print(&table::text(report, &table::Colours::new(colour)))?;
             path.map_or(Ok(()), |path| save(path, &json))?;
         }
+    }
+    if let Some(path) = &order.html {
+        save(path, &html::page(report))?;
     }
     Ok(())
 }

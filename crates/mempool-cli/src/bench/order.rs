@@ -33,6 +33,8 @@ pub struct Order {
     pub list: bool,
     /// Where the JSON goes; `-` is standard output.
     pub json: Option<PathBuf>,
+    /// Where the page goes.
+    pub html: Option<PathBuf>,
     /// A report to be shown again.
     pub from: Option<PathBuf>,
     /// The user's program and its arguments.
@@ -154,6 +156,7 @@ pub fn command() -> Command {
                 .default_missing_value("-")
                 .require_equals(false),
         )
+        .arg(path("html", "Writes a page with plots, which needs no other file"))
         .arg(path("from", "Measures nothing: reports again what --json FILE kept"))
         .arg(
             Arg::new("program")
@@ -199,6 +202,7 @@ pub fn order(matches: &ArgMatches) -> Order {
         set: all::<(String, usize)>(matches, "set").into_iter().collect(),
         list: matches.get_flag("list"),
         json: matches.get_one("json").cloned(),
+        html: matches.get_one("html").cloned(),
         from: matches.get_one("from").cloned(),
         program: words.next().map(|program| (program, words.collect())),
     }
