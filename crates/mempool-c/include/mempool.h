@@ -146,7 +146,12 @@ LIBEXPORT bool mempool_is_ready(void);
 /* --------------------------------------------------------------------------------------------- configuration */
 
 enum { MEMPOOL_SMALL_SLAB = 0, MEMPOOL_SMALL_HEAP = 1, MEMPOOL_SMALL_SYSTEM = 2 };
-enum { MEMPOOL_EXHAUSTED_ABORT = 0, MEMPOOL_EXHAUSTED_NULL = 1, MEMPOOL_EXHAUSTED_GROW = 2 };
+enum {
+    MEMPOOL_EXHAUSTED_ABORT = 0,
+    MEMPOOL_EXHAUSTED_NULL = 1,
+    MEMPOOL_EXHAUSTED_GROW = 2,
+    MEMPOOL_EXHAUSTED_WAIT = 3
+};
 enum { MEMPOOL_COMMIT_EAGER = 0, MEMPOOL_COMMIT_LAZY = 1 };
 enum { MEMPOOL_NUMA_OFF = 0, MEMPOOL_NUMA_LOCAL = 1, MEMPOOL_NUMA_INTERLEAVE = 2, MEMPOOL_NUMA_BIND = 3 };
 enum { MEMPOOL_OFF = 0, MEMPOOL_TRY = 1, MEMPOOL_REQUIRED = 2 };
@@ -182,6 +187,12 @@ typedef struct mempool_config {
     int process;                 /* 0 or 1: lock the program itself, and lower its out-of-memory score */
     int strict;                  /* 0 or 1: whatever is not granted is an error */
     int reserved2;               /* 0 */
+    uint64_t wait_limit_ns;      /* nanoseconds, with MEMPOOL_EXHAUSTED_WAIT */
+    uint64_t verdict_interval_ns; /* nanoseconds between verdicts; 0: none is written */
+    size_t watermark;            /* bytes; 0: none */
+    unsigned watermark_signal;   /* a signal; 0: none */
+    unsigned watermark_fd;       /* a file descriptor; 0: none */
+    char critical[64];           /* names of threads, with commas between */
 } mempool_config_t;
 
 /* Fills *config with the defaults of the process's pool. Errors: ARGUMENT; STRUCT_SIZE (the program was compiled with
@@ -322,12 +333,22 @@ LIBEXPORT void mp_critical_enter(void);
 LIBEXPORT void mp_critical_leave(void);
 
 /* Called on the thread whose request for `needed` bytes found the pool exhausted, with no lock held: frees what it
- * can and says whether it freed anything. It may allocate and free; it is not called from within itself. */
+ * can and says whether it freed anything. It may allocate and free; it is not called from within itself, and not for
+ * requests of functions with `try` in their name. */
 typedef bool (*mempool_reclaim_fn)(size_t needed, void *argument);
 
 /* Adds a callback for exhaustion; makes the pool if there is none. It stays until the pool ends.
  * Errors: ARGUMENT; CALLBACK_LIMIT; those of mempool_init. */
 LIBEXPORT int mempool_on_reclaim(mempool_reclaim_fn callback, void *argument);
+
+/* The same for a callback that is also called when fewer than `level` bytes are free: once, with the bytes that are
+ * missing, and again after an eighth more than `level` was free meanwhile. Noticed up to a 4096th of the segment, or 64
+ * KiB, late. Errors: as mempool_on_reclaim; ARGUMENT also for level 0. */
+LIBEXPORT int mempool_on_low(size_t level, mempool_reclaim_fn callback, void *argument);
+
+/* Prints why a request for `size` bytes could or could not be served now, and what would help: a dozen lines, with
+ * write(2). With size 0, of the last request that was refused. Allocates nothing. Errors as mp_stats_print. */
+LIBEXPORT int mp_verdict_print(int fd, size_t size);
 
 /* Gives whole free pages of the pool back to the system; they cost a page fault when they are used again. Bytes
  * given back; 0 without a pool. For pools with commit=lazy. */

@@ -40,7 +40,7 @@ pub use segment::{Granted, Shortfalls};
 pub use text::Text;
 #[cfg(not(loom))]
 pub use {
-    front::{CacheError, CacheInfo},
+    front::{CacheError, CacheInfo, Verdict, Why},
     pool::Pool,
     process::Global,
     raw::RawCache,

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 
 use crate::config::{Config, Exhausted, Small};
 use crate::error::{AllocError, InitError};
-use crate::front::{self, Core, Events, Fail, Request, SpinLock, Threads};
+use crate::front::{self, Callback, Core, Events, Fail, Reclaim, Request, SpinLock, Threads, Verdict};
 use crate::os::{Os, OsError, Range};
 use crate::segment::{
     Granted, Header, Layout as Areas, MAGIC, NAME_LEN, Needs, Shortfalls, SlotGeometry, Slots, VERSION, Wish,
@@ -21,14 +21,21 @@ use crate::units::{FRAGMENT, GRANULE};
 // What may be configured and what the tiers can do are the same.
 const _: () = assert!(crate::config::HEAP_MAX_ALLOC == crate::heap::LARGEST_LIMIT);
 
+mod door;
+mod parts;
 mod reservation;
 
+use parts::{frag_parts, heap_parts, slab_parts, thread_parts};
 use reservation::Reservation;
 
 #[cfg(all(test, not(loom)))]
 mod real_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
+#[cfg(all(test, not(loom)))]
+mod tests_stranded;
+#[cfg(all(test, not(loom)))]
+mod tests_verdict;
 
 /// An autonomous memory pool: one segment, from which every allocation is served.
 ///
@@ -224,9 +231,10 @@ impl Pool {
             threads: thread_parts(areas, &words),
             next: core::cell::Cell::new(core::ptr::null()),
             caches: words(areas.caches),
-            callbacks: [const { [const { AtomicU64::new(0) }; 2] }; front::CALLBACKS],
+            reclaim: Reclaim::new(values.watermark),
             granted,
             events: Events::default(),
+            drill: front::Drill::new(&values),
             write_holders: crate::stats::write_holders,
         };
         // SAFETY: the areas for the core and the header are theirs (contract); the core is written before it is used.
@@ -312,60 +320,6 @@ fn open_bytes(config: &Config, areas: &Areas, bytes: usize) -> usize {
     (areas.data_len().saturating_sub(later) / slot * slot).max(slot)
 }
 
-fn slab_parts(areas: &Areas, words: &dyn Fn(u64) -> *const AtomicU64, slots: Slots, data: usize) -> SlabTier {
-    SlabTier {
-        slots,
-        data,
-        hints: words(areas.hints),
-        class_hints: words(areas.class_hints),
-        shapes: words(areas.shapes),
-        classes: areas.classes as usize,
-        zero: words(areas.zero),
-        lock: words(areas.slab_lock),
-    }
-}
-
-fn thread_parts(areas: &Areas, words: &dyn Fn(u64) -> *const AtomicU64) -> Threads {
-    Threads {
-        directory: words(areas.directory),
-        most: areas.max_threads as usize,
-        shared: words(areas.shared).cast_mut().cast::<LocalHeap>(),
-        lock: SpinLock::new(),
-        low: AtomicU64::new(0),
-    }
-}
-
-fn frag_parts(areas: &Areas, words: &dyn Fn(u64) -> *const AtomicU64, data: usize) -> crate::frag::FragParts {
-    crate::frag::FragParts {
-        busy: words(areas.busy),
-        first: words(areas.first),
-        last: words(areas.last),
-        length: words(areas.length).cast(),
-        touched: words(areas.touched),
-        tree: words(areas.tree),
-        control: words(areas.frag_control),
-        cells: areas.cells as usize,
-        base_address: data,
-    }
-}
-
-fn heap_parts(
-    areas: &Areas,
-    words: &dyn Fn(u64) -> *const AtomicU64,
-    slots: Slots,
-    data: *mut u8,
-    values: &crate::config::Values,
-) -> crate::heap::HeapParts {
-    crate::heap::HeapParts {
-        control: words(areas.heap_control),
-        slots,
-        data,
-        limit: values.heap_max_alloc,
-        lifetime: values.heap_page_lifetime,
-        patience: crate::heap::DEFAULT_PATIENCE,
-    }
-}
-
 impl Drop for Pool {
     fn drop(&mut self) {
         let core = self.core();
@@ -406,7 +360,7 @@ impl Pool {
     /// The pool is exhausted.
     #[inline]
     pub fn try_alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        self.serve(layout, false, Fail::Null)
+        self.serve(layout, false, Fail::Try)
     }
 
     /// As [`Pool::alloc`], all bytes zero. Memory that was never handed out is not cleared again.
@@ -422,7 +376,7 @@ impl Pool {
     /// # Errors
     /// The pool is exhausted.
     pub fn try_alloc_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        self.serve(layout, true, Fail::Null)
+        self.serve(layout, true, Fail::Try)
     }
 
     #[inline]
@@ -475,7 +429,7 @@ impl Pool {
     /// # Safety
     /// As for [`Pool::realloc`].
     pub unsafe fn try_realloc(&self, object: NonNull<u8>, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        self.move_to(object, layout, Fail::Null)
+        self.move_to(object, layout, Fail::Try)
     }
 
     fn move_to(&self, object: NonNull<u8>, layout: Layout, fail: Fail) -> Result<NonNull<u8>, AllocError> {
@@ -544,19 +498,45 @@ impl Pool {
     }
 
     /// Adds a callback for exhaustion: it gets the bytes needed and `argument`, frees what it can and says whether it
-    /// freed anything. Called on the thread that found the pool exhausted, outside all locks, never from within itself.
+    /// freed anything. Called on the thread that found the pool exhausted, outside all locks, never from within itself,
+    /// and not for requests with `try`.
     ///
     /// # Errors
-    /// There are as many callbacks as a pool takes, `front::CALLBACKS`, already: that number.
+    /// There are as many callbacks as a pool takes, 8 of both kinds, already: that number.
     ///
     /// # Safety
     /// `callback` may be called with `argument` from any thread until the pool is dropped.
-    pub unsafe fn on_reclaim(
-        &self,
-        callback: extern "C" fn(usize, *mut u8) -> bool,
-        argument: *mut u8,
-    ) -> Result<(), usize> {
-        if self.core().on_reclaim(callback, argument) { Ok(()) } else { Err(front::CALLBACKS) }
+    pub unsafe fn on_reclaim(&self, callback: Callback, argument: *mut u8) -> Result<(), usize> {
+        if self.core().on_reclaim(0, callback, argument) { Ok(()) } else { Err(front::CALLBACKS) }
+    }
+
+    /// As [`Pool::on_reclaim`], for a callback that is also called when fewer than `level` bytes are free: once, with the
+    /// bytes that are missing, and again after an eighth more than `level` was free meanwhile. Called behind a request that was
+    /// served; noticed up to a slot (4 to 64 KiB), or a 4096th of the segment, late. What it says then counts for nothing.
+    ///
+    /// # Errors
+    /// As [`Pool::on_reclaim`].
+    ///
+    /// # Safety
+    /// As for [`Pool::on_reclaim`].
+    pub unsafe fn on_low(&self, level: usize, callback: Callback, argument: *mut u8) -> Result<(), usize> {
+        if self.core().on_reclaim(level, callback, argument) { Ok(()) } else { Err(front::CALLBACKS) }
+    }
+
+    /// Why a request for `layout` could not be served now, and what would help; a verdict also says so when it could.
+    /// Allocates nothing. O(segment / 256 bytes / 64).
+    ///
+    /// ```
+    /// use std::alloc::Layout;
+    /// let pool = mempool::Pool::builder().segment(4 << 20).build()?;
+    /// let verdict = pool.verdict(Layout::from_size_align(8 << 20, 16)?);
+    /// assert_eq!(verdict.why(), mempool::Why::TooLarge);
+    /// assert!(verdict.to_string().contains("MEMPOOL_SEGMENT=20M"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn verdict(&self, layout: Layout) -> Verdict<'_> {
+        self.core().verdict(&Request { size: layout.size(), align: layout.align(), zeroed: false })
     }
 
     /// What was asked for with `try` and not granted.

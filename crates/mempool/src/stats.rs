@@ -322,7 +322,7 @@ pub(crate) fn write_holders(core: &Core, to: &mut dyn fmt::Write) -> fmt::Result
     let mut separator = "";
     for holder in Stats::of(core).top_holders(core) {
         write!(to, "{separator}{holder}")?;
-        separator = ", ";
+        separator = "\n             ";
     }
     if separator.is_empty() { to.write_str("none") } else { Ok(()) }
 }

@@ -49,6 +49,13 @@ pub(super) fn number(text: &[u8]) -> Result<u32, Unreadable> {
     }
 }
 
+/// Names of threads with commas between: printable ASCII that fits.
+pub(super) fn names(text: &[u8]) -> Result<super::ThreadNames, Unreadable> {
+    let printable = text.iter().all(|byte| (0x20..0x7F).contains(byte));
+    let names = core::str::from_utf8(text).ok().filter(|text| printable && text.len() < 64);
+    names.map(super::ThreadNames::of).ok_or(Unreadable::Choice)
+}
+
 /// The value that `text` names, in any case, among `words`.
 pub(super) fn choice<T: Copy>(text: &[u8], words: &[(&str, T)]) -> Result<T, Unreadable> {
     let found = words.iter().find(|(word, _)| word.as_bytes().eq_ignore_ascii_case(text));

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::read::{Duration, Nodes, bytes, choice, nodes, number, parse_duration, word};
+use super::read::{Duration, Nodes, bytes, choice, names, nodes, number, parse_duration, word};
 use super::{Commit, Compact, Config, Exhausted, Name, PREFIX, Small, Unreadable, Wish};
 
 /// Words for the values of a setting; the first for each value is the one that is printed.
@@ -10,7 +10,7 @@ type Words<T> = [(&'static str, T)];
 
 const SMALL: &Words<Small> = &[("slab", Small::Slab), ("heap", Small::Heap), ("system", Small::System)];
 const EXHAUSTED: &Words<Exhausted> =
-    &[("abort", Exhausted::Abort), ("null", Exhausted::Null), ("grow", Exhausted::Grow)];
+    &[("abort", Exhausted::Abort), ("null", Exhausted::Null), ("grow", Exhausted::Grow), ("wait", Exhausted::Wait)];
 const COMMIT: &Words<Commit> = &[("eager", Commit::Eager), ("lazy", Commit::Lazy)];
 const WISH: &Words<Wish> = &[("off", Wish::Off), ("try", Wish::Try), ("required", Wish::Required)];
 const SWITCH: &Words<bool> = &[("on", true), ("off", false), ("1", true), ("0", false)];
@@ -134,8 +134,8 @@ pub static SETTINGS: &[Setting] = &[
     row!("small", "MEMPOOL_SMALL", "--small", "slab", "slab, heap, system",
         "Who serves small requests: `slab` is fastest and checks every free; `heap` packs tightest, for tiny segments; `system` hands everything to the C library, and the pool is not autonomous.",
         c, text, choice(text, SMALL)?, small, v => word(v, SMALL)),
-    row!("exhausted", "MEMPOOL_EXHAUSTED", "--exhausted", "abort", "abort, null, grow",
-        "When no run that fits is left: `abort` ends the process with a message; `null` gives null or `Err`; `grow` commits more, up to `max_segment`, then gives null or `Err`.",
+    row!("exhausted", "MEMPOOL_EXHAUSTED", "--exhausted", "abort", "abort, null, grow, wait",
+        "When no run that fits is left: `abort` ends the process with a message; `null` gives null or `Err`; `grow` commits more, up to `max_segment`, then gives null or `Err`; `wait` waits for other threads to free, up to `wait_limit`, then gives null or `Err`.",
         c, text, choice(text, EXHAUSTED)?, exhausted, v => word(v, EXHAUSTED)),
     row!("commit", "MEMPOOL_COMMIT", "--commit", "eager", "eager, lazy",
         "When the segment gets its memory: `eager` at init, so that no later access faults; `lazy` at the first touch of each OS page.",
@@ -152,6 +152,24 @@ pub static SETTINGS: &[Setting] = &[
     row!("wait_time", "MEMPOOL_WAIT_TIME", "--wait-time", "1ms", TIME_VALUES,
         "How long each such wait lasts: 0 to 60s.",
         c, text, parse_duration(text)?, wait_time, v => Duration(v)),
+    row!("wait_limit", "MEMPOOL_WAIT_LIMIT", "--wait-limit", "10s", TIME_VALUES,
+        "How long a request waits in all with `exhausted=wait`: 0 to 3600s.",
+        c, text, parse_duration(text)?, wait_limit, v => Duration(v)),
+    row!("verdict_interval", "MEMPOOL_VERDICT_INTERVAL", "--verdict-interval", "10s", TIME_VALUES,
+        "A pool that goes on when it is exhausted (`null`, `grow`, `wait`) writes why to standard error, at most once in so long: up to 3600s; 0 writes nothing.",
+        c, text, parse_duration(text)?, verdict_interval, v => Duration(v)),
+    row!("watermark", "MEMPOOL_WATERMARK", "--watermark", "0", BYTES_VALUES,
+        "The process is told when so many bytes are free no more, by `watermark_signal` and `watermark_fd`: less than `segment`; 0 means never.",
+        c, text, bytes(text)?, watermark, v => Compact(v)),
+    row!("watermark_signal", "MEMPOOL_WATERMARK_SIGNAL", "--watermark-signal", "0", NUMBER_VALUES,
+        "The signal that the process gets when free memory falls below `watermark`, and once more when the pool is exhausted: up to 64; 0 means none.",
+        c, text, number(text)?, watermark_signal, v => v),
+    row!("watermark_fd", "MEMPOOL_WATERMARK_FD", "--watermark-fd", "0", NUMBER_VALUES,
+        "The file descriptor that gets a line at the same moments, if it can be written to at once: up to 1048576; 0 means none.",
+        c, text, number(text)?, watermark_fd, v => v),
+    row!("critical", "MEMPOOL_CRITICAL", "--critical", "", "names of threads with commas between, up to 63 bytes",
+        "Threads of these names (as `ps -L` shows them) may use the reserve always, as if in a critical scope.",
+        c, text, names(text)?, critical, v => v.as_str()),
     row!("heap_max_alloc", "MEMPOOL_HEAP_MAX_ALLOC", "--heap-max-alloc", "256", BYTES_VALUES,
         "The largest request that the best-fit heap serves, with `small=heap`: 4 to 3200 bytes.",
         c, text, bytes(text)?, heap_max_alloc, v => Compact(v)),
@@ -191,6 +209,27 @@ pub static SETTINGS: &[Setting] = &[
     row!("stats", "MEMPOOL_STATS", "--stats", "off", SWITCH_VALUES,
         "Prints the pool's table to standard error when the process ends.",
         c, text, choice(text, SWITCH)?, stats_at_exit, v => word(v, SWITCH), switch: true),
+    row!("fail_nth", "MEMPOOL_FAIL_NTH", "--fail-nth", "0", NUMBER_VALUES,
+        "A drill: refuses one request of the process, the so many-th, as if the pool were exhausted, as `exhausted` says. Requests come one at a time and slowly in a drill. 0 means none.",
+        c, text, number(text)?, fail_nth, v => v),
+    row!("fail_every", "MEMPOOL_FAIL_EVERY", "--fail-every", "0", NUMBER_VALUES,
+        "A drill: refuses every so many-th request; 0 means none.",
+        c, text, number(text)?, fail_every, v => v),
+    row!("fail_above", "MEMPOOL_FAIL_ABOVE", "--fail-above", "0", BYTES_VALUES,
+        "A drill: refuses requests of more bytes than this; 0 means none.",
+        c, text, bytes(text)?, fail_above, v => Compact(v)),
+    row!("fail_seed", "MEMPOOL_FAIL_SEED", "--fail-seed", "0", NUMBER_VALUES,
+        "A drill: refuses requests drawn at random, the same ones for the same seed: one in `fail_rate`; 0 means none.",
+        c, text, number(text)?, fail_seed, v => v),
+    row!("fail_rate", "MEMPOOL_FAIL_RATE", "--fail-rate", "100", NUMBER_VALUES,
+        "How many requests there are, on average, to one that `fail_seed` draws: 1 to 4294967295.",
+        c, text, number(text)?, fail_rate, v => v),
+    row!("board", "MEMPOOL_BOARD", "--board", "0", NUMBER_VALUES,
+        "The descriptor that `mempool drill` and `mempool size` read.",
+        c, text, number(text)?, board, v => v, hidden: true),
+    row!("survey", "MEMPOOL_SURVEY", "--survey", "off", SWITCH_VALUES,
+        "Whether places of requests are noted there.",
+        c, text, choice(text, SWITCH)?, survey, v => word(v, SWITCH), switch: true, hidden: true),
     row!("slot_shift", "MEMPOOL_SLOT_SHIFT", "--slot-shift", "0", NUMBER_VALUES,
         "log2 of the bytes of a slot: 12 to 16; 0 means by `segment`.",
         c, text, number(text)?, slot_shift, v => v, hidden: true),

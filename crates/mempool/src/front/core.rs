@@ -4,6 +4,7 @@
 use core::fmt::Write;
 
 use super::local::Threads;
+use super::reclaim::Reclaim;
 use crate::config::{Small, Values, Wish};
 use crate::frag::Frag;
 use crate::heap::Heap;
@@ -13,9 +14,6 @@ use crate::slab::{LocalHeap, SlabTier};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
 use crate::units::{FRAGMENT, FRAGMENT_SHIFT};
-
-/// Most reclaim callbacks of a pool.
-pub const CALLBACKS: usize = 8;
 
 /// A pool. Lives in the segment's metadata, never moves, and is shared by all threads.
 #[repr(C)]
@@ -45,11 +43,13 @@ pub struct Core {
     pub(crate) next: core::cell::Cell<*const Core>,
     /// Claims on cache table entries, one bit each.
     pub(crate) caches: *const AtomicU64,
-    /// Reclaim callbacks: function and argument, 0 for none.
-    pub(crate) callbacks: [[AtomicU64; 2]; CALLBACKS],
+    /// Whom to tell that memory runs low.
+    pub(crate) reclaim: Reclaim,
     /// What the pool got of what it was asked for at init.
     pub(crate) granted: Granted,
     pub(crate) events: Events,
+    /// Requests refused on purpose, or watched.
+    pub(crate) drill: super::drill::Drill,
     /// Writes who holds most: statistics are above the front, which therefore gets told whom to ask.
     pub(crate) write_holders: fn(&Core, &mut dyn Write) -> core::fmt::Result,
 }
@@ -71,6 +71,11 @@ pub struct Events {
     pub grown_unlocked: AtomicU64,
     /// Of those, bytes that were to lie in huge OS pages and do not.
     pub grown_small: AtomicU64,
+    /// Bytes and alignment of the last of them; alignment 0: there was none.
+    pub refused_size: AtomicU64,
+    pub refused_align: AtomicU64,
+    /// When the last verdict was written, in nanoseconds; 0: never.
+    pub verdict_at: AtomicU64,
 }
 
 // SAFETY: all that changes after the pool is made are atomics, but for `next`, which the list's lock guards.
@@ -212,6 +217,7 @@ impl crate::slab::Runs for Core {
     fn take(&self, fragments: usize, align: usize) -> Option<usize> {
         let slot = self.slot_fragments();
         let run = self.frag.take(fragments, slot.max(align / FRAGMENT))?;
+        self.count_taken(fragments);
         self.events.slabs.fetch_add(1, Relaxed);
         Some(run.start / slot)
     }
@@ -228,7 +234,9 @@ impl crate::slab::Runs for Core {
 impl crate::heap::Runs for Core {
     fn take_slot(&self) -> Option<usize> {
         let slot = self.slot_fragments();
-        Some(self.frag.take(slot, slot)?.start / slot)
+        let run = self.frag.take(slot, slot)?;
+        self.count_taken(slot);
+        Some(run.start / slot)
     }
 
     fn give_slot(&self, slot: usize, before_clear: &mut dyn FnMut()) {

@@ -8,21 +8,27 @@
 
 mod caches;
 mod core;
+mod drill;
 mod exhausted;
 mod local;
 mod misuse;
+mod reclaim;
 mod route;
 mod store;
 mod tls;
+mod verdict;
 
 pub use self::caches::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX, pop_cache, push_cache};
-pub use self::core::{CALLBACKS, Core, Events};
+pub use self::core::{Core, Events};
+pub use self::drill::{Drill, Witness, board};
 pub use self::exhausted::Fail;
 pub use self::local::{SpinLock, Threads, delist, enlist, next_serial};
-pub use self::misuse::Misuse;
+pub use self::misuse::{Misuse, Use};
+pub use self::reclaim::{CALLBACKS, Callback, Reclaim};
 pub use self::route::{Request, watch_heap};
 pub use self::store::parking;
 pub use self::tls::{none as none_local, process as process_local};
+pub use self::verdict::{Verdict, Why};
 
 use ::core::num::NonZeroUsize;
 

@@ -21,6 +21,8 @@ use std::vec::Vec;
 
 use super::{Available, Bound, ForkChild, LockLimit, Nodes, Os, OsError, Range, ThreadExit, ThreadKey};
 
+mod state;
+
 /// Bytes in an OS page of this system, unless it is made with [`Fake::with_page`].
 pub const OS_PAGE: usize = 4096;
 /// What pages hold that were never committed.
@@ -88,54 +90,13 @@ struct State {
     next_key: u32,
     fork_children: Vec<ForkChild>,
     names: Vec<std::string::String>,
+    signals: Vec<u32>,
+    notes: Vec<u8>,
 }
 
 /// The system. Lives for ever, as systems do.
 pub struct Fake {
     state: Mutex<State>,
-}
-
-impl State {
-    /// Notes the call, and fails it if that is the plan.
-    fn enter(&mut self, call: &'static str) -> Result<(), OsError> {
-        self.calls.push(call);
-        let Some(plan) = self.plan.as_mut().filter(|plan| plan.only.is_empty() || plan.only == call) else {
-            return Ok(());
-        };
-        plan.seen += 1;
-        let strikes = match plan.strike {
-            Strike::Once => plan.seen == plan.at,
-            Strike::ForEver => plan.seen >= plan.at,
-        };
-        if strikes { Err(OsError { call, errno: plan.errno }) } else { Ok(()) }
-    }
-
-    /// The states of the pages of `range`, which lies in one reservation.
-    fn pages(&mut self, call: &str, range: Range) -> &mut [PageState] {
-        let start = range.start.addr();
-        assert!(
-            start.is_multiple_of(self.page) && range.bytes.is_multiple_of(self.page),
-            "{call}: {range:?} is not whole OS pages"
-        );
-        let (base, found) = self
-            .reservations
-            .range_mut(..=start)
-            .next_back()
-            .unwrap_or_else(|| panic!("{call}: {range:?} is not reserved"));
-        let first = (start - base) / self.page;
-        let pages = found.pages.get_mut(first..first + range.bytes / self.page);
-        pages.unwrap_or_else(|| panic!("{call}: {range:?} reaches outside of its reservation"))
-    }
-
-    fn committed(&mut self, call: &str, range: Range) -> &mut [PageState] {
-        let pages = self.pages(call, range);
-        assert!(pages.iter().all(|page| page.committed), "{call}: part of {range:?} is not committed");
-        pages
-    }
-
-    fn count(&self, which: impl Fn(&PageState) -> bool) -> usize {
-        self.reservations.values().flat_map(|found| &found.pages).filter(|page| which(page)).count() * self.page
-    }
 }
 
 /// Whether all bytes of the page at `start` are poison.
@@ -219,6 +180,18 @@ impl Fake {
     #[must_use]
     pub fn stderr(&self) -> Vec<u8> {
         self.state().stderr.clone()
+    }
+
+    /// The signals that were sent to the process.
+    #[must_use]
+    pub fn signals(&self) -> Vec<u32> {
+        self.state().signals.clone()
+    }
+
+    /// All that was written to the program's descriptors, each message behind its descriptor's number.
+    #[must_use]
+    pub fn notes(&self) -> Vec<u8> {
+        self.state().notes.clone()
     }
 
     /// The sleeps so far, in nanoseconds.
@@ -513,6 +486,24 @@ unsafe impl Os for Fake {
 
     fn process(&self) -> u32 {
         0
+    }
+
+    fn thread(&self) -> u32 {
+        7
+    }
+
+    fn thread_name(&self) -> [u8; 16] {
+        *b"fake\0\0\0\0\0\0\0\0\0\0\0\0"
+    }
+
+    fn signal(&self, number: u32) {
+        self.state().signals.push(number);
+    }
+
+    fn notify(&self, descriptor: u32, message: &[u8]) {
+        let mut state = self.state();
+        state.notes.extend_from_slice(std::format!("{descriptor}: ").as_bytes());
+        state.notes.extend_from_slice(message);
     }
 
     fn cores(&self) -> usize {

@@ -365,6 +365,19 @@ pub unsafe trait Os: Sync {
     /// The number of this process, 0 where there is none.
     fn process(&self) -> u32;
 
+    /// The number of the calling thread as the system's tools show it, 0 where there is none.
+    fn thread(&self) -> u32;
+
+    /// The name of the calling thread, zeros behind it; empty where there is none.
+    fn thread_name(&self) -> [u8; 16];
+
+    /// Sends signal `number` to the process.
+    fn signal(&self, number: u32);
+
+    /// Writes `message` to a file descriptor of the program's, if that can be done without waiting. What cannot be
+    /// written is dropped.
+    fn notify(&self, descriptor: u32, message: &[u8]);
+
     /// Processors that this thread may run on, at least 1.
     fn cores(&self) -> usize;
 

@@ -117,6 +117,15 @@ unsafe impl Os for NoOs {
         0
     }
 
+    fn thread(&self) -> u32 {
+        0
+    }
+    fn thread_name(&self) -> [u8; 16] {
+        [0; 16]
+    }
+    fn signal(&self, _: u32) {}
+    fn notify(&self, _: u32, _: &[u8]) {}
+
     fn cores(&self) -> usize {
         1
     }
