@@ -50,7 +50,7 @@ pub fn page(report: &Report<'_>) -> String {
         let _ = write!(text, "<p class=\"note\">Left out: {}: {}.</p>", kind.name(), escaped(why));
     }
     for missing in &report.missing {
-        let _ = write!(text, "<p class=\"note\">Left out: {}: {}.</p>", missing.name, escaped(&missing.why));
+        let _ = write!(text, "<p class=\"note\">Left out: {}: not here; {}.</p>", missing.name, missing.get);
     }
     text + "</body></html>\n"
 }

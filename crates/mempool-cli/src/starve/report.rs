@@ -146,7 +146,7 @@ impl Report<'_> {
             let _ = writeln!(text, "Left out: {} ({}): {why}.", kind.name(), kind.words());
         }
         for missing in &self.missing {
-            let _ = writeln!(text, "Left out: {}: {}.", missing.name, missing.why);
+            let _ = writeln!(text, "Left out: {}: not here; {}.", missing.name, missing.get);
         }
     }
 
@@ -191,7 +191,7 @@ impl Report<'_> {
             value
         };
         let left_out: Vec<Value> = (self.left_out.iter().map(|(kind, why)| json!({"kind": kind.name(), "why": why})))
-            .chain(self.missing.iter().map(|missing| json!({"allocator": missing.name, "why": missing.why})))
+            .chain(self.missing.iter().map(|missing| json!({"allocator": missing.name, "why": missing.get})))
             .collect();
         let all = json!({
             "plan": plan, "counted": self.counted.iter().map(Outcome::json).collect::<Vec<_>>(),
