@@ -48,9 +48,13 @@ pub fn os_page() -> usize {
 #[cold]
 #[inline(never)]
 pub fn get(size: usize, align: usize, zeroed: bool, call: &'static str) -> *mut c_void {
-    if align == 1 && !zeroed {
-        let object = process::pop_behind(size);
+    if let Some(room) = process::room_for(size, align) {
+        let object = if align == 1 { process::pop_behind(size) } else { process::pop_aligned(room) };
         if !object.is_null() {
+            if zeroed {
+                // SAFETY: so many bytes were just handed out.
+                unsafe { object.write_bytes(0, size) };
+            }
             return object.cast();
         }
     }

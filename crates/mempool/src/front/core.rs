@@ -131,6 +131,7 @@ impl Core {
     /// Defragments the heap, then gives whole free pages back to the OS. Bytes given back.
     pub(crate) fn trim(&self) -> usize {
         self.heap.defragment(self);
+        self.slabs.steal_empty(self);
         self.frag.give_all_parked();
         // Huge OS pages that were set aside are kept: another process could take them, and the next touch would fail.
         if self.reservation.0.is_null() || self.granted.huge_page > 0 {

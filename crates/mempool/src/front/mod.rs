@@ -33,7 +33,7 @@ pub use self::verdict::{Verdict, Why};
 use ::core::num::NonZeroUsize;
 
 use crate::segment::{Owner, State};
-use crate::slab::{LocalHeap, MAX_SMALL, class_of, reciprocal_of};
+use crate::slab::{LocalHeap, MAX_SMALL, class_of, class_of_aligned, class_size, reciprocal_of};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Relaxed, Release};
 
@@ -69,6 +69,11 @@ pub fn pop_behind(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
         return Core::of(local)?.pop_run(local, size);
     }
     local.advance(class_of(size)).or_else(|| Core::of(local)?.pop_small(local, size))
+}
+
+/// The size of the smallest size class whose items have `size` bytes at a multiple of `align`, a power of two.
+pub fn room_for(size: usize, align: usize) -> Option<usize> {
+    class_of_aligned(size, align).map(class_size)
 }
 
 /// What comes right behind `push`: an item of another thread's slab or of nobody's, or a run that can be parked. False when

@@ -79,6 +79,22 @@ pub fn pop_behind(size: usize) -> *mut u8 {
     address_or_null(front::pop_behind(front::process_local(), size))
 }
 
+/// The size to ask [`pop_aligned`] for, so that the answer has `size` bytes at a multiple of `align` (a power of two); None when
+/// no size class has such objects.
+#[inline]
+#[must_use]
+pub fn room_for(size: usize, align: usize) -> Option<usize> {
+    if align <= GRANULE { Some(size) } else { crate::front::room_for(size, align) }
+}
+
+/// Both hot paths of an allocation for a size of [`room_for`].
+#[inline]
+#[must_use]
+pub fn pop_aligned(room: usize) -> *mut u8 {
+    let local = front::process_local();
+    address_or_null(front::pop(local, room).or_else(|| front::pop_behind(local, room)))
+}
+
 /// Any allocation: `size` bytes at a multiple of `align` (a power of two), all zero if `zeroed`. Null when refused.
 #[cold]
 #[inline(never)]

@@ -38,6 +38,12 @@ impl SlabTier {
         unsafe { &*self.class_hints.add(class) }
     }
 
+    /// The hint of the class of `slab`, a slab of single items.
+    fn class_hint_of(&self, slab: &Slab<'_>) -> Option<&AtomicU64> {
+        let shape = slab.shape();
+        (shape.count == 0 && (shape.class as usize) < CLASSES).then(|| self.class_hint(shape.class as usize))
+    }
+
     /// Slots in a group of the class hints.
     fn group(&self) -> usize {
         self.slots.count().div_ceil(64).max(1)
@@ -364,9 +370,11 @@ impl SlabTier {
             left &= left - 1;
             // Cleared before the group is searched: who sets a hint later sets this bit again. AcqRel pairs with `set_hint`.
             groups.fetch_and(!(1 << group), AcqRel);
-            let slots = group * self.group()..((group + 1) * self.group()).min(self.slots.count());
+            let end = ((group + 1) * self.group()).min(self.slots.count());
             let mut found = None;
-            for slot in slots {
+            let mut at = group * self.group();
+            while let Some(slot) = self.next_hint(at, end) {
+                at = slot + 1;
                 if found.is_some() && self.hint_is_of(slot, class) {
                     groups.fetch_or(1 << group, Release);
                     break;
@@ -378,6 +386,19 @@ impl SlabTier {
             if found.is_some() {
                 return found;
             }
+        }
+        None
+    }
+
+    /// The first slot of `from..end` with a hint.
+    fn next_hint(&self, from: usize, end: usize) -> Option<usize> {
+        let mut at = from;
+        while at < end {
+            let bits = self.hint(at).load(Relaxed) >> (at % 64);
+            if bits != 0 {
+                return Some(at + bits.trailing_zeros() as usize).filter(|&slot| slot < end);
+            }
+            at = (at / 64 + 1) * 64;
         }
         None
     }
@@ -480,7 +501,9 @@ impl SlabTier {
             if seen.thread() != me {
                 return;
             }
-            if slab.retire(me) || slab.steal(seen) {
+            // One empty slab of each class stays for the next thread, or for whoever finds the pool exhausted.
+            let kept = self.class_hint_of(slab).is_some_and(|hint| hint.load(Relaxed) == 0);
+            if !kept && (slab.retire(me) || slab.steal(seen)) {
                 return self.give(runs, slab);
             }
             if self.disown(slab, me) {
