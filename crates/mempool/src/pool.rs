@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 
 use crate::config::{Config, Exhausted, Small};
 use crate::error::{AllocError, InitError};
-use crate::front::{self, Callback, Core, Events, Fail, Reclaim, Request, SpinLock, Threads, Verdict};
+use crate::front::{self, Budgets, Callback, Core, Events, Fail, Reclaim, Request, SpinLock, Threads, Verdict};
 use crate::os::{Os, OsError, Range};
 use crate::segment::{
     Header, Layout as Areas, MAGIC, NAME_LEN, Needs, Shortfalls, SlotGeometry, Slots, VERSION, Wish, make_real,
@@ -22,6 +22,8 @@ const _: () = assert!(crate::config::HEAP_MAX_ALLOC == crate::heap::LARGEST_LIMI
 
 #[cfg(all(test, not(loom)))]
 mod tests;
+#[cfg(all(test, not(loom)))]
+mod tests_budget;
 #[cfg(all(test, not(loom)))]
 mod tests_stranded;
 #[cfg(all(test, not(loom)))]
@@ -223,6 +225,7 @@ impl Pool {
             next: core::cell::Cell::new(core::ptr::null()),
             caches: words(areas.caches),
             reclaim: Reclaim::new(values.watermark),
+            budgets: Budgets::default(),
             shortfalls,
             events: Events::default(),
             write_holders: crate::stats::write_holders,
