@@ -94,6 +94,8 @@ enum mempool_error {
     MEMPOOL_ERROR_LOCK_LIMIT = 9,          /* ENOMEM: lock=required, and RLIMIT_MEMLOCK is too low */
     MEMPOOL_ERROR_MISALIGNED = 10,         /* EINVAL: not given by any function of this header */
     MEMPOOL_ERROR_BUSY = 11,               /* EBUSY: another thread is making or ending the pool */
+    MEMPOOL_ERROR_MEMORY = 12,             /* ENOMEM: commit=eager, and there is not that much memory */
+    MEMPOOL_ERROR_HUGE_PAGES = 13,         /* ENOMEM: huge_page_size is required, and too few are set aside */
     MEMPOOL_ERROR_ARGUMENT = 20,           /* EINVAL: a null pointer */
     MEMPOOL_ERROR_STRUCT_SIZE = 21,        /* EINVAL: a struct of a size that the library does not know */
     MEMPOOL_ERROR_CACHE_NAME = 22,         /* EINVAL: longer than 31 bytes, or not UTF-8 */
@@ -124,7 +126,7 @@ LIBEXPORT const char *mempool_version(void);
  * ignores them). With commit=eager, the default, this touches the whole segment (512 MiB by default), which takes a
  * tenth of a second or so.
  * Errors: ALREADY_INITIALISED, also when the first use has made the pool; BUSY; those of settings; TOO_SMALL; OS;
- * LOCK_LIMIT. After an error there is no pool, and init may be tried again. */
+ * LOCK_LIMIT; MEMORY; HUGE_PAGES. After an error there is no pool, and init may be tried again. */
 LIBEXPORT int mempool_init(void);
 
 /* Ends the pool: prints its table if the setting `stats` is on, one line to standard error for each size class and
@@ -151,6 +153,7 @@ enum {
     MEMPOOL_EXHAUSTED_WAIT = 3
 };
 enum { MEMPOOL_COMMIT_EAGER = 0, MEMPOOL_COMMIT_LAZY = 1 };
+enum { MEMPOOL_NUMA_OFF = 0, MEMPOOL_NUMA_LOCAL = 1, MEMPOOL_NUMA_INTERLEAVE = 2, MEMPOOL_NUMA_BIND = 3 };
 enum { MEMPOOL_OFF = 0, MEMPOOL_TRY = 1, MEMPOOL_REQUIRED = 2 };
 
 /* Every setting of docs/CONFIGURATION.md, where their meanings, defaults and ranges are. Fill it with
@@ -184,6 +187,12 @@ typedef struct mempool_config {
     unsigned watermark_signal;   /* a signal; 0: none */
     unsigned watermark_fd;       /* a file descriptor; 0: none */
     char critical[64];           /* names of threads, with commas between */
+    size_t huge_page_size;       /* bytes of huge pages that are set aside; 0: transparent ones */
+    uint64_t numa_nodes;         /* with MEMPOOL_NUMA_BIND: bit n is node n */
+    int numa;                    /* MEMPOOL_NUMA_... */
+    int process;                 /* 0 or 1: lock the program itself, and lower its out-of-memory score */
+    int strict;                  /* 0 or 1: whatever is not granted is an error */
+    int reserved2;               /* 0 */
 } mempool_config_t;
 
 /* Fills *config with the defaults of the process's pool. Errors: ARGUMENT; STRUCT_SIZE (the program was compiled with
@@ -374,7 +383,7 @@ LIBEXPORT int mempool_stats_impl(void *out, size_t size);
  * write's errno. */
 LIBEXPORT int mp_stats_print(int fd);
 
-/* Prints a line for each thing that was asked for with `try` and not granted (locking, huge pages), and how to
+/* Prints a line for each thing that was asked for and not granted (locking, huge pages, nodes, ...), and how to
  * get it. Nothing when all was granted. Errors as mp_stats_print. */
 LIBEXPORT int mempool_shortfalls_print(int fd);
 

@@ -8,7 +8,7 @@ use core::ffi::{CStr, c_char, c_int, c_uint};
 use core::mem::{MaybeUninit, offset_of};
 
 use mempool::InitError;
-use mempool::config::{Commit, Config, ConfigError, Exhausted, Setting, Small, Values, Wish};
+use mempool::config::{Commit, Config, ConfigError, Exhausted, Numa, Setting, Small, Values, Wish};
 
 use crate::error::{ARGUMENT, OK, STRUCT_SIZE, VALUE, fail, fail_init};
 
@@ -77,6 +77,18 @@ pub struct MempoolConfig {
     pub watermark_fd: c_uint,
     /// Names of threads with commas between, with a final zero.
     pub critical: [c_char; CRITICAL],
+    /// Bytes.
+    pub huge_page_size: usize,
+    /// Bit n is node n.
+    pub numa_nodes: u64,
+    /// See `Values::numa`.
+    pub numa: c_int,
+    /// 0 or 1.
+    pub process: c_int,
+    /// 0 or 1.
+    pub strict: c_int,
+    /// 0.
+    pub reserved2: c_int,
 }
 
 const SIZE: usize = size_of::<MempoolConfig>();
@@ -131,6 +143,17 @@ impl MempoolConfig {
             watermark_signal: values.watermark_signal,
             watermark_fd: values.watermark_fd,
             critical: chars(values.critical.as_str()),
+            huge_page_size: values.huge_page_size,
+            numa_nodes: if let Numa::Bind(nodes) = values.numa { nodes } else { 0 },
+            numa: match values.numa {
+                Numa::Off => 0,
+                Numa::Local => 1,
+                Numa::Interleave => 2,
+                Numa::Bind(_) => 3,
+            },
+            process: c_int::from(values.lock_process),
+            strict: c_int::from(values.strict),
+            reserved2: 0,
         }
     }
 
@@ -159,11 +182,21 @@ impl MempoolConfig {
             .verdict_interval(self.verdict_interval_ns)
             .watermark(self.watermark)
             .watermark_signal(self.watermark_signal)
-            .watermark_fd(self.watermark_fd);
+            .watermark_fd(self.watermark_fd)
+            .huge_page_size(self.huge_page_size)
+            .numa(pick(&self.numas(), "numa", self.numa)?)
+            .lock_process(pick(&SWITCH, "process", self.process)?)
+            .strict(pick(&SWITCH, "strict", self.strict)?);
         pick(&SWITCH, "use_environment", self.use_environment)?;
         let reserved = c_int::try_from(self.reserved).unwrap_or(c_int::MAX);
         pick(&[()], "reserved", reserved)?;
+        pick(&[()], "reserved2", self.reserved2)?;
         Ok(config)
+    }
+
+    /// The policies by number.
+    fn numas(&self) -> [Numa; 4] {
+        [Numa::Off, Numa::Local, Numa::Interleave, Numa::Bind(self.numa_nodes)]
     }
 }
 

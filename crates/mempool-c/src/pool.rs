@@ -197,8 +197,7 @@ pub extern "C" fn mp_verdict_print(fd: c_int, size: usize) -> c_int {
 pub extern "C" fn mempool_shortfalls_print(fd: c_int) -> c_int {
     let Some(short) = process::shortfalls() else { return fail_init(&InitError::NotInitialised) };
     let mut out = Out::new(fd);
-    let named = [("lock", short.lock), ("huge_pages", short.huge_pages), ("dump", short.dump)];
-    for (setting, error) in named.iter().filter_map(|(name, error)| error.map(|error| (name, error))) {
+    for (setting, error) in short.each() {
         let hint = error.hint();
         let between = if hint.is_empty() { "" } else { "; " };
         _ = writeln!(out, "mempool: {setting} was not granted: {error}{between}{hint}");

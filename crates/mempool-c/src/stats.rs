@@ -19,8 +19,9 @@ pub struct MempoolStats {
     pub open: usize,
     /// Bytes in free fragments.
     pub free: usize,
-    /// Bytes of the largest free run.
+    /// Bytes of them in runs that are parked for their next use.
     pub parked: usize,
+    /// Bytes of the largest free run.
     pub largest_free: usize,
     /// Bytes of the reserve.
     pub reserve: usize,

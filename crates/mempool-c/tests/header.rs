@@ -121,7 +121,8 @@ fn truths() -> Vec<String> {
     all.extend(offsets!(MempoolConfig, "mempool_config_t":
         struct_size use_environment small exhausted commit lock huge_pages guard_pages dump stats max_retries max_threads
         max_caches segment max_segment reserve heap_max_alloc wait_time_ns heap_page_lifetime slot_shift reserved name
-        wait_limit_ns verdict_interval_ns watermark watermark_signal watermark_fd critical));
+        wait_limit_ns verdict_interval_ns watermark watermark_signal watermark_fd critical
+        huge_page_size numa_nodes numa process strict reserved2));
     all.extend(offsets!(MempoolStats, "mempool_stats_t":
         segment metadata open free parked largest_free reserve reserve_free live_objects live_bytes threads exhausted refused));
     let [handle, mark] = private_offsets();
@@ -149,6 +150,10 @@ fn truths() -> Vec<String> {
         (3, "MEMPOOL_EXHAUSTED_WAIT"),
         (0, "MEMPOOL_COMMIT_EAGER"),
         (1, "MEMPOOL_COMMIT_LAZY"),
+        (0, "MEMPOOL_NUMA_OFF"),
+        (1, "MEMPOOL_NUMA_LOCAL"),
+        (2, "MEMPOOL_NUMA_INTERLEAVE"),
+        (3, "MEMPOOL_NUMA_BIND"),
         (0, "MEMPOOL_OFF"),
         (1, "MEMPOOL_TRY"),
         (2, "MEMPOOL_REQUIRED"),

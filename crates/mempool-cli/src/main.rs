@@ -9,8 +9,10 @@
 mod allocator;
 mod args;
 mod configure;
+mod doctor;
 mod failure;
 mod library;
+mod peers;
 mod program;
 mod run;
 mod settings;
@@ -28,6 +30,8 @@ fn main() -> ExitCode {
         Task::Run(order) => Err(run::exec(&order)),
         Task::Starve(plan) => starve::show(&plan),
         Task::StarveWorker(order) => starve::work(&order),
+        Task::StarveHog(order) => starve::hog(&order),
+        Task::Doctor(order) => doctor::show(&order),
         Task::Configure(given) => configure::show(&given),
         Task::Shown(code) => Ok(ExitCode::from(code)),
     });

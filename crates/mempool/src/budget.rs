@@ -7,6 +7,7 @@ use crate::error::AllocError;
 use crate::front::{BudgetError, BudgetInfo, CacheError, Fail, Request};
 use crate::pool::Pool;
 use crate::raw::RawCache;
+use crate::text::Text;
 use crate::typed::Cache;
 
 /// What one tenant of a pool may have. Made by [`Pool::budget`]; lives as long as the pool.
@@ -53,7 +54,7 @@ impl<'p> Budget<'p> {
     /// What it has. O(1).
     #[must_use]
     pub fn info(&self) -> BudgetInfo {
-        let none = BudgetInfo { name: crate::Text::new(), least: 0, most: 0, used: 0 };
+        let none = BudgetInfo { name: Text::new(), least: 0, most: 0, used: 0 };
         self.pool.core().budget_info(self.number).unwrap_or(none)
     }
 

@@ -18,6 +18,7 @@ mod settings;
 mod tests;
 
 pub use error::{ConfigError, Short, Unreadable};
+pub(crate) use read::Nodes;
 pub use read::parse_duration;
 pub use settings::{INTERNAL, SETTINGS, Setting};
 
@@ -81,6 +82,20 @@ pub type Lock = Wish;
 
 /// Names of threads, with commas between.
 pub type ThreadNames = Text<64>;
+
+/// On which memory nodes the segment lies, on a machine that has several (NUMA).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Numa {
+    /// Where the policy of the process says.
+    #[default]
+    Off,
+    /// On the node of the thread that makes the pool; elsewhere when it is full.
+    Local,
+    /// OS page by OS page over all nodes that the process may use.
+    Interleave,
+    /// On these nodes and no others: bit n is node n.
+    Bind(u64),
+}
 
 /// A pool's name, as it appears in the list of mappings and in messages: 1 to 31 bytes of printable ASCII
 /// without `` \`$[] ``, which the kernel refuses.
@@ -190,8 +205,16 @@ pub struct Values {
     pub guard_pages: bool,
     /// Whether huge OS pages are wanted.
     pub huge_pages: Wish,
+    /// Bytes of the huge OS pages that are set aside by the system's administrator; 0 means transparent ones.
+    pub huge_page_size: usize,
+    /// On which memory nodes the segment lies.
+    pub numa: Numa,
     /// Whether core files contain the segment.
     pub dump: bool,
+    /// Whether the program itself is locked and protected too.
+    pub lock_process: bool,
+    /// Whether each shortfall is an error.
+    pub strict: bool,
     /// The pool's name.
     pub name: Name,
     /// Whether the pool's table goes to standard error when the process ends.
@@ -236,7 +259,11 @@ builders! {
     max_caches: u32, "Sets how many named caches there can be; 0 means by segment.";
     guard_pages: bool, "Sets whether guard OS pages surround metadata and data.";
     huge_pages: Wish, "Sets whether huge OS pages are wanted.";
+    huge_page_size: usize, "Sets the bytes of the reserved huge OS pages behind the segment; 0 means transparent ones.";
+    numa: Numa, "Sets on which memory nodes the segment lies.";
     dump: bool, "Sets whether core files contain the segment.";
+    lock_process: bool, "Sets whether the program's text, libraries and stack are locked too, and its out-of-memory score lowered.";
+    strict: bool, "Sets whether each thing that was asked for and not granted is an error.";
     stats_at_exit: bool, "Sets whether the pool's table goes to standard error when the process ends.";
     slot_shift: u32, "Sets log2 of the bytes of a slot; 0 means by segment. For tests of the pool itself.";
 }
@@ -245,6 +272,9 @@ builders! {
 pub const SEGMENT_LEAST: usize = 256 << 10;
 /// The largest segment, in bytes.
 pub const SEGMENT_MOST: usize = 16 << 40;
+/// The least and the largest size of huge OS pages that a kernel could have, in bytes.
+const HUGE_PAGE_LEAST: usize = 64 << 10;
+const HUGE_PAGE_MOST: usize = 16 << 30;
 /// A growing segment's limit where none is set, in segments.
 const GROWTH: usize = 4;
 const SECOND: u64 = 1_000_000_000;
@@ -277,7 +307,11 @@ impl Config {
             max_caches: 0,
             guard_pages: true,
             huge_pages: Wish::Try,
+            huge_page_size: 0,
+            numa: Numa::Off,
             dump: true,
+            lock_process: false,
+            strict: false,
             name: Name::new(b"mempool"),
             stats_at_exit: false,
             slot_shift: 0,
@@ -388,6 +422,9 @@ impl Config {
         ConfigError::check("heap_page_lifetime", v.heap_page_lifetime, 0, u64::from(u32::MAX), ConfigError::COUNT)?;
         count("max_threads", v.max_threads, 65_536)?;
         count("max_caches", v.max_caches, 1 << 20)?;
+        if v.huge_page_size != 0 {
+            bytes("huge_page_size", v.huge_page_size, HUGE_PAGE_LEAST, HUGE_PAGE_MOST)?;
+        }
         if v.slot_shift != 0 {
             ConfigError::check("slot_shift", u64::from(v.slot_shift), 12, 16, ConfigError::COUNT)?;
         }
@@ -422,6 +459,34 @@ impl Config {
                 v.segment,
                 v.segment,
             );
+        }
+        if v.huge_page_size != 0 {
+            self.check_huge_page_size()?;
+        }
+        if v.numa == Numa::Bind(0) {
+            return conflict("numa must name at least one node", 0, 0);
+        }
+        Ok(())
+    }
+
+    fn check_huge_page_size(&self) -> Result<(), ConfigError> {
+        let v = &self.values;
+        let conflict = |rule| Err(ConfigError::Conflict { rule, value: v.huge_page_size, limit: v.huge_page_size });
+        if !v.huge_page_size.is_power_of_two() {
+            return conflict("huge_page_size must be a power of two, such as 2M or 1G");
+        }
+        if v.huge_pages == Wish::Off {
+            return conflict("huge_page_size has a meaning with huge_pages=try or required alone");
+        }
+        if v.commit == Commit::Lazy {
+            return conflict("huge_page_size needs commit=eager, since reserved huge OS pages are taken at init");
+        }
+        if v.exhausted == Exhausted::Grow {
+            return conflict("huge_page_size excludes exhausted=grow, since reserved huge OS pages are taken at init");
+        }
+        if v.segment < v.huge_page_size {
+            let (rule, value, limit) = ("segment must not be less than huge_page_size", v.segment, v.huge_page_size);
+            return Err(ConfigError::Conflict { rule, value, limit });
         }
         Ok(())
     }

@@ -38,7 +38,7 @@ mod verify;
 
 pub use config::Config;
 pub use error::{AllocError, InitError};
-pub use segment::Shortfalls;
+pub use segment::{Granted, Shortfalls};
 pub use text::Text;
 #[cfg(not(loom))]
 pub use {

@@ -7,19 +7,25 @@ use core::ptr::NonNull;
 
 use crate::config::{Config, Exhausted, Small};
 use crate::error::{AllocError, InitError};
-use crate::front::{self, Budgets, Callback, Core, Events, Fail, Reclaim, Request, SpinLock, Threads, Verdict};
+use crate::front::{self, Budgets, Core, Events, Fail, Reclaim, Request, SpinLock, Threads};
 use crate::os::{Os, OsError, Range};
 use crate::segment::{
-    Header, Layout as Areas, MAGIC, NAME_LEN, Needs, Shortfalls, SlotGeometry, Slots, VERSION, Wish, make_real,
+    Granted, Header, Layout as Areas, MAGIC, NAME_LEN, Needs, SlotGeometry, Slots, VERSION, Wish, make_huge, make_real,
 };
 use crate::slab::{CLASSES, LocalHeap, MAX_SMALL, SlabTier, class_size, largest};
-use crate::stats::{CacheStats, Stats, Table};
 use crate::sync::AtomicU64;
 use crate::units::{FRAGMENT, GRANULE};
 
 // What may be configured and what the tiers can do are the same.
 const _: () = assert!(crate::config::HEAP_MAX_ALLOC == crate::heap::LARGEST_LIMIT);
 
+mod care;
+mod reservation;
+
+use reservation::Reservation;
+
+#[cfg(all(test, not(loom)))]
+mod real_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
 #[cfg(all(test, not(loom)))]
@@ -79,6 +85,15 @@ impl Pool {
     /// As [`Config::build`].
     pub(crate) fn on(os: &'static dyn Os, config: &Config) -> Result<Pool, InitError> {
         check(config)?;
+        let mut granted = Granted::default();
+        if config.values().huge_page_size > 0 {
+            match Self::on_huge(os, config, &mut granted) {
+                Ok(pool) => return Ok(pool),
+                // Only too few huge OS pages lead on to the small ones, with a note.
+                Err(error) if is_required(config) || granted.short.huge_pages.is_none() => return Err(error),
+                Err(_) => {}
+            }
+        }
         let values = config.values();
         let page = os.os_page().max(1);
         let bytes = config.growth_limit().next_multiple_of(page);
@@ -86,43 +101,33 @@ impl Pool {
         let areas = plan(config, bytes, guard, page)?;
         // Two MiB, so that huge OS pages can lie under it.
         let align = (1usize << areas.slot_shift).max(if bytes >= 4 << 20 { 2 << 20 } else { 0 }).max(page);
-        let failed = |error| InitError::Os { what: "reserve addresses", bytes, error };
-        let start = os.reserve(bytes, align).map_err(failed)?;
-        let made = {
-            // SAFETY: the reservation has `bytes` bytes, of which the areas use fewer (`plan`).
-            unsafe { Self::furnish(os, config, start, bytes, guard, &areas) }
-        };
-        made.inspect_err(|_| {
-            // SAFETY: nothing uses the reservation. There is nobody to tell if this fails too.
-            let _ = unsafe { os.release(Range::new(start, bytes)) };
-        })
+        let open = open_bytes(config, &areas, bytes);
+        let reservation = Reservation::new(os, bytes, align)?;
+        let start = reservation.range.start;
+        // SAFETY: inside the reservation, of which the areas use fewer bytes (`plan`).
+        let (metadata, data) = unsafe { (start.add(guard), start.add(guard + areas.data as usize)) };
+        let ranges = [Range::new(metadata, areas.metadata_end as usize), Range::new(data, open.next_multiple_of(page))];
+        // SAFETY: both lie in the reservation, nobody uses them yet, and they hold what the areas say.
+        unsafe {
+            make_real(os, &ranges, values, &mut granted)?;
+            reservation.furnish(config, metadata, &areas, open, granted)
+        }
     }
 
-    /// Commits what a reservation needs and builds the pool in it.
-    ///
-    /// # Safety
-    /// `start` is a reservation of `bytes` bytes, laid out as `areas` says behind `guard` bytes.
-    unsafe fn furnish(
-        os: &'static dyn Os,
-        config: &Config,
-        start: *mut u8,
-        bytes: usize,
-        guard: usize,
-        areas: &Areas,
-    ) -> Result<Pool, InitError> {
-        let page = os.os_page().max(1);
-        let mut short = Shortfalls::default();
-        // SAFETY: inside the reservation (contract); whole OS pages.
-        let (metadata, data) = unsafe { (start.add(guard), start.add(guard + areas.data as usize)) };
-        let open = open_bytes(config, areas, bytes);
-        let values = config.values();
-        // SAFETY: both ranges lie in the reservation and nobody uses them yet.
+    /// A pool in huge OS pages that the administrator has set aside: metadata and data in one range, between addresses
+    /// of a huge OS page each as guards.
+    fn on_huge(os: &'static dyn Os, config: &Config, granted: &mut Granted) -> Result<Pool, InitError> {
+        let size = config.values().huge_page_size;
+        let config = config.segment(config.values().segment.next_multiple_of(size));
+        let bytes = config.values().segment;
+        let areas = plan(&config, bytes, 0, os.os_page().max(1))?;
+        let reservation = Reservation::new(os, bytes.saturating_add(2 * size), size)?;
+        // SAFETY: one huge OS page into the reservation, which has two more than the range.
+        let range = Range::new(unsafe { reservation.range.start.add(size) }, bytes);
+        // SAFETY: a whole number of huge OS pages of the reservation, which nobody uses yet.
         unsafe {
-            make_real(os, Range::new(metadata, areas.metadata_end as usize), values, &mut short)?;
-            make_real(os, Range::new(data, open.next_multiple_of(page)), values, &mut short)?;
-            // A courtesy for people who read /proc/PID/maps.
-            let _ = os.name(Range::new(start, bytes), values.name.as_str());
-            Ok(Self::construct(os, config, metadata, (start, bytes), areas, open, short))
+            make_huge(os, range, config.values(), granted)?;
+            reservation.furnish(&config, range.start, &areas, areas.data_len(), *granted)
         }
     }
 
@@ -174,7 +179,7 @@ impl Pool {
         let open = areas.data_len();
         // SAFETY: laid out by `plan`, zeroed above.
         let pool = unsafe {
-            Self::construct(os, &fixed, metadata, (core::ptr::null_mut(), 0), &areas, open, Shortfalls::default())
+            Self::construct(os, &fixed, metadata, (core::ptr::null_mut(), 0), &areas, open, Granted::default())
         };
         // Whatever the caller left there.
         pool.core().frag.mark_all_touched();
@@ -193,7 +198,7 @@ impl Pool {
         reservation: (*mut u8, usize),
         areas: &Areas,
         open: usize,
-        shortfalls: Shortfalls,
+        granted: Granted,
     ) -> Pool {
         let values = *config.values();
         let serial = front::next_serial();
@@ -226,7 +231,7 @@ impl Pool {
             caches: words(areas.caches),
             reclaim: Reclaim::new(values.watermark),
             budgets: Budgets::default(),
-            shortfalls,
+            granted,
             events: Events::default(),
             write_holders: crate::stats::write_holders,
         };
@@ -249,6 +254,11 @@ impl Pool {
         // SAFETY: the core lives in the metadata until `drop`.
         unsafe { self.core.as_ref() }
     }
+}
+
+/// Whether the pool must not be made without huge OS pages.
+fn is_required(config: &Config) -> bool {
+    config.values().strict || config.values().huge_pages == crate::config::Wish::Required
 }
 
 /// Whether the configuration is sound, and possible here.
@@ -490,111 +500,5 @@ impl Pool {
     #[must_use]
     pub fn contains(&self, address: *const u8) -> bool {
         self.core().contains(address as usize)
-    }
-}
-
-/// Looking inside, and taking care.
-impl Pool {
-    /// The figures, computed from the bitmaps. O(segment / 256 bytes / 64).
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        Stats::of(self.core())
-    }
-
-    /// Calls `f` with the figures of each named cache.
-    pub fn each_cache(&self, mut f: impl FnMut(&CacheStats)) {
-        Stats::each_cache(self.core(), &mut f);
-    }
-
-    /// The table of docs/STATS.md, ready to print.
-    #[must_use]
-    pub fn table(&self) -> impl core::fmt::Display + '_ {
-        Table(self.core())
-    }
-
-    /// Walks everything and checks every invariant. For a moment when no other thread uses the pool.
-    ///
-    /// # Errors
-    /// The first broken invariant.
-    pub fn verify(&self) -> Result<(), crate::verify::Broken> {
-        crate::verify::verify(self.core())
-    }
-
-    /// Gives whole free pages back to the OS; they read as zeros and are faulted in again when used. For lazily
-    /// committed pools. Bytes given back. O(segment / 16 KiB).
-    pub fn trim(&self) -> usize {
-        self.core().trim()
-    }
-
-    /// Runs `f` with the right to use the reserve when all else is exhausted. Scopes nest; they end also by panic.
-    pub fn critical<R>(&self, f: impl FnOnce() -> R) -> R {
-        struct Scope<'a>(&'a Core);
-        impl Drop for Scope<'_> {
-            fn drop(&mut self) {
-                self.0.critical(false);
-            }
-        }
-        self.core().critical(true);
-        let _scope = Scope(self.core());
-        f()
-    }
-
-    /// Adds a callback for exhaustion: it gets the bytes needed and `argument`, frees what it can and says whether it
-    /// freed anything. Called on the thread that found the pool exhausted, outside all locks, never from within itself,
-    /// and not for requests with `try`.
-    ///
-    /// # Errors
-    /// There are as many callbacks as a pool takes, 8 of both kinds, already: that number.
-    ///
-    /// # Safety
-    /// `callback` may be called with `argument` from any thread until the pool is dropped.
-    pub unsafe fn on_reclaim(&self, callback: Callback, argument: *mut u8) -> Result<(), usize> {
-        if self.core().on_reclaim(0, callback, argument) { Ok(()) } else { Err(front::CALLBACKS) }
-    }
-
-    /// As [`Pool::on_reclaim`], for a callback that is also called when fewer than `level` bytes are free: once, with the
-    /// bytes that are missing, and again after an eighth more than `level` was free meanwhile. Called behind a request that was
-    /// served; noticed up to a slot (4 to 64 KiB), or a 4096th of the segment, late. What it says then counts for nothing.
-    ///
-    /// # Errors
-    /// As [`Pool::on_reclaim`].
-    ///
-    /// # Safety
-    /// As for [`Pool::on_reclaim`].
-    pub unsafe fn on_low(&self, level: usize, callback: Callback, argument: *mut u8) -> Result<(), usize> {
-        if self.core().on_reclaim(level, callback, argument) { Ok(()) } else { Err(front::CALLBACKS) }
-    }
-
-    /// Why a request for `layout` could not be served now, and what would help; a verdict also says so when it could.
-    /// Allocates nothing. O(segment / 256 bytes / 64).
-    ///
-    /// ```
-    /// use std::alloc::Layout;
-    /// let pool = mempool::Pool::builder().segment(4 << 20).build()?;
-    /// let verdict = pool.verdict(Layout::from_size_align(8 << 20, 16)?);
-    /// assert_eq!(verdict.why(), mempool::Why::TooLarge);
-    /// assert!(verdict.to_string().contains("MEMPOOL_SEGMENT=20M"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[must_use]
-    pub fn verdict(&self, layout: Layout) -> Verdict<'_> {
-        self.core().verdict(&Request { size: layout.size(), align: layout.align(), zeroed: false })
-    }
-
-    /// What was asked for with `try` and not granted.
-    #[must_use]
-    pub fn shortfalls(&self) -> Shortfalls {
-        self.core().shortfalls
-    }
-
-    /// The configuration that the pool was made with.
-    #[must_use]
-    pub fn values(&self) -> &crate::config::Values {
-        &self.core().config
-    }
-
-    /// Tells the process's list of pools about this one: thread exits and forks are handled from now on.
-    pub(crate) fn enlist(&self) {
-        front::enlist(self.core());
     }
 }

@@ -7,7 +7,7 @@ use core::fmt;
 
 use crate::bytes::Bytes;
 use crate::front::{CacheInfo, Core};
-use crate::segment::{NAME_LEN, State};
+use crate::segment::{NAME_LEN, Report, State};
 use crate::slab::{CLASSES, class_size};
 use crate::sync::Ordering::Relaxed;
 use crate::text::Text;
@@ -76,6 +76,12 @@ pub struct Stats {
     pub exhausted: u64,
     /// Requests that were refused in the end.
     pub refused: u64,
+    /// Bytes that the pool has grown by.
+    pub grown: u64,
+    /// Of those, bytes that were to be locked and are not.
+    pub grown_unlocked: u64,
+    /// Of those, bytes that were to lie in huge OS pages and do not.
+    pub grown_small: u64,
 }
 
 /// The figures of one named cache.
@@ -190,6 +196,9 @@ impl Stats {
             runs_served: core.events.runs.load(Relaxed),
             exhausted: core.events.exhausted.load(Relaxed),
             refused: core.events.refused.load(Relaxed),
+            grown: core.events.grown.load(Relaxed),
+            grown_unlocked: core.events.grown_unlocked.load(Relaxed),
+            grown_small: core.events.grown_small.load(Relaxed),
         }
     }
 
@@ -266,6 +275,17 @@ impl fmt::Display for Table<'_> {
         writeln!(f, "  slabs carved     {:>14}", s.slabs_carved)?;
         writeln!(f, "  runs served      {:>14}", s.runs_served)?;
         writeln!(f, "  exhausted        {:>14} times, {} refused", s.exhausted, s.refused)?;
+        if s.grown > 0 {
+            let (unlocked, small) = (s.grown_unlocked, s.grown_small);
+            writeln!(
+                f,
+                "  grown            {:>14} bytes, {unlocked} not locked, {small} not in huge OS pages",
+                s.grown
+            )?;
+        }
+        if !core.reservation.0.is_null() {
+            write!(f, "{}", Report(&core.config, &core.granted))?;
+        }
         writeln!(
             f,
             "  {:<24} {:>9} {:>12} {:>12} {:>14} {:>14}",

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::read::{Duration, bytes, choice, names, number, parse_duration, word};
+use super::read::{Duration, Nodes, bytes, choice, names, nodes, number, parse_duration, word};
 use super::{Commit, Compact, Config, Exhausted, Name, PREFIX, Small, Unreadable, Wish};
 
 /// Words for the values of a setting; the first for each value is the one that is printed.
@@ -19,6 +19,7 @@ const BYTES_VALUES: &str = "bytes: 4096, 64K, 512M, 2G, 64KiB (powers of 1024)";
 const TIME_VALUES: &str = "a whole number with ns, us, ms or s; or 0";
 const NUMBER_VALUES: &str = "a whole number";
 const WISH_VALUES: &str = "off, try, required";
+const NUMA_VALUES: &str = "off, local, interleave, or nodes: 0-3,5";
 const SWITCH_VALUES: &str = "on, off, 1, 0";
 
 /// One setting.
@@ -187,9 +188,21 @@ pub static SETTINGS: &[Setting] = &[
     row!("huge_pages", "MEMPOOL_HUGE_PAGES", "--huge-pages", "try", WISH_VALUES,
         "Huge OS pages behind the segment: `required` needs `commit=eager` and makes a refusal an error at init.",
         c, text, choice(text, WISH)?, huge_pages, v => word(v, WISH)),
+    row!("huge_page_size", "MEMPOOL_HUGE_PAGE_SIZE", "--huge-page-size", "0", BYTES_VALUES,
+        "Which huge OS pages: `0` transparent ones, of any size; `2M` or `1G` those that the administrator has set aside. The segment is then a multiple of them, needs `commit=eager`, and cannot grow.",
+        c, text, bytes(text)?, huge_page_size, v => Compact(v)),
+    row!("numa", "MEMPOOL_NUMA", "--numa", "off", NUMA_VALUES,
+        "Memory nodes of the segment, set before its first touch: `off` leaves it to the process's policy, `local` prefers the node of the thread that makes the pool, `interleave` spreads it over all nodes, a list binds it to those.",
+        c, text, nodes(text)?, numa, v => Nodes(v)),
     row!("dump", "MEMPOOL_DUMP", "--dump", "on", SWITCH_VALUES,
         "Whether core files contain the segment; `mempool inspect` needs it there.",
         c, text, choice(text, SWITCH)?, dump, v => word(v, SWITCH), switch: true),
+    row!("process", "MEMPOOL_PROCESS", "--process", "off", SWITCH_VALUES,
+        "Also locks the program's text, libraries and stack in memory, makes a MiB of stack present, and asks for an out-of-memory score of -900.",
+        c, text, choice(text, SWITCH)?, lock_process, v => word(v, SWITCH), switch: true),
+    row!("strict", "MEMPOOL_STRICT", "--strict", "off", SWITCH_VALUES,
+        "Makes everything `required`: whatever was asked for and not granted is an error at init.",
+        c, text, choice(text, SWITCH)?, strict, v => word(v, SWITCH), switch: true),
     row!("name", "MEMPOOL_NAME", "--name", "mempool", "1 to 31 bytes of printable ASCII without \\ ` $ [ ]",
         "The pool's name in the list of mappings and in messages.",
         c, text, Name::new(text), name, v => v.as_str()),

@@ -36,6 +36,8 @@ fn examples(setting: &Setting) -> Vec<&'static str> {
         "wait_time" | "wait_limit" | "verdict_interval" => Vec::from(["0", "17ns", "250us", "3ms", "2s"]),
         "heap_page_lifetime" => Vec::from(["0", "17", "1000000"]),
         "heap_max_alloc" => Vec::from(["4", "1K", "3200"]),
+        "huge_page_size" => Vec::from(["2M", "1G", "0"]),
+        "numa" => Vec::from(["off", "local", "INTERLEAVE", "0", "0-3,5", "63", "0-63", "1,3,5-7"]),
         "name" => Vec::from(["a", "cache of requests", "0123456789012345678901234567890"]),
         "slot_shift" => Vec::from(["12", "16", "0"]),
         _ => setting.values.split(", ").collect(),
@@ -49,7 +51,7 @@ fn names_of_each_row_follow_from_its_name() {
         assert_eq!(row.flag, std::format!("--{}", row.name.replace('_', "-")));
         assert!(row.help.ends_with('.') && !row.values.is_empty(), "{}", row.name);
         assert!(SETTINGS.iter().skip(place + 1).all(|other| other.name != row.name));
-        assert!(row.builder == row.name || row.name == "stats");
+        assert!(row.builder == row.name || ["stats", "process"].contains(&row.name));
         for name in [row.name, row.env, row.flag, &row.name.replace('_', "-")] {
             assert_eq!(Setting::find(name.as_bytes()), Some(row), "{name}");
         }
@@ -117,7 +119,13 @@ fn every_row_sets_what_its_builder_sets() {
         ("max_caches", "13", base.max_caches(13)),
         ("guard_pages", "0", base.guard_pages(false)),
         ("huge_pages", "required", base.huge_pages(Wish::Required)),
+        ("huge_page_size", "2M", base.huge_page_size(2 << 20)),
+        ("numa", "interleave", base.numa(Numa::Interleave)),
+        ("numa", "Local", base.numa(Numa::Local)),
+        ("numa", "0-3,5", base.numa(Numa::Bind(0b10_1111))),
         ("dump", "off", base.dump(false)),
+        ("process", "on", base.lock_process(true)),
+        ("strict", "1", base.strict(true)),
         ("name", "orders", base.name("orders")),
         ("stats", "1", base.stats_at_exit(true)),
         ("slot_shift", "12", base.slot_shift(12)),
@@ -140,6 +148,10 @@ fn bad_values_are_refused_with_what_is_accepted_and_change_nothing() {
         ("MEMPOOL_MAX_RETRIES", "-1", &["whole number"]),
         ("MEMPOOL_MAX_RETRIES", "4294967296", &["whole number"]),
         ("MEMPOOL_MAX_RETRIES", "8x", &["whole number"]),
+        ("MEMPOOL_NUMA", "64", &["MEMPOOL_NUMA=64", "off, local, interleave, or nodes: 0-3,5"]),
+        ("MEMPOOL_NUMA", "3-1", &["nodes"]),
+        ("MEMPOOL_NUMA", "1,", &["nodes"]),
+        ("MEMPOOL_NUMA", "near", &["nodes"]),
         ("MEMPOOL_STATS", "yes", &["on, off, 1, 0"]),
         ("MEMPOOL_STATS", "\x1b[31m", &["MEMPOOL_STATS=\\x1b[31m"]),
     ] {
@@ -217,6 +229,9 @@ fn ranges_and_rules_are_checked_at_their_edges() {
         base.slot_shift(12),
         base.slot_shift(16),
         base.huge_pages(Wish::Required),
+        base.huge_page_size(2 << 20),
+        base.huge_page_size(64 << 20).huge_pages(Wish::Required),
+        base.numa(Numa::Bind(1)).strict(true).lock_process(true),
         base.name("~"),
         base.name("0123456789012345678901234567890"),
     ] {
@@ -247,6 +262,13 @@ fn ranges_and_rules_are_checked_at_their_edges() {
         (base.slot_shift(11), &["from 12 to 16"]),
         (base.slot_shift(17), &["from 12 to 16"]),
         (base.huge_pages(Wish::Required).commit(Commit::Lazy), &["commit=eager"]),
+        (base.huge_page_size(4096), &["huge_page_size is 4 KiB", "from 64 KiB to 16 GiB"]),
+        (base.huge_page_size(3 << 20), &["power of two"]),
+        (base.huge_page_size(2 << 20).huge_pages(Wish::Off), &["huge_pages=try or required"]),
+        (base.huge_page_size(2 << 20).commit(Commit::Lazy), &["commit=eager"]),
+        (grow.huge_page_size(2 << 20), &["exhausted=grow"]),
+        (base.huge_page_size(1 << 30), &["segment must not be less than huge_page_size: 64 MiB against 1 GiB"]),
+        (base.numa(Numa::Bind(0)), &["at least one node"]),
         (base.name(""), &["1 to 31 bytes", "MEMPOOL_NAME"]),
         (base.name("01234567890123456789012345678901"), &["31 bytes"]),
         (base.name("a[b"), &["a[b"]),

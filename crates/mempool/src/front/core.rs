@@ -10,7 +10,7 @@ use crate::config::{Small, Values, Wish};
 use crate::frag::Frag;
 use crate::heap::Heap;
 use crate::os::{Os, Range};
-use crate::segment::{Layout, Shortfalls};
+use crate::segment::{Granted, Layout};
 use crate::slab::{LocalHeap, SlabTier};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
@@ -48,8 +48,8 @@ pub struct Core {
     pub(crate) reclaim: Reclaim,
     /// Caps on what some caches may have together.
     pub(crate) budgets: Budgets,
-    /// What the pool could not get although it was asked to try.
-    pub(crate) shortfalls: Shortfalls,
+    /// What the pool got of what it was asked for at init.
+    pub(crate) granted: Granted,
     pub(crate) events: Events,
     /// Writes who holds most: statistics are above the front, which therefore gets told whom to ask.
     pub(crate) write_holders: fn(&Core, &mut dyn Write) -> core::fmt::Result,
@@ -71,6 +71,12 @@ pub struct Events {
     pub refused_align: AtomicU64,
     /// When the last verdict was written, in nanoseconds; 0: never.
     pub verdict_at: AtomicU64,
+    /// Bytes that the pool has grown by since it was made.
+    pub grown: AtomicU64,
+    /// Of those, bytes that were to be locked and are not.
+    pub grown_unlocked: AtomicU64,
+    /// Of those, bytes that were to lie in huge OS pages and do not.
+    pub grown_small: AtomicU64,
 }
 
 // SAFETY: all that changes after the pool is made are atomics, but for `next`, which the list's lock guards.
@@ -109,7 +115,11 @@ impl Core {
 
     /// Bytes of the segment at its largest, guards and metadata included.
     pub(crate) fn segment_bytes(&self) -> usize {
-        if self.reservation.1 > 0 { self.reservation.1 } else { self.layout.end as usize }
+        // Around reserved huge OS pages lie addresses of that size, as guards.
+        match self.reservation.1.saturating_sub(2 * self.granted.huge_page) {
+            0 => self.layout.end as usize,
+            bytes => bytes,
+        }
     }
 
     /// Fragments in a slot.
@@ -123,11 +133,12 @@ impl Core {
     pub(crate) fn trim(&self) -> usize {
         self.heap.defragment(self);
         self.frag.give_all_parked();
-        if self.reservation.0.is_null() {
+        // Huge OS pages that were set aside are kept: another process could take them, and the next touch would fail.
+        if self.reservation.0.is_null() || self.granted.huge_page > 0 {
             return 0;
         }
         let page = self.os.os_page();
-        let locked = self.config.lock != Wish::Off && self.shortfalls.lock.is_none();
+        let locked = self.config.lock != Wish::Off && self.granted.short.lock.is_none();
         let mut release = |run: crate::frag::Run| {
             let (from, to) = (self.data + run.start * FRAGMENT, self.data + (run.start + run.len) * FRAGMENT);
             if !from.is_multiple_of(page) || !to.is_multiple_of(page) {
@@ -137,6 +148,18 @@ impl Core {
             unsafe { self.os.decommit(Range::new(from as *mut u8, to - from), locked) }.is_ok()
         };
         self.frag.trim(&mut release) * FRAGMENT
+    }
+
+    /// Counts a growth by `bytes` and what was granted of it.
+    pub(crate) fn note_growth(&self, bytes: usize, granted: &Granted) {
+        let count = |counter: &AtomicU64, bytes: usize| _ = counter.fetch_add(bytes as u64, Relaxed);
+        count(&self.events.grown, bytes);
+        if granted.short.lock.is_some() {
+            count(&self.events.grown_unlocked, bytes);
+        }
+        if granted.short.huge_pages.is_some() {
+            count(&self.events.grown_small, bytes - granted.huge.min(bytes));
+        }
     }
 
     /// The pool's end: its memory goes back to the OS. Where other threads still have local heaps in it these are made
@@ -157,11 +180,11 @@ impl Core {
             let _ = unsafe { os.release(Range::new(start, bytes)) };
             return;
         }
-        let locked = self.config.lock != Wish::Off && self.shortfalls.lock.is_none();
+        let locked = self.config.lock != Wish::Off && self.granted.short.lock.is_none();
         let mut from = self.data;
         let mut give = |to: usize, next: usize| {
             let end = to / page * page;
-            if end > from {
+            if end > from && self.granted.huge_page == 0 {
                 // SAFETY: data that nobody may use any more. If the OS refuses, it stays.
                 let _ = unsafe { os.decommit(Range::new(from as *mut u8, end - from), locked) };
             }

@@ -11,7 +11,7 @@ use super::core::Core;
 use super::route::Request;
 use super::verdict::{Tried, Verdict};
 use crate::config::{Exhausted, SEGMENT_MOST};
-use crate::segment::make_real;
+use crate::segment::{Granted, make_real};
 use crate::slab::CLASSES;
 use crate::sync::Ordering::{AcqRel, Relaxed};
 use crate::text::Text;
@@ -149,13 +149,15 @@ impl Core {
 
     /// Makes the fragments from `end` to `wanted` real and opens them.
     fn open_more(&self, end: usize, wanted: usize) -> bool {
-        let start = (self.data + end * FRAGMENT) as *mut u8;
-        let range = crate::os::Range::new(start, (wanted - end) * FRAGMENT);
-        let mut short = self.shortfalls;
+        // What is open may end within an OS page, which is committed already.
+        let edge = |fragment: usize| (self.data + fragment * FRAGMENT).next_multiple_of(self.os.os_page().max(1));
+        let range = crate::os::Range::new(edge(end) as *mut u8, edge(wanted) - edge(end));
+        let mut granted = Granted::default();
         // SAFETY: the range lies in the reservation, behind what is open; two threads that make it real both succeed.
-        if unsafe { make_real(self.os, range, &self.config, &mut short) }.is_err() {
+        if unsafe { make_real(self.os, &[range], &self.config, &mut granted) }.is_err() {
             return false;
         }
+        self.note_growth(range.bytes, &granted);
         self.frag.extend(wanted);
         true
     }

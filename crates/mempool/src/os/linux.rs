@@ -13,7 +13,13 @@ use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::mem::MaybeUninit;
 use core::ptr;
 
-use super::{Fault, ForkChild, LockLimit, Os, OsError, Range, ThreadExit, ThreadKey};
+use super::{Available, ForkChild, LockLimit, Nodes, Os, OsError, Range, ThreadExit, ThreadKey};
+
+mod files;
+mod huge;
+mod memory;
+mod parallel;
+mod program;
 
 /// Linux 5.14.
 const MADV_POPULATE_WRITE: c_int = 23;
@@ -208,26 +214,28 @@ unsafe impl Os for Linux {
     }
 
     unsafe fn prefault(&self, range: Range) -> Result<(), OsError> {
-        // SAFETY: populating keeps content; the range is committed.
-        match unsafe { advise(range, MADV_POPULATE_WRITE) } {
+        // SAFETY: populating keeps content; each part lies in the range, which is committed.
+        let alone = |part| match unsafe { advise(part, MADV_POPULATE_WRITE) } {
             Err(OsError { errno: libc::EINVAL, .. }) if !knows(MADV_POPULATE_WRITE) => {
                 // SAFETY: the caller's promise.
-                unsafe { touch(range, self.os_page()) };
+                unsafe { touch(part, self.os_page()) };
                 Ok(())
             }
             result => result,
-        }
+        };
+        // SAFETY: as above.
+        unsafe { parallel::advise(range, MADV_POPULATE_WRITE, self.cores(), &alone) }
     }
 
-    unsafe fn lock(&self, range: Range, when: Fault) -> Result<(), OsError> {
-        match when {
-            // SAFETY: locking changes no content; the range is committed.
-            Fault::Now => outcome("mlock", unsafe { libc::mlock(range.start.cast(), range.bytes) }),
-            // SAFETY: as above.
-            Fault::AtTouch => outcome("mlock2", unsafe {
-                libc::syscall(libc::SYS_mlock2, range.start, range.bytes, libc::MLOCK_ONFAULT as c_long) as c_int
-            }),
-        }
+    fn available(&self) -> Result<Available, OsError> {
+        memory::available()
+    }
+
+    unsafe fn lock(&self, range: Range) -> Result<(), OsError> {
+        // SAFETY: locking changes no content; the range is committed.
+        outcome("mlock", unsafe {
+            libc::syscall(libc::SYS_mlock2, range.start, range.bytes, libc::MLOCK_ONFAULT as c_long) as c_int
+        })
     }
 
     unsafe fn unlock(&self, range: Range) -> Result<(), OsError> {
@@ -265,6 +273,40 @@ unsafe impl Os for Linux {
     unsafe fn huge_pages_make(&self, range: Range) -> Result<(), OsError> {
         // SAFETY: keeps content.
         unsafe { advise(range, MADV_COLLAPSE) }
+    }
+
+    unsafe fn huge_bytes(&self, range: Range) -> Result<usize, OsError> {
+        huge::bytes_in(range)
+    }
+
+    fn huge_page(&self) -> usize {
+        huge::transparent()
+    }
+
+    fn free_huge_pages(&self, size: usize) -> usize {
+        huge::free(size)
+    }
+
+    unsafe fn commit_huge(&self, range: Range, size: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise.
+        unsafe { huge::commit(range, size) }
+    }
+
+    unsafe fn place(&self, range: Range, nodes: Nodes) -> Result<(), OsError> {
+        // SAFETY: the caller's promise.
+        unsafe { huge::place(range, nodes) }
+    }
+
+    fn lock_program(&self) -> (usize, Result<(), OsError>) {
+        program::lock()
+    }
+
+    fn prefault_stack(&self, bytes: usize) -> Result<(), OsError> {
+        program::prefault_stack(bytes)
+    }
+
+    fn lower_oom_score(&self, score: i32) -> Result<(), OsError> {
+        program::lower_oom_score(score)
     }
 
     unsafe fn dont_dump(&self, range: Range) -> Result<(), OsError> {
@@ -494,6 +536,8 @@ fn errno_location() -> *mut c_int {
     unsafe { libc::__errno_location() }
 }
 
+#[cfg(all(test, not(loom)))]
+mod machine_tests;
 #[cfg(all(test, not(loom)))]
 #[path = "linux_tests.rs"]
 mod tests;

@@ -11,11 +11,11 @@ unsafe impl Sync for SlabTier {}
 /// A queued slab with fewer than one of so many items free is not worth a visit while there are fresh slabs...
 const SPARSE: usize = 16;
 /// ...if it has at least so many items: with fewer, chance decides how many are free, and each bad draw would cost a slab.
-const MANY: usize = 64;
+const MANY: usize = 24;
 /// A queued slab with more than one of so many items free is left to drain, while others are there.
-const DRAINING: usize = 2;
+pub(super) const DRAINING: usize = 2;
 /// Slabs of fewer items than this are taken as they come.
-const FEW: usize = 8;
+pub(super) const FEW: usize = 8;
 /// How many such slabs are passed over at once.
 const PASSED_OVER: usize = 4;
 
@@ -30,7 +30,7 @@ impl SlabTier {
         self.data + (slab.index() << self.slots.geometry().shift)
     }
 
-    fn shape_word(&self, class: usize, k: usize) -> &AtomicU64 {
+    pub(super) fn shape_word(&self, class: usize, k: usize) -> &AtomicU64 {
         debug_assert!(class < self.classes && k < SHAPE_WORDS);
         // SAFETY: the table has SHAPE_WORDS words for each class.
         unsafe { &*self.shapes.add(class * SHAPE_WORDS + k) }
@@ -42,7 +42,7 @@ impl SlabTier {
         unsafe { &*self.hints.add(slot / 64) }
     }
 
-    fn class_hint(&self, class: usize) -> &AtomicU64 {
+    pub(super) fn class_hint(&self, class: usize) -> &AtomicU64 {
         debug_assert!(class < self.classes);
         // SAFETY: one word per class.
         unsafe { &*self.class_hints.add(class) }
@@ -117,6 +117,9 @@ impl SlabTier {
     /// O(words of a slab) now and then, amortised O(1).
     pub fn pop(&self, runs: &impl Runs, local: &LocalHeap, class: usize) -> Result<Option<usize>, Bad> {
         let Some(bin) = local.bin(class) else { return Ok(None) };
+        if let Some(address) = self.swap(local, bin, class) {
+            return Ok(Some(address.get()));
+        }
         while self.next_word(local, bin)? || self.next_slab(runs, local, bin, class) {
             if let Some(address) = bin.pop() {
                 return Ok(Some(address.get()));
@@ -138,7 +141,16 @@ impl SlabTier {
             if slab.take().map_err(|e| self.bad(&slab, e))? {
                 continue;
             }
-            if slab.let_go(self.me(local, &slab)) == LetGo::Gone {
+            let me = self.me(local, &slab);
+            if bin.has_other(&slab) && self.link(local, &slab) {
+                // Others are to be used before: until it is its turn again some item of it may have been freed, by a plain
+                // store. If not, it is let go then.
+                slab.requeue(me);
+                bin.reset(self.zero);
+                return Ok(false);
+            }
+            self.unlink(local, &slab);
+            if slab.let_go(me) == LetGo::Gone {
                 bin.reset(self.zero);
                 return Ok(false);
             }
@@ -148,8 +160,8 @@ impl SlabTier {
     /// Finds the bin another current slab: from its queue, an orphan, a fresh one.
     fn next_slab(&self, runs: &impl Runs, local: &LocalHeap, bin: &Bin, class: usize) -> bool {
         let me = owner_id(local.id, class);
-        let queued = if self.head_is_sparse(local, bin) { None } else { self.dequeue(local, bin) };
-        let slab = queued
+        let slab = self
+            .next_queued(local, bin, me)
             .or_else(|| self.adopt_orphan(local, class))
             .or_else(|| self.carve(runs, class, me))
             .or_else(|| self.dequeue(local, bin));
@@ -159,28 +171,58 @@ impl SlabTier {
         true
     }
 
-    /// Looks at the head of the queue, which has gathered free items longest. If even that has few, a fresh slab saves many
-    /// visits, and wastes at most what the queued ones have free. One with many, of some that are left so, is passed over,
-    /// so that it drains and goes back: otherwise a queue would keep for ever the slabs that it once needed.
-    fn head_is_sparse(&self, local: &LocalHeap, bin: &Bin) -> bool {
-        for _ in 0..PASSED_OVER {
-            let Some(slot) = bin.first() else { return false };
+    /// A slab of the queue, claimed: the head, which has gathered free items longest, unless it is not worth a visit.
+    ///
+    /// A full one is let go. One of many items with few of them free is left to gather more: a fresh slab saves many visits, and
+    /// wastes at most what the queued ones have free. One with many free is left to drain, so that it goes back: otherwise a
+    /// queue would keep for ever the slabs that it once needed. Both go to the end, as long as there are others.
+    fn next_queued(&self, local: &LocalHeap, bin: &Bin, me: u32) -> Option<Slab<'_>> {
+        let mut looks = 0;
+        let mut sparse = 0;
+        while let Some(slot) = bin.first() {
             let slab = self.slab(slot);
-            let items = slab.shape().items as usize;
-            if items < FEW {
-                return false;
+            let (items, free) = slab.count();
+            if free == 0 {
+                let claimed = slab.claim(me);
+                if !claimed && slab.is_queued(me) {
+                    looks += 1;
+                    if looks > PASSED_OVER {
+                        return None;
+                    }
+                    bin.to_end(&self.slots, &slab);
+                    continue;
+                }
+                self.unlink(local, &slab);
+                // Unless it was stolen and is gone, or somebody frees into it just now.
+                if claimed && slab.let_go(me) == LetGo::Kept {
+                    return Some(slab);
+                }
+                continue;
             }
-            let free = slab.count_free();
-            if free * DRAINING <= items {
-                return items >= MANY && free * SPARSE < items;
+            let few = items >= MANY && free * SPARSE < items;
+            let draining = items >= FEW && free * DRAINING > items;
+            looks += 1;
+            sparse += usize::from(few);
+            let last = looks > PASSED_OVER || !bin.has_other(&slab);
+            if few && last && sparse == looks {
+                return None;
             }
-            if bin.has_one() || slab.linked().0 != local.id {
-                return false;
+            if (few || draining) && !last {
+                bin.to_end(&self.slots, &slab);
+            } else if slab.claim(me) {
+                bin.to_end(&self.slots, &slab);
+                return Some(slab);
+            } else if slab.is_queued(me) {
+                if last {
+                    return None;
+                }
+                bin.to_end(&self.slots, &slab);
+            } else {
+                // Stolen.
+                self.unlink(local, &slab);
             }
-            bin.dequeue(&self.slots, &slab);
-            bin.enqueue(&self.slots, &slab);
         }
-        false
+        None
     }
 
     /// The longest queued slab, claimed. Those that turn out to be stolen only leave the queue; those that somebody is
@@ -192,8 +234,7 @@ impl SlabTier {
             let me = self.me(local, &slab);
             let claimed = slab.claim(me);
             if !claimed && slab.is_queued(me) {
-                bin.dequeue(&self.slots, &slab);
-                bin.enqueue(&self.slots, &slab);
+                bin.to_end(&self.slots, &slab);
                 tapped += 1;
                 if tapped == PASSED_OVER {
                     return None;
@@ -326,7 +367,7 @@ impl SlabTier {
             return;
         }
         let shape = slab.shape();
-        let kept = shape.count == 0 && local.bin(shape.class as usize).is_some_and(Bin::has_one);
+        let kept = shape.count == 0 && local.bin(shape.class as usize).is_some_and(|bin| bin.is_alone(slab));
         if !kept && slab.steal(seen) {
             self.unlink(local, slab);
             self.give(runs, slab);
@@ -334,7 +375,7 @@ impl SlabTier {
     }
 
     /// Takes `slab` out of the queue of `local` that it is linked in, if any.
-    fn unlink(&self, local: &LocalHeap, slab: &Slab<'_>) {
+    pub(super) fn unlink(&self, local: &LocalHeap, slab: &Slab<'_>) {
         let (thread, class) = slab.linked();
         if thread != local.id {
             return;
@@ -430,21 +471,6 @@ impl SlabTier {
         None
     }
 
-    /// Exhaustion: takes every wholly empty slab that waits in a queue or belongs to nobody, whosever it is.
-    /// How many. O(slots).
-    pub fn steal_empty(&self, runs: &impl Runs) -> usize {
-        (0..self.slots.count())
-            .filter(|&slot| {
-                let slab = self.slab(slot);
-                let stolen = slab.steal(slab.owner());
-                if stolen {
-                    self.give(runs, &slab);
-                }
-                stolen
-            })
-            .count()
-    }
-
     /// Gives this thread's own empty current slabs back. How many.
     pub fn return_empty(&self, runs: &impl Runs, local: &LocalHeap) -> Result<usize, Bad> {
         self.undisturbed(|| self.return_current(runs, local))
@@ -457,6 +483,7 @@ impl SlabTier {
             let slab = self.slab(slot as usize);
             slab.take().map_err(|e| self.bad(&slab, e))?;
             if slab.retire(self.me(local, &slab)) {
+                self.unlink(local, &slab);
                 bin.reset(self.zero);
                 self.give(runs, &slab);
                 returned += 1;
@@ -480,7 +507,11 @@ impl SlabTier {
         for (_, bin) in local.bins() {
             if let Some(slot) = bin.current.get().checked_sub(1) {
                 bin.reset(self.zero);
-                self.abandon(runs, local, &self.slab(slot as usize));
+                let slab = self.slab(slot as usize);
+                // Otherwise it is in the queue.
+                if slab.linked().0 != local.id {
+                    self.abandon(runs, local, &slab);
+                }
             }
             while let Some(slot) = bin.first() {
                 let slab = self.slab(slot);
@@ -503,38 +534,6 @@ impl SlabTier {
             if self.disown(slab, me) {
                 return;
             }
-        }
-    }
-
-    /// The cache of `class` ends: every slab goes back, live items or not. Nobody uses the cache any more.
-    /// The number of live items (arrays count their items).
-    pub fn destroy(&self, runs: &impl Runs, class: usize) -> usize {
-        let mut live = 0;
-        for slot in 0..self.slots.count() {
-            let slab = self.slab(slot);
-            let state = slab.owner().state();
-            let shape = slab.shape();
-            if !state.is_slab() || shape.class as usize != class {
-                continue;
-            }
-            live += if shape.count == 0 { slab.live() } else { slab.live() * shape.count };
-            // Its links stay: it may have been stolen out of a living queue of another class.
-            if slab.condemn() {
-                self.give(runs, &slab);
-            }
-        }
-        self.class_hint(class).store(0, Relaxed);
-        self.shape_word(class, 0).store(0, Relaxed);
-        live
-    }
-
-    /// Forgets what `local` holds of `class`: before [`Self::destroy`], for every local heap, [`Self::undisturbed`].
-    pub fn forget(&self, local: &LocalHeap, class: usize) {
-        if let Some(bin) = local.bin(class) {
-            while let Some(slot) = bin.first() {
-                self.unlink(local, &self.slab(slot));
-            }
-            bin.reset(self.zero);
         }
     }
 

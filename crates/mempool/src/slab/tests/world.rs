@@ -383,7 +383,10 @@ impl Heap {
                 assert_eq!(slab.links().1, previous, "slot {slot} has a wrong link backwards");
                 previous = slot as u32 + 1;
             }
-            assert_eq!(bin.has_one(), queue.len() == 1);
+            for &slot in &queue {
+                let alone = queue.iter().all(|&other| other == slot || other as u32 + 1 == bin.current.get());
+                assert_eq!(bin.is_alone(&self.world.tier.slab(slot)), alone);
+            }
             if let Some(slot) = bin.current.get().checked_sub(1) {
                 let slab = self.world.tier.slab(slot as usize);
                 assert_eq!((slab.peek().state(), slab.peek().thread()), (State::Held, self.id));
