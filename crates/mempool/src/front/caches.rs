@@ -159,7 +159,7 @@ impl Core {
         let budget = budget.map_or(0, |number| number as u64 + 1) | if scoped { SCOPED } else { 0 };
         self.cache_word(index, BUDGET).store(budget, Relaxed);
         let handle = CacheHandle { index: index as u32, generation };
-        let stride = size.next_multiple_of(align);
+        let stride = (size + align - 1) & !(align - 1);
         let single = Shape { align, ..self.slabs.shape_for(handle.class(), stride) };
         let array = Shape { align, ..self.slabs.array_shape_for(handle.array_class(), stride) };
         self.slabs.define(handle.class(), &single);
