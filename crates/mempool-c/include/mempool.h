@@ -337,6 +337,10 @@ LIBEXPORT size_t mp_cache_live(const mp_cache_t *cache);
 LIBEXPORT void mp_critical_enter(void);
 LIBEXPORT void mp_critical_leave(void);
 
+/* Gives up what the calling thread keeps for its next requests, as if it ended, so that others have it however long the
+ * thread sleeps. It may go on as before. */
+LIBEXPORT void mp_thread_idle(void);
+
 /* A budget: what some caches and scoped allocations may have together, at most `most` bytes, so that one tenant fails
  * alone; `least` of them are set aside now, in whole slots (4 to 64 KiB), out of the setting `reserve`, and are the
  * tenant's whatever others do. Charged are whole slabs. *budget becomes its number, above 0; it lasts as long as the pool, which

@@ -105,6 +105,7 @@ functions! {
     mp_stats_print(c_int) -> c_int;
     mp_strdup(*const c_char) -> *mut c_char;
     mp_strndup(*const c_char, usize) -> *mut c_char;
+    mp_thread_idle() -> ();
     mp_try_aligned_alloc(usize, usize) -> *mut c_void;
     mp_try_calloc(usize, usize) -> *mut c_void;
     mp_try_malloc(usize) -> *mut c_void;

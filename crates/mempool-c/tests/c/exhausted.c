@@ -266,6 +266,10 @@ static void budgets(void) {
     CHECK(mp_budget_enter(0, NULL) == MEMPOOL_OK);
     give_all(list);
     give_all(rest);
+    mp_thread_idle();
+    mine = mp_malloc(16);
+    CHECK(mine != NULL);
+    mp_free(mine);
     CHECK(mempool_verify() == MEMPOOL_OK);
     mp_cache_destroy(&cache);
     CHECK(mempool_fini_quiet(NULL, NULL) == MEMPOOL_OK);

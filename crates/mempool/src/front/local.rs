@@ -323,6 +323,14 @@ impl Core {
         self.threads.vacate(index);
     }
 
+    /// Gives up all that the calling thread keeps: empty slabs and parked runs go back, other slabs become nobody's.
+    pub(crate) fn relinquish(&self) {
+        if let Some(local) = self.own().or_else(|| self.join()) {
+            self.empty_store(local);
+            self.slabs.leave(self, local);
+        }
+    }
+
     /// The child of a fork: only the thread with `token` (0: none yet) goes on.
     fn repair(&self, token: u64) {
         self.threads.lock.reset();

@@ -54,6 +54,12 @@ impl Pool {
         f()
     }
 
+    /// Gives up what the calling thread keeps for its next requests, as if it ended: nothing of it is stranded then, however
+    /// long the thread sleeps. It may go on as before. O(slabs of the thread).
+    pub fn relinquish(&self) {
+        self.core().relinquish();
+    }
+
     /// Adds a callback for exhaustion: it gets the bytes needed and `argument`, frees what it can and says whether it
     /// freed anything. Called on the thread that found the pool exhausted, outside all locks, never from within itself,
     /// and not for requests with `try`.

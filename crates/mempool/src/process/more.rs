@@ -230,3 +230,10 @@ pub fn budget_enter(scope: u8) -> Option<Result<u8, BudgetError>> {
 pub fn cache_create_for(name: &str, size: usize, align: usize, budget: usize) -> Result<CacheHandle, CacheError> {
     demand_core("mp_cache_init").cache_create_for(name, size, align, Some(budget), false)
 }
+
+/// Gives up what the calling thread keeps, as [`Pool::relinquish`](crate::Pool::relinquish).
+pub fn relinquish() {
+    if let Some(core) = core() {
+        core.relinquish();
+    }
+}
