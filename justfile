@@ -23,9 +23,21 @@ fmt:
 doc:
     .ci/run doc
 
-# The hot path beside other allocators
-bench *ARGS:
+# Newer peers, for `mempool bench`
+peers:
+    crates/mempool-bench/peers/build.sh
+
+# Instructions of the hot paths against those recorded; `BLESS=1 just counts` records them
+counts:
+    .ci/run counts
+
+# The hot path beside other allocators in one process
+hot-path *ARGS:
     cargo bench --package mempool-bench --bench hot_path -- {{ARGS}}
+
+# The page-frag tier's search, at 2 MiB, 256 MiB and 16 GiB
+bench-page-frag *ARGS:
+    cargo bench --package mempool-bench --bench page_frag -- {{ARGS}}
 
 # The proof: a program at work while a hog takes all memory
 starve *ARGS:

@@ -182,18 +182,18 @@ typedef struct mempool_config {
     unsigned slot_shift;         /* for tests of the pool itself: 0 */
     unsigned reserved;           /* 0 */
     char name[32];               /* the pool's name */
-    uint64_t wait_limit_ns;      /* nanoseconds, with MEMPOOL_EXHAUSTED_WAIT */
-    uint64_t verdict_interval_ns; /* nanoseconds between verdicts; 0: none is written */
-    size_t watermark;            /* bytes; 0: none */
-    unsigned watermark_signal;   /* a signal; 0: none */
-    unsigned watermark_fd;       /* a file descriptor; 0: none */
-    char critical[64];           /* names of threads, with commas between */
     size_t huge_page_size;       /* bytes of huge pages that are set aside; 0: transparent ones */
     uint64_t numa_nodes;         /* with MEMPOOL_NUMA_BIND: bit n is node n */
     int numa;                    /* MEMPOOL_NUMA_... */
     int process;                 /* 0 or 1: lock the program itself, and lower its out-of-memory score */
     int strict;                  /* 0 or 1: whatever is not granted is an error */
     int reserved2;               /* 0 */
+    uint64_t wait_limit_ns;      /* nanoseconds, with MEMPOOL_EXHAUSTED_WAIT */
+    uint64_t verdict_interval_ns; /* nanoseconds between verdicts; 0: none is written */
+    size_t watermark;            /* bytes; 0: none */
+    unsigned watermark_signal;   /* a signal; 0: none */
+    unsigned watermark_fd;       /* a file descriptor; 0: none */
+    char critical[64];           /* names of threads, with commas between */
 } mempool_config_t;
 
 /* Fills *config with the defaults of the process's pool. Errors: ARGUMENT; STRUCT_SIZE (the program was compiled with

@@ -65,18 +65,6 @@ pub struct MempoolConfig {
     pub reserved: c_uint,
     /// The pool's name, with a final zero.
     pub name: [c_char; POOL_NAME],
-    /// Nanoseconds.
-    pub wait_limit_ns: u64,
-    /// Nanoseconds.
-    pub verdict_interval_ns: u64,
-    /// Bytes.
-    pub watermark: usize,
-    /// A number.
-    pub watermark_signal: c_uint,
-    /// A number.
-    pub watermark_fd: c_uint,
-    /// Names of threads with commas between, with a final zero.
-    pub critical: [c_char; CRITICAL],
     /// Bytes.
     pub huge_page_size: usize,
     /// Bit n is node n.
@@ -89,6 +77,18 @@ pub struct MempoolConfig {
     pub strict: c_int,
     /// 0.
     pub reserved2: c_int,
+    /// Nanoseconds.
+    pub wait_limit_ns: u64,
+    /// Nanoseconds.
+    pub verdict_interval_ns: u64,
+    /// Bytes.
+    pub watermark: usize,
+    /// A number.
+    pub watermark_signal: c_uint,
+    /// A number.
+    pub watermark_fd: c_uint,
+    /// Names of threads with commas between, with a final zero.
+    pub critical: [c_char; CRITICAL],
 }
 
 const SIZE: usize = size_of::<MempoolConfig>();
@@ -178,15 +178,15 @@ impl MempoolConfig {
             .wait_time(self.wait_time_ns)
             .heap_page_lifetime(self.heap_page_lifetime)
             .slot_shift(self.slot_shift)
+            .huge_page_size(self.huge_page_size)
+            .numa(pick(&self.numas(), "numa", self.numa)?)
+            .lock_process(pick(&SWITCH, "process", self.process)?)
+            .strict(pick(&SWITCH, "strict", self.strict)?)
             .wait_limit(self.wait_limit_ns)
             .verdict_interval(self.verdict_interval_ns)
             .watermark(self.watermark)
             .watermark_signal(self.watermark_signal)
-            .watermark_fd(self.watermark_fd)
-            .huge_page_size(self.huge_page_size)
-            .numa(pick(&self.numas(), "numa", self.numa)?)
-            .lock_process(pick(&SWITCH, "process", self.process)?)
-            .strict(pick(&SWITCH, "strict", self.strict)?);
+            .watermark_fd(self.watermark_fd);
         pick(&SWITCH, "use_environment", self.use_environment)?;
         let reserved = c_int::try_from(self.reserved).unwrap_or(c_int::MAX);
         pick(&[()], "reserved", reserved)?;

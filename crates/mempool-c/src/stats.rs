@@ -19,7 +19,7 @@ pub struct MempoolStats {
     pub open: usize,
     /// Bytes in free fragments.
     pub free: usize,
-    /// Bytes of them in runs that are parked for their next use.
+    /// Of these, bytes of freed large objects kept for the next one.
     pub parked: usize,
     /// Bytes of the largest free run.
     pub largest_free: usize,

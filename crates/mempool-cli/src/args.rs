@@ -10,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::failure::{Failure, OWN};
-use crate::{configure, doctor, run, settings, starve};
+use crate::{bench, configure, doctor, run, settings, starve};
 
 /// What to do.
 pub enum Task {
@@ -24,6 +24,10 @@ pub enum Task {
     StarveHog(starve::WorkerOrder),
     /// `mempool doctor`.
     Doctor(doctor::Order),
+    /// `mempool bench`.
+    Bench(Box<bench::Order>),
+    /// What `mempool bench` starts.
+    BenchWorker(bench::WorkerOrder),
     /// `mempool config`.
     Configure(configure::Order),
     /// Help, the version or a complaint about the arguments was printed: the exit code.
@@ -38,6 +42,7 @@ Examples:
   mempool run --segment 2G --stats -- sqlite3  a larger pool; its table at exit
   mempool starve                               what it is good for, in less than 30 seconds
   mempool doctor --segment 2G                  what this machine allows, and how to have the rest
+  mempool bench --quick                        how fast it is, beside other allocators
   mempool config                               the settings in force";
 
 const RUN_EXAMPLES: &str = "\
@@ -86,6 +91,8 @@ fn command() -> Command {
         .subcommand(config_command())
         .subcommand(worker_command("starve-worker"))
         .subcommand(worker_command("starve-hog"))
+        .subcommand(bench::command())
+        .subcommand(bench::worker_command())
 }
 
 fn run_command() -> Command {
@@ -200,6 +207,8 @@ pub fn parse() -> Result<Task, Failure> {
         Some(("starve-worker", given)) => worker_order(given).map(Task::StarveWorker),
         Some(("starve-hog", given)) => worker_order(given).map(Task::StarveHog),
         Some(("doctor", given)) => Ok(Task::Doctor(doctor_order(given))),
+        Some(("bench", given)) => Ok(Task::Bench(Box::new(bench::order(given)))),
+        Some(("bench-worker", given)) => Ok(Task::BenchWorker(bench::worker_order(given))),
         Some(("config", given)) => {
             Ok(Task::Configure(configure::Order { given: settings::given(given), json: given.get_flag("json") }))
         }

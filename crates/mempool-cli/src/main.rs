@@ -8,6 +8,7 @@
 
 mod allocator;
 mod args;
+mod bench;
 mod configure;
 mod doctor;
 mod failure;
@@ -32,6 +33,8 @@ fn main() -> ExitCode {
         Task::StarveWorker(order) => starve::work(&order),
         Task::StarveHog(order) => starve::hog(&order),
         Task::Doctor(order) => doctor::show(&order),
+        Task::Bench(order) => bench::show(&order),
+        Task::BenchWorker(order) => bench::work(&order),
         Task::Configure(given) => configure::show(&given),
         Task::Shown(code) => Ok(ExitCode::from(code)),
     });

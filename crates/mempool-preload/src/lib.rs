@@ -59,6 +59,7 @@ extern crate std;
 mod cold;
 mod critical;
 mod cxx;
+mod drill;
 mod entry;
 mod inquire;
 mod start;

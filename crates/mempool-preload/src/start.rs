@@ -57,6 +57,7 @@ extern "C" fn constructor() {
     ready();
     critical::find_loader();
     cxx::find_replacements();
+    keeping_errno(crate::drill::begin);
     if process::values().is_some_and(|values| values.stats_at_exit) {
         keeping_errno(remember_stderr);
     }
@@ -126,7 +127,7 @@ pub fn print_table(out: &mut dyn Write) {
 ///
 /// # Safety
 /// Nobody changes the name meanwhile.
-unsafe fn program_name() -> &'static [u8] {
+pub unsafe fn program_name() -> &'static [u8] {
     unsafe extern "C" {
         static program_invocation_short_name: *const core::ffi::c_char;
     }

@@ -80,9 +80,6 @@ pub enum Wish {
 /// Whether the segment is locked in memory.
 pub type Lock = Wish;
 
-/// Names of threads, with commas between.
-pub type ThreadNames = Text<64>;
-
 /// On which memory nodes the segment lies, on a machine that has several (NUMA).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Numa {
@@ -96,6 +93,8 @@ pub enum Numa {
     /// On these nodes and no others: bit n is node n.
     Bind(u64),
 }
+/// Names of threads, with commas between.
+pub type ThreadNames = Text<64>;
 
 /// A pool's name, as it appears in the list of mappings and in messages: 1 to 31 bytes of printable ASCII
 /// without `` \`$[] ``, which the kernel refuses.
@@ -219,6 +218,20 @@ pub struct Values {
     pub name: Name,
     /// Whether the pool's table goes to standard error when the process ends.
     pub stats_at_exit: bool,
+    /// The request that is refused, counted from 1; 0 for none.
+    pub fail_nth: u32,
+    /// Every so many-th request is refused; 0 for none.
+    pub fail_every: u32,
+    /// Requests of more bytes are refused; 0 for none.
+    pub fail_above: usize,
+    /// Requests are drawn from this seed to be refused; 0 for none.
+    pub fail_seed: u32,
+    /// One of so many is drawn.
+    pub fail_rate: u32,
+    /// The descriptor of the board of `mempool drill` and `mempool size`; 0 for none.
+    pub board: u32,
+    /// Whether the board says where requests come from.
+    pub survey: bool,
     /// log2 of the bytes of a slot; 0 means by segment. For tests.
     pub slot_shift: u32,
 }
@@ -265,6 +278,13 @@ builders! {
     lock_process: bool, "Sets whether the program's text, libraries and stack are locked too, and its out-of-memory score lowered.";
     strict: bool, "Sets whether each thing that was asked for and not granted is an error.";
     stats_at_exit: bool, "Sets whether the pool's table goes to standard error when the process ends.";
+    fail_nth: u32, "Sets which request is refused, counted from 1, as a drill; 0 for none.";
+    fail_every: u32, "Sets that every so many-th request is refused, as a drill; 0 for none.";
+    fail_above: usize, "Sets the bytes above which requests are refused, as a drill; 0 for none.";
+    fail_seed: u32, "Sets the seed that requests to refuse are drawn from, as a drill; 0 for none.";
+    fail_rate: u32, "Sets that one of so many requests is drawn, with a seed.";
+    board: u32, "Sets the descriptor of the board of `mempool drill` and `mempool size`; 0 for none.";
+    survey: bool, "Sets whether the board says where requests come from.";
     slot_shift: u32, "Sets log2 of the bytes of a slot; 0 means by segment. For tests of the pool itself.";
 }
 
@@ -314,6 +334,13 @@ impl Config {
             strict: false,
             name: Name::new(b"mempool"),
             stats_at_exit: false,
+            fail_nth: 0,
+            fail_every: 0,
+            fail_above: 0,
+            fail_seed: 0,
+            fail_rate: 100,
+            board: 0,
+            survey: false,
             slot_shift: 0,
         };
         Self { values }
@@ -425,6 +452,7 @@ impl Config {
         if v.huge_page_size != 0 {
             bytes("huge_page_size", v.huge_page_size, HUGE_PAGE_LEAST, HUGE_PAGE_MOST)?;
         }
+        ConfigError::check("fail_rate", u64::from(v.fail_rate), 1, u64::from(u32::MAX), ConfigError::COUNT)?;
         if v.slot_shift != 0 {
             ConfigError::check("slot_shift", u64::from(v.slot_shift), 12, 16, ConfigError::COUNT)?;
         }

@@ -20,8 +20,11 @@ use crate::units::{FRAGMENT, GRANULE};
 const _: () = assert!(crate::config::HEAP_MAX_ALLOC == crate::heap::LARGEST_LIMIT);
 
 mod care;
+mod door;
+mod parts;
 mod reservation;
 
+use parts::{frag_parts, heap_parts, slab_parts, thread_parts};
 use reservation::Reservation;
 
 #[cfg(all(test, not(loom)))]
@@ -233,6 +236,7 @@ impl Pool {
             budgets: Budgets::default(),
             granted,
             events: Events::default(),
+            drill: front::Drill::new(&values),
             write_holders: crate::stats::write_holders,
         };
         // SAFETY: the areas for the core and the header are theirs (contract); the core is written before it is used.
@@ -316,60 +320,6 @@ fn open_bytes(config: &Config, areas: &Areas, bytes: usize) -> usize {
     let slot = 1usize << areas.slot_shift;
     let later = bytes.saturating_sub(config.values().segment);
     (areas.data_len().saturating_sub(later) / slot * slot).max(slot)
-}
-
-fn slab_parts(areas: &Areas, words: &dyn Fn(u64) -> *const AtomicU64, slots: Slots, data: usize) -> SlabTier {
-    SlabTier {
-        slots,
-        data,
-        hints: words(areas.hints),
-        class_hints: words(areas.class_hints),
-        shapes: words(areas.shapes),
-        classes: areas.classes as usize,
-        zero: words(areas.zero),
-        lock: words(areas.slab_lock),
-    }
-}
-
-fn thread_parts(areas: &Areas, words: &dyn Fn(u64) -> *const AtomicU64) -> Threads {
-    Threads {
-        directory: words(areas.directory),
-        most: areas.max_threads as usize,
-        shared: words(areas.shared).cast_mut().cast::<LocalHeap>(),
-        lock: SpinLock::new(),
-        low: AtomicU64::new(0),
-    }
-}
-
-fn frag_parts(areas: &Areas, words: &dyn Fn(u64) -> *const AtomicU64, data: usize) -> crate::frag::FragParts {
-    crate::frag::FragParts {
-        busy: words(areas.busy),
-        first: words(areas.first),
-        last: words(areas.last),
-        length: words(areas.length).cast(),
-        touched: words(areas.touched),
-        tree: words(areas.tree),
-        control: words(areas.frag_control),
-        cells: areas.cells as usize,
-        base_address: data,
-    }
-}
-
-fn heap_parts(
-    areas: &Areas,
-    words: &dyn Fn(u64) -> *const AtomicU64,
-    slots: Slots,
-    data: *mut u8,
-    values: &crate::config::Values,
-) -> crate::heap::HeapParts {
-    crate::heap::HeapParts {
-        control: words(areas.heap_control),
-        slots,
-        data,
-        limit: values.heap_max_alloc,
-        lifetime: values.heap_page_lifetime,
-        patience: crate::heap::DEFAULT_PATIENCE,
-    }
 }
 
 impl Drop for Pool {

@@ -20,7 +20,7 @@ use crate::units::GRANULE;
 mod foreign;
 mod more;
 
-pub use crate::front::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX};
+pub use crate::front::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX, board};
 pub use crate::stats::Leaks;
 pub use foreign::*;
 pub use more::*;

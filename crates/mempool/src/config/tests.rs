@@ -39,6 +39,9 @@ fn examples(setting: &Setting) -> Vec<&'static str> {
         "huge_page_size" => Vec::from(["2M", "1G", "0"]),
         "numa" => Vec::from(["off", "local", "INTERLEAVE", "0", "0-3,5", "63", "0-63", "1,3,5-7"]),
         "name" => Vec::from(["a", "cache of requests", "0123456789012345678901234567890"]),
+        "fail_nth" | "fail_every" | "fail_seed" | "board" => Vec::from(["0", "7", "4294967295"]),
+        "fail_above" => Vec::from(["0", "64K"]),
+        "fail_rate" => Vec::from(["1", "50"]),
         "slot_shift" => Vec::from(["12", "16", "0"]),
         _ => setting.values.split(", ").collect(),
     }

@@ -244,6 +244,9 @@ impl Core {
     }
 
     pub(super) fn finish(&self, plea: &Plea<'_>, serve: &mut dyn FnMut() -> Option<NonZeroUsize>) -> *mut u8 {
+        if self.drill.is_on() && self.refuses(plea.request, plea.fail) {
+            return core::ptr::null_mut();
+        }
         let served = serve().or_else(|| self.exhausted(plea, serve));
         self.look_after(plea.fail);
         served.map_or(core::ptr::null_mut(), |address| address.get() as *mut u8)

@@ -51,6 +51,8 @@ pub struct Core {
     /// What the pool got of what it was asked for at init.
     pub(crate) granted: Granted,
     pub(crate) events: Events,
+    /// Requests refused on purpose, or watched.
+    pub(crate) drill: super::drill::Drill,
     /// Writes who holds most: statistics are above the front, which therefore gets told whom to ask.
     pub(crate) write_holders: fn(&Core, &mut dyn Write) -> core::fmt::Result,
 }
@@ -66,17 +68,17 @@ pub struct Events {
     pub exhausted: AtomicU64,
     /// Requests that were refused in the end.
     pub refused: AtomicU64,
-    /// Bytes and alignment of the last of them; alignment 0: there was none.
-    pub refused_size: AtomicU64,
-    pub refused_align: AtomicU64,
-    /// When the last verdict was written, in nanoseconds; 0: never.
-    pub verdict_at: AtomicU64,
     /// Bytes that the pool has grown by since it was made.
     pub grown: AtomicU64,
     /// Of those, bytes that were to be locked and are not.
     pub grown_unlocked: AtomicU64,
     /// Of those, bytes that were to lie in huge OS pages and do not.
     pub grown_small: AtomicU64,
+    /// Bytes and alignment of the last of them; alignment 0: there was none.
+    pub refused_size: AtomicU64,
+    pub refused_align: AtomicU64,
+    /// When the last verdict was written, in nanoseconds; 0: never.
+    pub verdict_at: AtomicU64,
 }
 
 // SAFETY: all that changes after the pool is made are atomics, but for `next`, which the list's lock guards.

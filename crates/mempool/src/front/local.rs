@@ -217,7 +217,8 @@ impl Core {
     /// Gives the calling thread a local heap of its own.
     #[cold]
     pub(super) fn join(&self) -> Option<&LocalHeap> {
-        let words = tls::words()?;
+        // In a drill every request takes the long way: see `drill`.
+        let words = tls::words().filter(|_| !self.drill.is_on())?;
         let key = KEY.load(Acquire);
         if words.token.get() == EXITED || key == NO_KEY {
             return None;
@@ -334,6 +335,7 @@ impl Core {
     /// The child of a fork: only the thread with `token` (0: none yet) goes on.
     fn repair(&self, token: u64) {
         self.threads.lock.reset();
+        self.drill.detach();
         self.frag.repair(&mut |keep| self.internal_runs(keep));
         self.heap.repair(self);
         let mine = if token == 0 { None } else { self.threads.find(token) };

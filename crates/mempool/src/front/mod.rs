@@ -9,6 +9,7 @@
 mod budget;
 mod caches;
 mod core;
+mod drill;
 mod exhausted;
 mod local;
 mod misuse;
@@ -21,6 +22,7 @@ mod verdict;
 pub use self::budget::{BudgetError, BudgetInfo, Budgets};
 pub use self::caches::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX, pop_cache, push_cache};
 pub use self::core::{Core, Events};
+pub use self::drill::{Drill, Witness, board};
 pub use self::exhausted::Fail;
 pub use self::local::{SpinLock, Threads, delist, enlist, next_serial};
 pub use self::misuse::{Misuse, Use};

@@ -88,6 +88,11 @@ impl Core {
 
     /// Serves `request`: never null under `Fail::Policy` with policy abort.
     pub(crate) fn alloc(&self, request: &Request, fail: Fail) -> *mut u8 {
+        if self.drill.is_on() { self.alloc_drilled(request, fail) } else { self.alloc_now(request, fail) }
+    }
+
+    /// As `alloc`, whatever the drill says.
+    pub(super) fn alloc_now(&self, request: &Request, fail: Fail) -> *mut u8 {
         if self.is_system() {
             return crate::os::system::alloc(request.size, request.align, request.zeroed);
         }
@@ -200,6 +205,9 @@ impl Core {
     pub(crate) fn free(&self, address: usize, call: &'static str) {
         if !self.contains(address) {
             return self.foreign(address, call);
+        }
+        if self.drill.is_on() {
+            self.free_drilled(address, call);
         }
         if self.own().is_some_and(|local| super::push_behind(local, address)) {
             return;
@@ -337,7 +345,8 @@ impl Core {
             return unsafe { crate::os::system::realloc(old as *mut u8, request.size, request.align) };
         }
         let usable = self.usable_size(old, call);
-        let inside = self.contains(old);
+        // In a drill an object that grows is a request, so it moves.
+        let inside = self.contains(old) && !self.drill.is_on();
         if request.size <= usable && old.is_multiple_of(request.align) || inside && self.grow(old, usable, request) {
             return old as *mut u8;
         }

@@ -172,6 +172,21 @@ pub fn cache_stats(cache: CacheHandle) -> Option<CacheStats> {
     core.cache_info(cache).map(|info| Stats::of_cache(core, &info))
 }
 
+/// From now on each request of a drilled process pool (a `fail_` setting, or a board) is reported to `witness`, and
+/// `area`, [`board::AREA`](front::board::AREA) words that are 0, is kept up to date.
+///
+/// # Errors
+/// There is no process pool.
+///
+/// # Safety
+/// The area stays valid as long as the process; the witness doesn't allocate from the pool.
+pub unsafe fn watch(area: *const ::core::sync::atomic::AtomicU64, witness: front::Witness) -> Result<(), InitError> {
+    let core = core().ok_or(InitError::NotInitialised)?;
+    // SAFETY: contract.
+    unsafe { core.watch(area.cast(), witness) };
+    Ok(())
+}
+
 /// Adds a callback for exhaustion, as [`Pool::on_reclaim`](crate::Pool::on_reclaim), and with a level other than 0 for
 /// less free memory than that, as [`Pool::on_low`](crate::Pool::on_low).
 ///

@@ -78,7 +78,7 @@ pub struct Slab<'a> {
 }
 
 /// The bits of word `w` that items `first .. first + n` have, see [`words_of`].
-fn mask(w: usize, first: usize, n: usize) -> u64 {
+pub(super) fn mask(w: usize, first: usize, n: usize) -> u64 {
     let low = first.saturating_sub(w * 64).min(64);
     let high = (first + n).saturating_sub(w * 64).min(64);
     let upto = |bits: usize| if bits == 64 { !0 } else { (1u64 << bits) - 1 };
@@ -86,7 +86,7 @@ fn mask(w: usize, first: usize, n: usize) -> u64 {
 }
 
 /// The words that items `first .. first + n` lie in.
-fn words_of(first: usize, n: usize) -> core::ops::Range<usize> {
+pub(super) fn words_of(first: usize, n: usize) -> core::ops::Range<usize> {
     first / 64..(first + n).div_ceil(64)
 }
 
@@ -459,90 +459,5 @@ impl<'a> Slab<'a> {
             self.slot.owner().store(seen.next(State::Queued, seen.thread(), 1).0, Relaxed);
         }
         false
-    }
-}
-
-/// Arrays: consecutive items, told apart by *joined* bits ("this item and the next belong together") in
-/// the upper half of the `free` words of slabs that hold arrays and have at most half as many items.
-impl Slab<'_> {
-    fn joined(&self, w: usize) -> &AtomicU64 {
-        self.slot.free(self.slot.words() / 2 + w)
-    }
-
-    /// An array claimed or freed by half: its last allocated item must not be joined to a free one, which may become the
-    /// first of another array. Child of a fork only.
-    fn cut_joins(&self) {
-        let used = self.used();
-        if used > self.slot.words() / 2 {
-            return;
-        }
-        let free = |w| self.slot.remote(w).load(Relaxed) | self.slot.free(w).load(Relaxed);
-        for w in 0..used {
-            let next = if w + 1 < used { free(w + 1) } else { !0 };
-            let joined = self.joined(w);
-            joined.store(joined.load(Relaxed) & !(free(w) >> 1 | next << 63), Relaxed);
-        }
-    }
-
-    fn is_joined(&self, i: usize) -> bool {
-        self.joined(i / 64).load(Relaxed) >> (i % 64) & 1 == 1
-    }
-
-    /// Finds and claims `n` consecutive free items. For the owner (HELD). The first one's number.
-    pub fn claim_region(&self, n: usize) -> Option<usize> {
-        let items = self.shape().items as usize;
-        let first = self.find_region(items, n)?;
-        for w in words_of(first, n) {
-            let members = mask(w, first, n);
-            let links = mask(w, first, n - 1);
-            let joined = self.joined(w);
-            joined.store(joined.load(Relaxed) & !members | links, Relaxed);
-        }
-        for w in words_of(first, n) {
-            let free = self.slot.free(w);
-            // Release pairs with `is_allocated`: who sees the item allocated sees how it is joined.
-            free.store(free.load(Relaxed) & !mask(w, first, n), Release);
-        }
-        Some(first)
-    }
-
-    /// The first `n` consecutive set bits of the `free` words.
-    fn find_region(&self, items: usize, n: usize) -> Option<usize> {
-        let (mut start, mut length) = (0, 0);
-        let mut at = 0;
-        while at < items {
-            let word = self.slot.free(at / 64).load(Relaxed) >> (at % 64);
-            let ones = (word.trailing_ones() as usize).min(64 - at % 64);
-            if length == 0 {
-                start = at;
-            }
-            length += ones;
-            if length >= n {
-                return Some(start);
-            }
-            at += ones;
-            if at % 64 == 0 && ones > 0 {
-                continue;
-            }
-            length = 0;
-            let zeros = (!(self.slot.free(at / 64).load(Relaxed) >> (at % 64))).trailing_ones() as usize;
-            at += zeros.clamp(1, 64 - at % 64);
-        }
-        None
-    }
-
-    /// The number of items of the allocation that begins at item `i`, or None when `i` lies inside one.
-    pub fn region_at(&self, i: usize) -> Option<usize> {
-        let items = self.shape().items as usize;
-        if items > self.slot.words() / 2 * 64 {
-            // Too many for arrays: there are no joined bits.
-            return Some(1);
-        }
-        // Item i - 1 may be free with a stale bit, so the bit counts only if it is allocated; a new allocation of it
-        // writes the bit first.
-        if i > 0 && self.is_allocated(i - 1) && self.is_joined(i - 1) {
-            return None;
-        }
-        Some((i..items).take_while(|&k| self.is_joined(k)).count() + 1)
     }
 }

@@ -1,23 +1,13 @@
 //! The slab tier's operations: pop and push behind the hot path, orphans, thread exit, fork.
 #![allow(unsafe_code)]
 
+use super::swap::PASSED_OVER;
 use super::*;
 
 // SAFETY: the tier is pointers to atomics that live as long as the pool (contract of the pool that fills it in).
 unsafe impl Send for SlabTier {}
 // SAFETY: as above.
 unsafe impl Sync for SlabTier {}
-
-/// A queued slab with fewer than one of so many items free is not worth a visit while there are fresh slabs...
-const SPARSE: usize = 16;
-/// ...if it has at least so many items: with fewer, chance decides how many are free, and each bad draw would cost a slab.
-const MANY: usize = 24;
-/// A queued slab with more than one of so many items free is left to drain, while others are there.
-pub(super) const DRAINING: usize = 2;
-/// Slabs of fewer items than this are taken as they come.
-pub(super) const FEW: usize = 8;
-/// How many such slabs are passed over at once.
-const PASSED_OVER: usize = 4;
 
 impl SlabTier {
     /// The slab that begins at `slot`.
@@ -169,60 +159,6 @@ impl SlabTier {
         bin.current.set(slab.index() as u32 + 1);
         bin.point(&slab, 0, self.address(&slab));
         true
-    }
-
-    /// A slab of the queue, claimed: the head, which has gathered free items longest, unless it is not worth a visit.
-    ///
-    /// A full one is let go. One of many items with few of them free is left to gather more: a fresh slab saves many visits, and
-    /// wastes at most what the queued ones have free. One with many free is left to drain, so that it goes back: otherwise a
-    /// queue would keep for ever the slabs that it once needed. Both go to the end, as long as there are others.
-    fn next_queued(&self, local: &LocalHeap, bin: &Bin, me: u32) -> Option<Slab<'_>> {
-        let mut looks = 0;
-        let mut sparse = 0;
-        while let Some(slot) = bin.first() {
-            let slab = self.slab(slot);
-            let (items, free) = slab.count();
-            if free == 0 {
-                let claimed = slab.claim(me);
-                if !claimed && slab.is_queued(me) {
-                    looks += 1;
-                    if looks > PASSED_OVER {
-                        return None;
-                    }
-                    bin.to_end(&self.slots, &slab);
-                    continue;
-                }
-                self.unlink(local, &slab);
-                // Unless it was stolen and is gone, or somebody frees into it just now.
-                if claimed && slab.let_go(me) == LetGo::Kept {
-                    return Some(slab);
-                }
-                continue;
-            }
-            let few = items >= MANY && free * SPARSE < items;
-            let draining = items >= FEW && free * DRAINING > items;
-            looks += 1;
-            sparse += usize::from(few);
-            let last = looks > PASSED_OVER || !bin.has_other(&slab);
-            if few && last && sparse == looks {
-                return None;
-            }
-            if (few || draining) && !last {
-                bin.to_end(&self.slots, &slab);
-            } else if slab.claim(me) {
-                bin.to_end(&self.slots, &slab);
-                return Some(slab);
-            } else if slab.is_queued(me) {
-                if last {
-                    return None;
-                }
-                bin.to_end(&self.slots, &slab);
-            } else {
-                // Stolen.
-                self.unlink(local, &slab);
-            }
-        }
-        None
     }
 
     /// The longest queued slab, claimed. Those that turn out to be stolen only leave the queue; those that somebody is
