@@ -6,6 +6,7 @@
 //! a pointer is wrong, `local` how threads come and go, `caches` what named caches add.
 #![allow(unsafe_code)]
 
+mod budget;
 mod caches;
 mod core;
 mod drill;
@@ -18,6 +19,7 @@ mod store;
 mod tls;
 mod verdict;
 
+pub use self::budget::{BudgetError, BudgetInfo, Budgets};
 pub use self::caches::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX, pop_cache, push_cache};
 pub use self::core::{Core, Events};
 pub use self::drill::{Drill, Witness, board};

@@ -20,7 +20,7 @@ impl SlabTier {
         self.data + (slab.index() << self.slots.geometry().shift)
     }
 
-    fn shape_word(&self, class: usize, k: usize) -> &AtomicU64 {
+    pub(super) fn shape_word(&self, class: usize, k: usize) -> &AtomicU64 {
         debug_assert!(class < self.classes && k < SHAPE_WORDS);
         // SAFETY: the table has SHAPE_WORDS words for each class.
         unsafe { &*self.shapes.add(class * SHAPE_WORDS + k) }
@@ -32,7 +32,7 @@ impl SlabTier {
         unsafe { &*self.hints.add(slot / 64) }
     }
 
-    fn class_hint(&self, class: usize) -> &AtomicU64 {
+    pub(super) fn class_hint(&self, class: usize) -> &AtomicU64 {
         debug_assert!(class < self.classes);
         // SAFETY: one word per class.
         unsafe { &*self.class_hints.add(class) }
@@ -176,8 +176,7 @@ impl SlabTier {
             let me = self.me(local, &slab);
             let claimed = slab.claim(me);
             if !claimed && slab.is_queued(me) {
-                bin.dequeue(&self.slots, &slab);
-                bin.enqueue(&self.slots, &slab);
+                bin.to_end(&self.slots, &slab);
                 tapped += 1;
                 if tapped == PASSED_OVER {
                     return None;
@@ -429,21 +428,6 @@ impl SlabTier {
         None
     }
 
-    /// Exhaustion: takes every wholly empty slab that waits in a queue or belongs to nobody, whosever it is.
-    /// How many. O(slots).
-    pub fn steal_empty(&self, runs: &impl Runs) -> usize {
-        (0..self.slots.count())
-            .filter(|&slot| {
-                let slab = self.slab(slot);
-                let stolen = slab.steal(slab.owner());
-                if stolen {
-                    self.give(runs, &slab);
-                }
-                stolen
-            })
-            .count()
-    }
-
     /// Gives this thread's own empty current slabs back. How many.
     pub fn return_empty(&self, runs: &impl Runs, local: &LocalHeap) -> Result<usize, Bad> {
         self.undisturbed(|| self.return_current(runs, local))
@@ -509,38 +493,6 @@ impl SlabTier {
             if self.disown(slab, me) {
                 return;
             }
-        }
-    }
-
-    /// The cache of `class` ends: every slab goes back, live items or not. Nobody uses the cache any more.
-    /// The number of live items (arrays count their items).
-    pub fn destroy(&self, runs: &impl Runs, class: usize) -> usize {
-        let mut live = 0;
-        for slot in 0..self.slots.count() {
-            let slab = self.slab(slot);
-            let state = slab.owner().state();
-            let shape = slab.shape();
-            if !state.is_slab() || shape.class as usize != class {
-                continue;
-            }
-            live += if shape.count == 0 { slab.live() } else { slab.live() * shape.count };
-            // Its links stay: it may have been stolen out of a living queue of another class.
-            if slab.condemn() {
-                self.give(runs, &slab);
-            }
-        }
-        self.class_hint(class).store(0, Relaxed);
-        self.shape_word(class, 0).store(0, Relaxed);
-        live
-    }
-
-    /// Forgets what `local` holds of `class`: before [`Self::destroy`], for every local heap, [`Self::undisturbed`].
-    pub fn forget(&self, local: &LocalHeap, class: usize) {
-        if let Some(bin) = local.bin(class) {
-            while let Some(slot) = bin.first() {
-                self.unlink(local, &self.slab(slot));
-            }
-            bin.reset(self.zero);
         }
     }
 
