@@ -194,6 +194,13 @@ typedef struct mempool_config {
     unsigned watermark_signal;   /* a signal; 0: none */
     unsigned watermark_fd;       /* a file descriptor; 0: none */
     char critical[64];           /* names of threads, with commas between */
+    size_t fail_above;           /* bytes above which requests are refused, as a drill; 0: none */
+    unsigned fail_nth;           /* which request is refused, as a drill; 0: none */
+    unsigned fail_every;         /* every so many-th request is refused, as a drill; 0: none */
+    unsigned fail_seed;          /* seed that requests to refuse are drawn from, as a drill; 0: none */
+    unsigned fail_rate;          /* with a seed, one of so many requests is refused */
+    unsigned board;              /* of `mempool drill` and `mempool size`: 0 */
+    int survey;                  /* of `mempool drill`: 0 */
 } mempool_config_t;
 
 /* Fills *config with the defaults of the process's pool. Errors: ARGUMENT; STRUCT_SIZE (the program was compiled with
