@@ -372,7 +372,7 @@ mod tests {
     fn every_setting_survives_the_struct() {
         for setting in SETTINGS {
             let base = MempoolConfig::of(Config::process().values(), 0);
-            for value in ["1", "off", "null", "lazy", "17", "300M", "5ms", "12", "heap", "required"] {
+            for value in ["1", "off", "null", "lazy", "17", "300M", "5ms", "12", "heap", "required", "local", "0-3,5"] {
                 let mut wanted = Config::process();
                 let named = setting.env.as_bytes();
                 if wanted.apply(named, value.as_bytes()).is_err() {

@@ -74,7 +74,7 @@ Examples:
 Kinds: quiet (always), addresses, killer, sleep, throttle, cache, swap, overcommit. Those that this machine does not allow
 are named with the reason.
 
-Exit codes: 0 if the pool's workers did all their requests and others did not, 1 if a worker of the pool failed,
+Exit codes: 0 if the pool's workers did all their requests and others did not or were held up, 1 if a worker of the pool failed,
 3 if nothing is shown, since all did everything, 125 if mempool itself fails.";
 
 fn command() -> Command {
@@ -175,6 +175,13 @@ fn starve_command() -> Command {
         )
         .arg(json())
         .arg(
+            Arg::new("svg")
+                .long("svg")
+                .value_name("FILE")
+                .help("Writes the page's drawings as one picture")
+                .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(
             Arg::new("html")
                 .long("html")
                 .value_name("FILE")
@@ -251,6 +258,7 @@ fn starve_plan(matches: &ArgMatches) -> starve::Plan {
         allocators: words("allocators"),
         json: matches.get_flag("json"),
         html: matches.get_one::<PathBuf>("html").cloned(),
+        svg: matches.get_one::<PathBuf>("svg").cloned(),
     }
 }
 
