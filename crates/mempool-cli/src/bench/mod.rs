@@ -17,6 +17,7 @@ mod child;
 mod contenders;
 mod html;
 mod machine;
+mod markdown;
 mod measure;
 mod order;
 mod programs;
@@ -99,8 +100,14 @@ fn write(order: &Order, report: &Report) -> Result<(), Failure> {
             path.map_or(Ok(()), |path| save(path, &json))?;
         }
     }
-    if let Some(path) = &order.html {
-        save(path, &html::page(report))?;
+    if let Some(path) = &order.markdown {
+        let failed = |error: &dyn std::fmt::Display| Failure::own(format_args!("{}: {error}", path.display()));
+        let document = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+        save(path, &markdown::placed(&document, report).map_err(|error| failed(&error))?)?;
+    }
+    let page = order.html.iter().map(|path| (path, html::page(report)));
+    for (path, text) in page.chain(order.picture.iter().map(|path| (path, html::picture(report)))) {
+        save(path, &text)?;
     }
     Ok(())
 }

