@@ -37,7 +37,7 @@ bench *ARGS:
 
 # Measures everything, for an hour, and writes what docs/BENCHMARKS.md and the README show
 benchmarks: peers
-    cargo run --release --package mempool-cli -- bench --json docs/bench.json --markdown docs/BENCHMARKS.md --picture docs/bench.svg --html target/bench.html
+    cargo run --release --package mempool-cli -- bench --pool --json docs/bench.json --markdown docs/BENCHMARKS.md --picture docs/bench.svg --html target/bench.html
 
 # The hot path beside other allocators in one process
 hot-path *ARGS:

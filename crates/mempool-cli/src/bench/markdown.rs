@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::contenders::POOL;
 use super::results::{Figure, PEAK, Report, Row, SECONDS};
-use super::table::{QUANTILES, kernel_cell, size, time};
+use super::table::{QUANTILES, count, kernel_cell, size, time};
 
 /// Before and behind what is made.
 const BEGIN: &str = "<!-- bench -->";
@@ -35,6 +35,12 @@ fn text(report: &Report) -> String {
     text.push_str("\n### Kernel\n\nPage faults / system calls for a million operations, after preparation.\n\n");
     table(&mut text, report, "threads", |row| row.threads.to_string(), kernel_cell);
     latency(&mut text, report);
+    for measure in &report.pool {
+        _ = writeln!(text, "\n### {}\n\n| | {} |\n|---|---|", measure.name, measure.unit);
+        for (name, figure) in &measure.figures {
+            _ = writeln!(text, "| {name} | {} |", figure.map_or("-".into(), count));
+        }
+    }
     for line in report.failures(|_| true).iter().chain(&report.notes) {
         _ = writeln!(text, "\n{line}.");
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::contenders::{Known, Missing, POOL, is_pool};
 use super::machine::Machine;
+use super::pool::Measure;
 
 /// The version of the JSON's form.
 pub const FORMAT: u32 = 1;
@@ -33,6 +34,9 @@ pub struct Report {
     pub notes: Vec<String>,
     /// What was measured.
     pub rows: Vec<Row>,
+    /// What only the pool has.
+    #[serde(default)]
+    pub pool: Vec<Measure>,
 }
 
 /// A row of the report: one workload or program, with one number of threads.
@@ -312,6 +316,11 @@ pub mod tests {
                 ),
                 row("two", vec![outcome("pool", &[2.0; 3]), outcome("system", &[4.0; 3]), outcome("other", &[1.0; 3])]),
             ],
+            pool: vec![Measure {
+                name: "Ready".into(),
+                unit: "ms".into(),
+                figures: vec![("2 MiB".into(), Some(0.5)), ("4 MiB".into(), None)],
+            }],
         }
     }
 

@@ -23,23 +23,37 @@ pub fn text(report: &Report, colours: &Colours) -> String {
         _ = writeln!(text, "not found: {}; to get it: {}", missing.name, missing.get);
     }
     _ = writeln!(text, "{}\n", report.machine.line());
-    _ = writeln!(
-        text,
-        "{bold}Time{plain}, medians of {} rounds, as ratios to the best peer (less is better)",
-        rounds(report)
-    );
-    figures(&mut text, report, SECONDS, "pool", |seconds| time(seconds * 1e9), colours);
-    if report.rows.iter().any(|row| row.ratio(POOL, PEAK).is_some()) {
-        _ = writeln!(text, "\n{bold}Peak memory{plain}, as ratios to the leanest peer");
-        figures(&mut text, report, PEAK, "pool", size, colours);
+    if !report.rows.is_empty() {
+        rows(&mut text, report, colours);
     }
-    latencies(&mut text, report, colours);
-    kernel(&mut text, report, colours);
+    for measure in &report.pool {
+        _ = writeln!(text, "\n{bold}{}{plain}, {}", measure.name, measure.unit);
+        for (name, figure) in &measure.figures {
+            _ = writeln!(text, "  {name:<40} {:>10}", figure.map_or("-".into(), count));
+        }
+    }
     summary(&mut text, report, colours);
     for line in report.failures(|_| true).iter().chain(&report.notes) {
         _ = writeln!(text, "{line}");
     }
     text
+}
+
+/// The tables of the rows.
+fn rows(text: &mut String, report: &Report, colours: &Colours) {
+    let [bold, .., plain] = colours.0;
+    _ = writeln!(
+        text,
+        "{bold}Time{plain}, medians of {} rounds, as ratios to the best peer (less is better)",
+        rounds(report)
+    );
+    figures(text, report, SECONDS, "pool", |seconds| time(seconds * 1e9), colours);
+    if report.rows.iter().any(|row| row.ratio(POOL, PEAK).is_some()) {
+        _ = writeln!(text, "\n{bold}Peak memory{plain}, as ratios to the leanest peer");
+        figures(text, report, PEAK, "pool", size, colours);
+    }
+    latencies(text, report, colours);
+    kernel(text, report, colours);
 }
 
 fn rounds(report: &Report) -> usize {

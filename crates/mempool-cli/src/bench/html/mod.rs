@@ -45,6 +45,7 @@ pub fn page(report: &Report) -> String {
         size,
     );
     memory(&mut body, report);
+    own(&mut body, report);
     tables(&mut body, report);
     foot(&mut body, report);
     format!(
@@ -258,6 +259,22 @@ fn memory(body: &mut String, report: &Report) {
             |pick: fn(&(f64, f64)) -> f64| all.iter().flat_map(|line| &line.points).map(pick).fold(0.0, f64::max);
         let x = Axis::linear(most(|point| point.0), "seconds", mark);
         card(body, &row.label(), &lines(&all, &x, &Axis::linear(most(|point| point.1), "MiB", mark)), "");
+    }
+    body.push_str("</div>\n");
+}
+
+/// What only the pool has.
+fn own(body: &mut String, report: &Report) {
+    if report.pool.is_empty() {
+        return;
+    }
+    body.push_str("<h2>What only a pool has</h2><div class=\"grid\">\n");
+    for measure in &report.pool {
+        let mut table = format!("<table><tr><th></th><th>{}</th></tr>", escape(&measure.unit));
+        for (name, figure) in &measure.figures {
+            _ = write!(table, "<tr><td>{}</td><td>{}</td></tr>", escape(name), figure.map_or("-".into(), count));
+        }
+        card(body, &measure.name, &(table + "</table>"), "");
     }
     body.push_str("</div>\n");
 }
