@@ -43,6 +43,10 @@ benchmarks: peers
 hot-path *ARGS:
     cargo bench --package mempool-bench --bench hot_path -- {{ARGS}}
 
+# The page-frag tier's search, at 2 MiB, 256 MiB and 16 GiB
+bench-page-frag *ARGS:
+    cargo bench --package mempool-bench --bench page_frag -- {{ARGS}}
+
 # The proof: a program at work while a hog takes all memory
 starve *ARGS:
     cargo run --release -- starve {{ARGS}}

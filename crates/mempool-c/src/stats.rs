@@ -19,6 +19,8 @@ pub struct MempoolStats {
     pub open: usize,
     /// Bytes in free fragments.
     pub free: usize,
+    /// Of these, bytes of freed large objects kept for the next one.
+    pub parked: usize,
     /// Bytes of the largest free run.
     pub largest_free: usize,
     /// Bytes of the reserve.
@@ -56,6 +58,7 @@ pub unsafe extern "C" fn mempool_stats_impl(out: *mut c_void, size: usize) -> c_
         metadata: s.metadata,
         open: s.open,
         free: s.free,
+        parked: s.parked,
         largest_free: s.largest_free,
         reserve: s.reserve,
         reserve_free: s.reserve_free,

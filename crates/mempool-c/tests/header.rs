@@ -70,6 +70,7 @@ functions! {
     mempool_init_config(*const MempoolConfig) -> c_int;
     mempool_is_ready() -> bool;
     mempool_last_error() -> *const c_char;
+    mempool_on_low(usize, Option<Reclaim>, *mut c_void) -> c_int;
     mempool_on_reclaim(Option<Reclaim>, *mut c_void) -> c_int;
     mempool_shortfalls_print(c_int) -> c_int;
     mempool_stats_impl(*mut c_void, usize) -> c_int;
@@ -105,6 +106,7 @@ functions! {
     mp_try_realloc(*mut c_void, usize) -> *mut c_void;
     mp_try_reallocarray(*mut c_void, usize, usize) -> *mut c_void;
     mp_usable_size(*const c_void) -> usize;
+    mp_verdict_print(c_int, usize) -> c_int;
 }
 
 macro_rules! offsets {
@@ -118,9 +120,11 @@ fn truths() -> Vec<String> {
     let mut all = offsets!(MpCache, "mp_cache_t": c_item_size c_items_per_page c_item_align c_name);
     all.extend(offsets!(MempoolConfig, "mempool_config_t":
         struct_size use_environment small exhausted commit lock huge_pages guard_pages dump stats max_retries max_threads
-        max_caches segment max_segment reserve heap_max_alloc wait_time_ns heap_page_lifetime slot_shift reserved name));
+        max_caches segment max_segment reserve heap_max_alloc wait_time_ns heap_page_lifetime slot_shift reserved name
+        huge_page_size numa_nodes numa process strict reserved2
+        wait_limit_ns verdict_interval_ns watermark watermark_signal watermark_fd critical));
     all.extend(offsets!(MempoolStats, "mempool_stats_t":
-        segment metadata open free largest_free reserve reserve_free live_objects live_bytes threads exhausted refused));
+        segment metadata open free parked largest_free reserve reserve_free live_objects live_bytes threads exhausted refused));
     let [handle, mark] = private_offsets();
     all.push(format!("offsetof(mp_cache_t, c_private) == {handle}"));
     all.push(format!("offsetof(mp_cache_t, c_mark) == {mark}"));
@@ -143,8 +147,13 @@ fn truths() -> Vec<String> {
         (0, "MEMPOOL_EXHAUSTED_ABORT"),
         (1, "MEMPOOL_EXHAUSTED_NULL"),
         (2, "MEMPOOL_EXHAUSTED_GROW"),
+        (3, "MEMPOOL_EXHAUSTED_WAIT"),
         (0, "MEMPOOL_COMMIT_EAGER"),
         (1, "MEMPOOL_COMMIT_LAZY"),
+        (0, "MEMPOOL_NUMA_OFF"),
+        (1, "MEMPOOL_NUMA_LOCAL"),
+        (2, "MEMPOOL_NUMA_INTERLEAVE"),
+        (3, "MEMPOOL_NUMA_BIND"),
         (0, "MEMPOOL_OFF"),
         (1, "MEMPOOL_TRY"),
         (2, "MEMPOOL_REQUIRED"),

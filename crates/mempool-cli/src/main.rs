@@ -10,8 +10,10 @@ mod allocator;
 mod args;
 mod bench;
 mod configure;
+mod doctor;
 mod failure;
 mod library;
+mod peers;
 mod program;
 mod run;
 mod settings;
@@ -29,6 +31,8 @@ fn main() -> ExitCode {
         Task::Run(order) => Err(run::exec(&order)),
         Task::Starve(plan) => starve::show(&plan),
         Task::StarveWorker(order) => starve::work(&order),
+        Task::StarveHog(order) => starve::hog(&order),
+        Task::Doctor(order) => doctor::show(&order),
         Task::Bench(order) => bench::show(&order),
         Task::BenchWorker(order) => bench::work(&order),
         Task::Configure(given) => configure::show(&given),

@@ -11,7 +11,7 @@ use crate::start;
 const MOST: usize = mempool::config::SEGMENT_MOST;
 
 /// Requests up to here are worth a try of the hot paths.
-const SMALL: usize = 8192;
+const SMALL: usize = 16384;
 
 fn errno() -> *mut c_int {
     // SAFETY: no precondition; the place is this thread's.
@@ -48,6 +48,12 @@ pub fn os_page() -> usize {
 #[cold]
 #[inline(never)]
 pub fn get(size: usize, align: usize, zeroed: bool, call: &'static str) -> *mut c_void {
+    if align == 1 && !zeroed {
+        let object = process::pop_behind(size);
+        if !object.is_null() {
+            return object.cast();
+        }
+    }
     if size > MOST || align > MOST {
         return refuse(libc::ENOMEM);
     }
@@ -63,7 +69,8 @@ pub fn get(size: usize, align: usize, zeroed: bool, call: &'static str) -> *mut 
 #[cold]
 #[inline(never)]
 pub unsafe fn put(object: *mut c_void, call: &'static str) {
-    if !object.is_null() {
+    // SAFETY: contract. What it does makes no system call, so errno stays.
+    if !unsafe { process::push_behind(object.cast()) } && !object.is_null() {
         start::ready();
         // SAFETY: contract.
         keeping_errno(|| unsafe { process::free_cold(object.cast(), call) });

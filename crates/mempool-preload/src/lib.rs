@@ -58,6 +58,7 @@ extern crate std;
 
 mod cold;
 mod cxx;
+mod drill;
 mod entry;
 mod inquire;
 mod start;

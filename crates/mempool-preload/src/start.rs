@@ -56,6 +56,7 @@ pub fn stop(why: fmt::Arguments<'_>) -> ! {
 extern "C" fn constructor() {
     ready();
     cxx::find_replacements();
+    keeping_errno(crate::drill::begin);
     if process::values().is_some_and(|values| values.stats_at_exit) {
         keeping_errno(remember_stderr);
     }
@@ -125,7 +126,7 @@ pub fn print_table(out: &mut dyn Write) {
 ///
 /// # Safety
 /// Nobody changes the name meanwhile.
-unsafe fn program_name() -> &'static [u8] {
+pub unsafe fn program_name() -> &'static [u8] {
     unsafe extern "C" {
         static program_invocation_short_name: *const core::ffi::c_char;
     }

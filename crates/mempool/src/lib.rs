@@ -36,11 +36,11 @@ mod verify;
 
 pub use config::Config;
 pub use error::{AllocError, InitError};
-pub use segment::Shortfalls;
+pub use segment::{Granted, Shortfalls};
 pub use text::Text;
 #[cfg(not(loom))]
 pub use {
-    front::{CacheError, CacheInfo},
+    front::{CacheError, CacheInfo, Verdict, Why},
     pool::Pool,
     process::Global,
     raw::RawCache,

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::error::InitError;
 use crate::front::{self, Core, Fail, Request};
 use crate::pool::Pool;
-use crate::segment::Shortfalls;
+use crate::segment::{Granted, Shortfalls};
 use crate::stats::{Stats, Table};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Release};
@@ -20,7 +20,7 @@ use crate::units::GRANULE;
 mod foreign;
 mod more;
 
-pub use crate::front::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX};
+pub use crate::front::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX, board};
 pub use crate::stats::Leaks;
 pub use foreign::*;
 pub use more::*;
@@ -155,7 +155,7 @@ pub fn alloc(size: usize) -> *mut u8 {
 #[cold]
 #[inline(never)]
 fn alloc_slow(size: usize) -> *mut u8 {
-    if let Some(popped) = front::advance(front::process_local(), size) {
+    if let Some(popped) = front::pop_behind(front::process_local(), size) {
         return popped.get() as *mut u8;
     }
     demand_core("malloc").alloc(&Request::plain(size), Fail::Policy)
@@ -185,7 +185,7 @@ pub unsafe fn free(object: *mut u8, call: &'static str) {
 #[cold]
 #[inline(never)]
 fn free_slow(address: usize, call: &'static str) {
-    if address != 0 {
+    if !front::push_behind(front::process_local(), address) && address != 0 {
         demand_core(call).free(address, call);
     }
 }
@@ -325,7 +325,13 @@ pub fn values() -> Option<&'static crate::config::Values> {
 /// What was asked for with `try` and not granted.
 #[must_use]
 pub fn shortfalls() -> Option<Shortfalls> {
-    core().map(|core| core.shortfalls)
+    core().map(|core| core.granted.short)
+}
+
+/// What was got of what was asked for at init.
+#[must_use]
+pub fn granted() -> Option<Granted> {
+    core().map(|core| core.granted)
 }
 
 /// Checks every invariant; see [`Pool::verify`]. Nothing when there is no process pool.
@@ -362,7 +368,7 @@ impl Global {
     fn slow(&self, size: usize, align: usize, zeroed: bool) -> *mut u8 {
         if align <= GRANULE
             && !zeroed
-            && let Some(popped) = front::advance(front::process_local(), size)
+            && let Some(popped) = front::pop_behind(front::process_local(), size)
         {
             return popped.get() as *mut u8;
         }

@@ -57,7 +57,7 @@ impl RawCache<'_> {
     /// # Errors
     /// The pool is exhausted.
     pub fn try_alloc(&self) -> Result<NonNull<u8>, AllocError> {
-        self.serve(1, Fail::Null)
+        self.serve(1, Fail::Try)
     }
 
     /// `n` consecutive items, one item's size (rounded up to its alignment) apart; 0 counts as 1. O(slab).
@@ -73,7 +73,7 @@ impl RawCache<'_> {
     /// # Errors
     /// The pool is exhausted.
     pub fn try_alloc_array(&self, n: usize) -> Result<NonNull<u8>, AllocError> {
-        self.serve(n, Fail::Null)
+        self.serve(n, Fail::Try)
     }
 
     fn serve(&self, n: usize, fail: Fail) -> Result<NonNull<u8>, AllocError> {

@@ -7,7 +7,7 @@ use core::fmt;
 
 use crate::bytes::Bytes;
 use crate::front::{CacheInfo, Core};
-use crate::segment::{NAME_LEN, State};
+use crate::segment::{NAME_LEN, Report, State};
 use crate::slab::{CLASSES, class_size};
 use crate::sync::Ordering::Relaxed;
 use crate::text::Text;
@@ -42,8 +42,10 @@ pub struct Stats {
     pub reserve: usize,
     /// Bytes of the reserve that are free.
     pub reserve_free: usize,
-    /// Bytes in free fragments.
+    /// Bytes in free fragments, parked ones among them.
     pub free: usize,
+    /// Bytes of large objects that were freed and are kept as they are for the next one.
+    pub parked: usize,
     /// Bytes of the largest free run.
     pub largest_free: usize,
     /// Size classes, smallest first.
@@ -74,6 +76,12 @@ pub struct Stats {
     pub exhausted: u64,
     /// Requests that were refused in the end.
     pub refused: u64,
+    /// Bytes that the pool has grown by.
+    pub grown: u64,
+    /// Of those, bytes that were to be locked and are not.
+    pub grown_unlocked: u64,
+    /// Of those, bytes that were to lie in huge OS pages and do not.
+    pub grown_small: u64,
 }
 
 /// The figures of one named cache.
@@ -172,6 +180,7 @@ impl Stats {
             reserve: core.frag.reserve() * FRAGMENT,
             reserve_free: core.frag.free_reserve() * FRAGMENT,
             free: core.frag.free_fragments() * FRAGMENT,
+            parked: core.frag.parked_fragments() * FRAGMENT,
             largest_free: core.frag.largest_free() * FRAGMENT,
             classes: [Held::default(); CLASSES],
             caches: Held::default(),
@@ -187,6 +196,9 @@ impl Stats {
             runs_served: core.events.runs.load(Relaxed),
             exhausted: core.events.exhausted.load(Relaxed),
             refused: core.events.refused.load(Relaxed),
+            grown: core.events.grown.load(Relaxed),
+            grown_unlocked: core.events.grown_unlocked.load(Relaxed),
+            grown_small: core.events.grown_small.load(Relaxed),
         }
     }
 
@@ -253,12 +265,27 @@ impl fmt::Display for Table<'_> {
         writeln!(f, "mempool statistics of pool \"{}\"", core.config.name.as_str())?;
         writeln!(f, "  segment          {:>14} bytes, {} of metadata and guards", s.segment, s.metadata)?;
         writeln!(f, "  open             {:>14} bytes, {} of reserve ({} free)", s.open, s.reserve, s.reserve_free)?;
-        writeln!(f, "  free             {:>14} bytes, largest run {}", s.free, s.largest_free)?;
+        writeln!(
+            f,
+            "  free             {:>14} bytes, {} of them parked, largest run {}",
+            s.free, s.parked, s.largest_free
+        )?;
         writeln!(f, "  live             {:>14} objects, {} bytes", s.live(), s.live_bytes())?;
         writeln!(f, "  local heaps      {:>14} in use, {} bytes", s.threads, s.local_heap_bytes)?;
         writeln!(f, "  slabs carved     {:>14}", s.slabs_carved)?;
         writeln!(f, "  runs served      {:>14}", s.runs_served)?;
         writeln!(f, "  exhausted        {:>14} times, {} refused", s.exhausted, s.refused)?;
+        if s.grown > 0 {
+            let (unlocked, small) = (s.grown_unlocked, s.grown_small);
+            writeln!(
+                f,
+                "  grown            {:>14} bytes, {unlocked} not locked, {small} not in huge OS pages",
+                s.grown
+            )?;
+        }
+        if !core.reservation.0.is_null() {
+            write!(f, "{}", Report(&core.config, &core.granted))?;
+        }
         writeln!(
             f,
             "  {:<24} {:>9} {:>12} {:>12} {:>14} {:>14}",
@@ -295,7 +322,7 @@ pub(crate) fn write_holders(core: &Core, to: &mut dyn fmt::Write) -> fmt::Result
     let mut separator = "";
     for holder in Stats::of(core).top_holders(core) {
         write!(to, "{separator}{holder}")?;
-        separator = ", ";
+        separator = "\n             ";
     }
     if separator.is_empty() { to.write_str("none") } else { Ok(()) }
 }

@@ -60,7 +60,7 @@ impl<T> Cache<'_, T> {
     /// The pool is exhausted.
     #[inline]
     pub fn try_alloc(&self, value: T) -> Result<CacheBox<'_, T>, AllocError> {
-        self.place(value, Fail::Null)
+        self.place(value, Fail::Try)
     }
 
     #[inline]
@@ -92,7 +92,7 @@ impl<T> Cache<'_, T> {
     /// # Errors
     /// The pool is exhausted.
     pub fn try_alloc_slice(&self, n: usize, make: impl FnMut(usize) -> T) -> Result<CacheSlice<'_, T>, AllocError> {
-        self.place_slice(n, make, Fail::Null)
+        self.place_slice(n, make, Fail::Try)
     }
 
     fn place_slice(
@@ -232,35 +232,50 @@ mod collections {
     use core::alloc::Layout;
     use core::ptr::NonNull;
 
+    use allocator_api2::alloc::{AllocError, Allocator};
+
     use crate::pool::Pool;
 
+    /// A block without a size: nothing of the pool. Collections make such addresses up themselves and give them back.
+    fn nothing(layout: Layout) -> NonNull<u8> {
+        NonNull::without_provenance(layout.align().try_into().unwrap_or(core::num::NonZeroUsize::MIN))
+    }
+
+    fn block(object: NonNull<u8>, layout: Layout) -> NonNull<[u8]> {
+        NonNull::slice_from_raw_parts(object, layout.size())
+    }
+
     // SAFETY: an object stays valid until it is freed, since the pool outlives its borrow; a clone of `&Pool` is the
-    // same pool.
-    unsafe impl allocator_api2::alloc::Allocator for &Pool {
-        fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, allocator_api2::alloc::AllocError> {
-            let object = self.try_alloc(layout).map_err(|_| allocator_api2::alloc::AllocError)?;
-            Ok(NonNull::slice_from_raw_parts(object, layout.size()))
+    // same pool; a block without a size is valid anywhere.
+    unsafe impl Allocator for &Pool {
+        fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+            if layout.size() == 0 {
+                return Ok(block(nothing(layout), layout));
+            }
+            self.try_alloc(layout).map(|object| block(object, layout)).map_err(|_| AllocError)
         }
 
-        fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, allocator_api2::alloc::AllocError> {
-            let object = self.try_alloc_zeroed(layout).map_err(|_| allocator_api2::alloc::AllocError)?;
-            Ok(NonNull::slice_from_raw_parts(object, layout.size()))
+        fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+            if layout.size() == 0 {
+                return Ok(block(nothing(layout), layout));
+            }
+            self.try_alloc_zeroed(layout).map(|object| block(object, layout)).map_err(|_| AllocError)
         }
 
-        unsafe fn deallocate(&self, object: NonNull<u8>, _layout: Layout) {
-            // SAFETY: contract of `deallocate`.
-            unsafe { self.free(object) };
+        unsafe fn deallocate(&self, object: NonNull<u8>, layout: Layout) {
+            if layout.size() != 0 {
+                // SAFETY: contract of `deallocate`.
+                unsafe { self.free(object) };
+            }
         }
 
-        unsafe fn grow(
-            &self,
-            object: NonNull<u8>,
-            _old: Layout,
-            new: Layout,
-        ) -> Result<NonNull<[u8]>, allocator_api2::alloc::AllocError> {
-            // SAFETY: contract of `grow`.
-            let moved = unsafe { self.try_realloc(object, new) }.map_err(|_| allocator_api2::alloc::AllocError)?;
-            Ok(NonNull::slice_from_raw_parts(moved, new.size()))
+        unsafe fn grow(&self, object: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, AllocError> {
+            if old.size() == 0 {
+                return self.allocate(new);
+            }
+            // SAFETY: contract of `grow`; an object with a size is the pool's.
+            let moved = unsafe { self.try_realloc(object, new) };
+            moved.map(|object| block(object, new)).map_err(|_| AllocError)
         }
     }
 }

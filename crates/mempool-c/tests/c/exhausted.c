@@ -1,6 +1,7 @@
 /* What exhaustion means: null, grow, the reserve, reclaim callbacks, waiting, giving back. */
 #include "check.h"
 #include <pthread.h>
+#include <unistd.h>
 
 #define SEGMENT ((size_t)4 << 20)
 
@@ -165,6 +166,54 @@ static void callbacks(void) {
     mempool_fini();
 }
 
+static int low_calls;
+static size_t low_needed;
+
+static bool low(size_t needed, void *argument) {
+    low_calls++;
+    low_needed = needed;
+    CHECK(argument == NULL);
+    mp_free(mp_malloc(100));
+    return false;
+}
+
+/* A callback at a level of free memory, and once more at exhaustion; the verdict on request. */
+static void levels(void) {
+    void **list = NULL, **object;
+    mempool_stats_t stats;
+    int file[2];
+    char text[4096];
+    ssize_t length;
+    make_pool(MEMPOOL_EXHAUSTED_NULL, SEGMENT);
+    FAILS(mempool_on_low(0, low, NULL), MEMPOOL_ERROR_ARGUMENT, EINVAL, "level is 0");
+    FAILS(mempool_on_low(1, NULL, NULL), MEMPOOL_ERROR_ARGUMENT, EINVAL, "callback is NULL");
+    CHECK(mempool_on_low(1 << 20, low, NULL) == MEMPOOL_OK);
+    CHECK(pipe(file) == 0);
+    CHECK(mp_verdict_print(file[1], 0) == MEMPOOL_OK);
+    CHECK(read(file[0], text, sizeof(text)) == 39 && memcmp(text, "mempool: no request was refused so far\n", 39) == 0);
+    while ((object = mp_malloc(50000)) != NULL) {
+        *object = list;
+        list = object;
+        CHECK(mempool_stats(&stats) == MEMPOOL_OK);
+        CHECK(low_calls == (stats.free < 1 << 20));
+        CHECK(low_calls == 0 || low_needed <= 60000 + 65536);
+    }
+    CHECK(low_calls == 2 && low_needed == 50000);
+    CHECK(mp_try_malloc(50000) == NULL && low_calls == 2);
+    CHECK(mp_verdict_print(file[1], 0) == MEMPOOL_OK);
+    length = read(file[0], text, sizeof(text) - 1);
+    CHECK(length > 200);
+    text[length] = 0;
+    CHECK(strstr(text, "mempool: exhausted: 50000 bytes asked") == text && strstr(text, "\n  set        MEMPOOL_SEGMENT="));
+    give_all(list);
+    CHECK(mp_verdict_print(file[1], 50000) == MEMPOOL_OK);
+    length = read(file[0], text, sizeof(text) - 1);
+    text[length] = 0;
+    CHECK(strstr(text, "not exhausted") != NULL);
+    CHECK(close(file[0]) == 0 && close(file[1]) == 0);
+    mempool_fini();
+}
+
 static int counted;
 
 static bool count(size_t needed, void *argument) {
@@ -194,7 +243,12 @@ static void callbacks_at_once(void) {
             CHECK(pthread_join(threads[i], NULL) == 0);
         }
         counted = 0;
-        give_all(take_all(50000));
+        {
+            void **list = take_all(50000);
+            CHECK(counted == 0);
+            CHECK(mp_malloc(50000) == NULL);
+            give_all(list);
+        }
         lost += counted != 8;
         pthread_barrier_destroy(&together);
         mempool_fini();
@@ -229,6 +283,7 @@ int main(void) {
     grow();
     reserve();
     callbacks();
+    levels();
     callbacks_at_once();
     giving_back();
     return done();

@@ -255,10 +255,13 @@ static void inquiries(void) {
     void *p = malloc(1 << 20);
     struct mallinfo2 after = info2();
     CHECK(before.arena > 0 && after.arena == before.arena);
-    CHECK(after.uordblks == before.uordblks + (1 << 20));
-    CHECK(after.hblkhd == before.hblkhd + (1 << 20));
+    /* A freed object that was a little larger may have been used again. */
+    size_t got = malloc_usable_size(p);
+    CHECK(got >= 1 << 20 && got <= (1 << 20) * 9 / 8);
+    CHECK(after.uordblks == before.uordblks + got);
+    CHECK(after.hblkhd == before.hblkhd + got);
     CHECK(after.hblks == before.hblks + 1);
-    CHECK(after.fordblks == before.fordblks - (1 << 20));
+    CHECK(after.fordblks == before.fordblks - got);
     CHECK(after.keepcost <= after.fordblks);
     struct mallinfo (*info)(void) = (struct mallinfo(*)(void))symbol("mallinfo");
     struct mallinfo old = info();

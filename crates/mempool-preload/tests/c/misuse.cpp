@@ -51,7 +51,7 @@ static void misuse(const char *what) {
     if (is("sized-small")) ::operator delete(::operator new(100), number(10));
     if (is("sized-large")) ::operator delete(::operator new(100), number(200));
     if (is("sized-array")) ::operator delete[](::operator new[](5000), number(100));
-    if (is("sized-run")) ::operator delete(::operator new(100000), number(90000));
+    if (is("sized-run")) ::operator delete(::operator new(100000), number(80000));
     if (is("sized-aligned")) ::operator delete(::operator new(1000, std::align_val_t{64}), number(5000), std::align_val_t{64});
     if (is("sized-alignment")) {
         while ((reinterpret_cast<uintptr_t>(small) & 4095) == 0) small = static_cast<char *>(malloc(100));

@@ -10,10 +10,11 @@
 //! | `last` | a run ends here | not so |
 //!
 //! *Take* claims busy bits, records the end (`last`, and the length of a long run), then sets `first`. *Give*
-//! clears `first`, which exactly one of several callers does, then the record, lets the caller do its part,
-//! and clears the busy bits. So the length of a run is read from its own bits alone, and at every moment a
-//! run either is known by its `first` bit or is on its way from or to free: that is what [`Frag::repair`]
-//! relies on in the child of a fork.
+//! wins the run (marks the length of a long one, clears `first` of a short one: exactly one of several callers
+//! does), clears `first` and the record, lets the caller do its part, and clears the busy bits. So the length
+//! of a run is read from its own bits alone, and at every moment a run either is known by its `first` bit or is on its way
+//! from or to free: that is what [`Frag::repair`] relies on in the child of a fork. A long run can also be *parked*
+//! (`park`): given up, but not yet free.
 //!
 //! Busy bits are the truth and are claimed atomically; the tree above them is a guide (`tree`, `search`)
 //! under a lock that may be lost (`guide`). No operation waits for another thread without bound, sleeps,
@@ -23,10 +24,11 @@
 //! grown into. One more bit per page, *touched*, says whether the page was handed out since it was last
 //! clean: fragments of other pages are all zeroes.
 //!
-//! Limits: a run has fewer than 2^32 fragments (1 TiB), the segment at most 2^42. All sizes, positions and
+//! Limits: a run has fewer than 2^31 fragments (512 GiB), the segment at most 2^42. All sizes, positions and
 //! alignments are in fragments.
 
 mod guide;
+mod park;
 mod parts;
 mod runs;
 mod search;
@@ -44,7 +46,7 @@ pub use guide::CONTROL_WORDS;
 pub use parts::FragParts;
 pub use verify::Fault;
 
-use crate::bitmap::{clear, step, test, word};
+use crate::bitmap::{step, test, word};
 use crate::sync::Ordering;
 use crate::units::{CELL_BITS, LEAF_CELLS};
 use tree::{Open, Shape};
@@ -159,7 +161,7 @@ impl Frag {
     /// Gives back what [`Frag::take_internal`] returned. The run must be the caller's own.
     #[cfg(test)]
     pub fn give_internal(&self, run: Run) {
-        clear(self.parts.busy(), run.start, run.len);
+        crate::bitmap::clear(self.parts.busy(), run.start, run.len);
         self.tell(run);
     }
 
@@ -171,15 +173,8 @@ impl Frag {
     /// # Errors
     /// What `start` is instead; nothing has changed then.
     pub fn give(&self, start: usize, before_clear: impl FnOnce(Run)) -> Result<Run, GiveError> {
-        if !self.clear_first(start) {
-            return Err(self.refusal(start));
-        }
-        // A run without an end means damaged bits; then its fragments stay lost.
-        let run = self.extent(start).ok_or(GiveError::Internal)?;
-        self.erase_end(run);
-        before_clear(run);
-        clear(self.parts.busy(), run.start, run.len);
-        self.tell(run);
+        let run = self.win(start)?;
+        self.end(run, before_clear);
         Ok(run)
     }
 

@@ -1,12 +1,13 @@
 //! Runs: how their ends are recorded, how long they are, how one grows.
 //!
-//! The last fragment of a run has its `last` bit set, no other fragment of it has. A run of fewer than 64
-//! fragments ends in the cell in which it begins or in the next, so its length takes two words to find. A
-//! longer run has its length in the table, in the entry of the cell it begins in: at most one such run
-//! begins in a cell, since it covers the rest of it.
+//! A run of fewer than 64 fragments has its `last` bit set at its last fragment and nowhere else; it ends in the cell
+//! in which it begins or in the next, so its length takes two words to find. A longer, a *long* run has no `last` bit but its
+//! length in the table, in the entry of the cell it begins in: at most one such run begins in a cell, since it
+//! covers the rest of it.
 //!
 //! Only the owner's own bits are read, so nothing that neighbours do at the same time matters.
 
+use super::park::{MOST, PARKED};
 use super::parts::read;
 use super::{Frag, Run};
 use crate::bitmap::{self, claim, next_set, prev_set, step};
@@ -19,13 +20,11 @@ pub(super) const LONG: usize = CELL_BITS;
 impl Frag {
     /// Records the end of a claimed run. It is not a run until its `first` bit is set.
     pub(super) fn record_end(&self, run: Run) {
-        if run.len >= LONG
-            && let Some(entry) = self.parts.length().get(run.start / CELL_BITS)
-        {
-            entry.store(run.len as u32, Ordering::Release);
-            step();
+        if run.len >= LONG {
+            self.set_entry(run.start, run.len as u32);
+        } else {
+            self.set_last(run.end() - 1);
         }
-        self.set_last(run.end() - 1);
     }
 
     fn set_last(&self, at: usize) {
@@ -35,7 +34,7 @@ impl Frag {
         }
     }
 
-    fn clear_last(&self, at: usize) {
+    pub(super) fn clear_last(&self, at: usize) {
         if let Some(word) = self.parts.last().get(at / CELL_BITS) {
             word.fetch_and(!(1 << (at % CELL_BITS)), Ordering::Release);
             step();
@@ -45,13 +44,11 @@ impl Frag {
     /// Takes the record of the end back. Whoever claims the fragments next sees none: the clearing of the
     /// busy bits, which follows, is a Release.
     pub(super) fn erase_end(&self, run: Run) {
-        if run.len >= LONG
-            && let Some(entry) = self.parts.length().get(run.start / CELL_BITS)
-        {
-            entry.store(0, Ordering::Relaxed);
-            step();
+        if run.len >= LONG {
+            self.set_entry(run.start, 0);
+        } else {
+            self.clear_last(run.end() - 1);
         }
-        self.clear_last(run.end() - 1);
     }
 
     /// Makes a claimed and recorded run known.
@@ -83,7 +80,7 @@ impl Frag {
         if here != 0 {
             return Some(Run { start, len: here.trailing_zeros() as usize + 1 });
         }
-        let long = self.parts.length().get(cell)?.load(Ordering::Acquire) as usize;
+        let long = (self.parts.length().get(cell)?.load(Ordering::Acquire) & !PARKED) as usize;
         if long != 0 {
             return (start + long <= self.parts.fragments()).then_some(Run { start, len: long });
         }
@@ -97,7 +94,9 @@ impl Frag {
     /// While another thread gives that very run, the answer may be either.
     #[must_use]
     pub fn run_at(&self, start: usize) -> Option<Run> {
-        if bitmap::test(self.parts.first(), start) { self.extent(start) } else { None }
+        // Parked runs and those that are being given are no runs any more.
+        let gone = self.long_entry(start).is_some_and(|(_, says)| says & PARKED != 0);
+        if !gone && bitmap::test(self.parts.first(), start) { self.extent(start) } else { None }
     }
 
     /// The run that `fragment` is part of, at its beginning or inside. Linear in the distance to the
@@ -125,7 +124,7 @@ impl Frag {
         let extra = Run { start: run.end(), len: new_len - run.len };
         let open = self.open();
         let inside = extra.start >= open.low && run.start.checked_add(new_len).is_some_and(|end| end <= open.high);
-        if !inside || new_len > u32::MAX as usize || self.run_at(run.start) != Some(run) {
+        if !inside || new_len >= MOST || self.run_at(run.start) != Some(run) {
             return false;
         }
         if next_set(self.parts.busy(), extra.start, extra.end()).is_some() {
@@ -137,7 +136,9 @@ impl Frag {
             self.touch(extra, &mut |_| {});
             // In this order a reader finds the old end until the new one is complete.
             self.record_end(Run { start: run.start, len: new_len });
-            self.clear_last(run.end() - 1);
+            if run.len < LONG {
+                self.clear_last(run.end() - 1);
+            }
         }
         self.tell(extra);
         self.end_direct();

@@ -10,6 +10,7 @@
 //! waits and retries, asks again.
 
 use super::guide::{Claims, TAKER};
+use super::park::MOST;
 use super::search::align_up;
 use super::tree::{LEAF, Open};
 use super::{Frag, Run};
@@ -36,7 +37,7 @@ pub(super) enum Attempt {
 impl Frag {
     /// Claims `len` fragments of the open range. Only busy bits are set; the guide knows.
     pub(super) fn claim_open(&self, len: usize, align: usize) -> Option<Run> {
-        if len == 0 || len > u32::MAX as usize || !align.is_power_of_two() {
+        if len == 0 || len >= MOST || !align.is_power_of_two() {
             return None;
         }
         for round in 0..ROUNDS {
@@ -134,7 +135,7 @@ impl Frag {
     #[cold]
     #[inline(never)]
     pub(super) fn claim_reserve(&self, len: usize, align: usize) -> Option<Run> {
-        if len == 0 || len > u32::MAX as usize || !align.is_power_of_two() {
+        if len == 0 || len >= MOST || !align.is_power_of_two() {
             return None;
         }
         let reserve = Open { low: 0, high: self.open().low };

@@ -1,7 +1,9 @@
 //! What is done seldom: looking over everything, giving clean pages back, repair after a fork.
 
+use super::park::PARKED;
 use super::parts::read;
 use super::runs::LONG;
+use super::tree::Open;
 use super::{Frag, Run};
 use crate::bitmap::{claim, clear, count, next_clear, next_set, step, test, word};
 use crate::sync::Ordering;
@@ -14,11 +16,19 @@ const TRIM_PAGES: usize = 64;
 pub type Internal<'a> = dyn FnMut(&mut dyn FnMut(Run)) + 'a;
 
 impl Frag {
-    /// Free fragments of the open range. Linear in the cells.
+    /// Free fragments of the open range, parked ones among them. Linear in the cells.
     #[must_use]
     pub fn free_fragments(&self) -> usize {
         let open = self.open();
-        open.high - open.low - count(self.parts.busy(), open.low, open.high - open.low)
+        open.high - open.low - count(self.parts.busy(), open.low, open.high - open.low) + self.parked_fragments()
+    }
+
+    /// Fragments of parked runs. Linear in the cells.
+    #[must_use]
+    pub fn parked_fragments(&self) -> usize {
+        let mut parked = 0;
+        self.parked(&mut |run| parked += run.len);
+        parked
     }
 
     /// Free fragments of the reserve. Linear in its cells.
@@ -42,22 +52,50 @@ impl Frag {
         let end = self.parts.fragments();
         let mut at = 0;
         while let Some(start) = next_set(self.parts.first(), at, end) {
-            if let Some(run) = self.extent(start) {
+            if let Some(run) = self.run_at(start) {
                 f(run);
             }
             at = start + 1;
         }
     }
 
-    /// Calls `f` for each gap of the open range, in address order. Linear in the cells and gaps.
+    /// Calls `f` for each gap of the open range, in address order; parked runs are parts of gaps. Linear in the cells, gaps
+    /// and runs.
     pub fn gaps(&self, f: &mut dyn FnMut(Run)) {
-        let high = self.open().high;
-        let mut at = self.open().low;
-        while let Some(start) = next_clear(self.parts.busy(), at, high) {
-            let end = next_set(self.parts.busy(), start, high).unwrap_or(high);
-            f(Run { start, len: end - start });
-            at = end;
+        let Open { low, high } = self.open();
+        let (mut at, mut from) = (low, low);
+        while at < high {
+            if let Some(free) = self.free_at(at, high) {
+                at += free;
+                continue;
+            }
+            if from < at {
+                f(Run { start: from, len: at - from });
+            }
+            at = self.behind_used(at, high);
+            from = at;
         }
+        if from < at {
+            f(Run { start: from, len: at - from });
+        }
+    }
+
+    /// Free fragments from `at` on, as far as one look goes; a parked run is free.
+    fn free_at(&self, at: usize, high: usize) -> Option<usize> {
+        if !test(self.parts.busy(), at) {
+            return Some(next_set(self.parts.busy(), at, high).unwrap_or(high) - at);
+        }
+        let (_, says) = self.long_entry(at).filter(|&(_, says)| says > PARKED)?;
+        Some(((says & !PARKED) as usize).min(high - at))
+    }
+
+    /// Where something else than what is in use at `at` may begin.
+    fn behind_used(&self, at: usize, high: usize) -> usize {
+        if let Some(run) = self.run_at(at) {
+            return run.end().min(high);
+        }
+        let free = next_clear(self.parts.busy(), at, high).unwrap_or(high);
+        next_set(self.parts.first(), at + 1, free).unwrap_or(free)
     }
 
     /// Whether a whole page is free and not clean.
@@ -116,7 +154,7 @@ impl Frag {
     /// For one thread alone. Linear in the cells.
     ///
     /// `internal` calls its visitor with each run of [`Frag::take_internal`] that is to be kept. All runs
-    /// with a `first` bit stay; every other fragment becomes free. Locks, marks and counts are reset.
+    /// with a `first` bit stay, but for parked ones; every other fragment becomes free. Locks, marks and counts are reset.
     pub fn repair(&self, internal: &mut Internal<'_>) {
         self.reset_control();
         for word in self.parts.busy() {
@@ -141,9 +179,14 @@ impl Frag {
         while firsts != 0 {
             let start = cell * CELL_BITS + firsts.trailing_zeros() as usize;
             firsts &= firsts - 1;
+            if self.long_entry(start).is_some_and(|(_, says)| says & PARKED != 0) {
+                // Parked, or on its way back: free. Its end is cleared with what lies before the next run.
+                self.clear_first(start);
+                continue;
+            }
             let Some(run) = self.extent(start) else { continue };
             self.clear_ends(done, run.start);
-            self.clear_ends(run.start, run.end() - 1);
+            self.clear_ends(run.start, run.end());
             self.set_busy(run);
             // Also sets `last`: a growing run may have been stopped before it did.
             self.record_end(run);

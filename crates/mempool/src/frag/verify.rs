@@ -1,5 +1,7 @@
 //! The consistency check: everything that must hold while nobody is in the middle of an operation.
 
+use super::park::PARKED;
+use super::runs::LONG;
 use super::upkeep::Internal;
 use super::{Frag, Run};
 use crate::bitmap::{count, next_clear, next_set, test};
@@ -91,8 +93,11 @@ impl Frag {
         Ok(owned)
     }
 
-    /// One `last` bit from `at` to the end of `run`, at that end.
+    /// One `last` bit from `at` to the end of `run`, at that end; none if the run is a long one.
     fn verify_ends(&self, at: usize, run: Run) -> Result<(), Fault> {
+        if run.len >= LONG {
+            return next_set(self.parts.last(), at, run.end()).map_or(Ok(()), |stray| Err(Fault::StrayEnd(stray)));
+        }
         match next_set(self.parts.last(), at, run.end()) {
             Some(end) => hold(end + 1 == run.end(), Fault::StrayEnd(end)),
             None => Err(Fault::NoEnd(run.start)),
@@ -114,7 +119,7 @@ impl Frag {
     /// Every entry of the length table is that of a run which begins in its cell.
     fn verify_lengths(&self) -> Result<(), Fault> {
         for (cell, entry) in self.parts.length().iter().enumerate() {
-            let len = entry.load(Ordering::Acquire) as usize;
+            let len = (entry.load(Ordering::Acquire) & !PARKED) as usize;
             let from = cell * CELL_BITS;
             let mut found = len == 0;
             let mut at = from;

@@ -5,7 +5,7 @@ use core::fmt;
 use core::num::NonZeroUsize;
 
 use super::core::Core;
-use super::exhausted::Fail;
+use super::exhausted::{Fail, Plea};
 use super::misuse::{ItemText, Misuse};
 use super::route::{Holder, MAX_REQUEST, Request};
 use crate::segment::{CACHE_WORDS, NAME_LEN};
@@ -44,6 +44,16 @@ impl CacheHandle {
 
     const fn array_class(self) -> usize {
         self.class() + 1
+    }
+
+    /// Whether `class` is one of a cache's arrays.
+    pub(crate) const fn is_array(class: usize) -> bool {
+        class >= CLASSES && (class - CLASSES) % 2 == 1
+    }
+
+    /// The class of arrays of the cache that `class` belongs to.
+    pub(crate) const fn array_of(class: usize) -> usize {
+        if Self::is_array(class) { class } else { class + 1 }
     }
 }
 
@@ -197,7 +207,8 @@ impl Core {
         }
         let class = handle.class();
         let request = Request { size: info.item_size, align: info.align, zeroed: false };
-        self.finish(&request, fail, &mut || self.with_local(|local| self.cache_pop(local, class)))
+        let plea = Plea { request: &request, class: Some(class), fail };
+        self.finish(&plea, &mut || self.with_local(|local| self.cache_pop(local, class)))
     }
 
     fn cache_pop(&self, local: &LocalHeap, class: usize) -> Option<NonZeroUsize> {
@@ -207,8 +218,12 @@ impl Core {
         })
     }
 
-    fn finish(&self, request: &Request, fail: Fail, serve: &mut dyn FnMut() -> Option<NonZeroUsize>) -> *mut u8 {
-        let served = serve().or_else(|| self.exhausted(request, fail, serve));
+    fn finish(&self, plea: &Plea<'_>, serve: &mut dyn FnMut() -> Option<NonZeroUsize>) -> *mut u8 {
+        if self.drill.is_on() && self.refuses(plea.request, plea.fail) {
+            return core::ptr::null_mut();
+        }
+        let served = serve().or_else(|| self.exhausted(plea, serve));
+        self.look_after(plea.fail);
         served.map_or(core::ptr::null_mut(), |address| address.get() as *mut u8)
     }
 
@@ -225,11 +240,12 @@ impl Core {
         if self.is_system() {
             return crate::os::system::alloc(size, info.align, false);
         }
-        self.finish(&request, fail, &mut || {
+        let class = handle.array_class();
+        let plea = Plea { request: &request, class: Some(class), fail };
+        self.finish(&plea, &mut || {
             if size > self.data_len {
                 return None;
             }
-            let class = handle.array_class();
             let popped = self.with_local(|local| self.slabs.pop_array(self, local, class, n));
             popped.unwrap_or_else(|bad| self.late_double_free(bad)).and_then(NonZeroUsize::new)
         })

@@ -57,8 +57,10 @@ impl SpinLock {
 /// All pools of the process, for thread exit and fork.
 static LIST: SpinLock = SpinLock::new();
 static FIRST: AtomicU64 = AtomicU64::new(0);
-/// Tokens count from 1 and are never reused.
+/// Tokens count from 1 and are never reused: the upper bits say which thread of the operating system it is.
 static TOKENS: AtomicU64 = AtomicU64::new(1);
+/// Bits of a token that count.
+const TOKEN_BITS: u32 = 40;
 static SERIALS: AtomicU64 = AtomicU64::new(1);
 /// The thread-exit key plus one; 0 none yet, `NO_KEY` when the OS has none.
 static KEY: AtomicU64 = AtomicU64::new(0);
@@ -214,8 +216,9 @@ impl Core {
 
     /// Gives the calling thread a local heap of its own.
     #[cold]
-    fn join(&self) -> Option<&LocalHeap> {
-        let words = tls::words()?;
+    pub(super) fn join(&self) -> Option<&LocalHeap> {
+        // In a drill every request takes the long way: see `drill`.
+        let words = tls::words().filter(|_| !self.drill.is_on())?;
         let key = KEY.load(Acquire);
         if words.token.get() == EXITED || key == NO_KEY {
             return None;
@@ -223,7 +226,7 @@ impl Core {
         // The words for pools other than the process pool are few and forget: such a thread may have joined before.
         let may_know = words.token.get() != 0 && super::process_serial() != self.serial;
         if words.token.get() == 0 {
-            words.token.set(TOKENS.fetch_add(1, Relaxed));
+            words.token.set(u64::from(self.os.thread()) << TOKEN_BITS | TOKENS.fetch_add(1, Relaxed));
         }
         let token = words.token.get();
         let known = if may_know { self.threads.find(token) } else { None };
@@ -251,8 +254,7 @@ impl Core {
         let word = self.threads.entry(index).1;
         let mut address = word.load(Relaxed) as usize;
         if address == 0 {
-            let bytes = LocalHeap::bytes(self.layout.classes as usize);
-            let run = self.frag.take_internal(fragments_for(bytes), 1)?;
+            let run = self.frag.take_internal(fragments_for(self.local_bytes()), 1)?;
             address = self.data + run.start * FRAGMENT;
         } else if !fresh {
             // SAFETY: this entry is the calling thread's, and so is the local heap that it wrote.
@@ -262,6 +264,8 @@ impl Core {
         self.slabs.undisturbed(|| {
             // SAFETY: the run is this entry's, which the calling thread has just claimed.
             unsafe { self.write_local(at, index as u32 + FIRST_ID) };
+            // SAFETY: just written, and nobody else uses it.
+            self.clear_store(unsafe { &*at });
             // Release pairs with `each_joined`.
             word.store(address as u64, Release);
         });
@@ -279,6 +283,14 @@ impl Core {
         unsafe { LocalHeap::write(at, id, &self.slabs.slots, (self.data, self.data_len), pool, classes, zero) };
     }
 
+    /// The number that the operating system's tools show for the thread with the local heap `id`; None for the shared
+    /// heap. In the child of a fork the surviving thread keeps its parent's.
+    pub(crate) fn os_thread(&self, id: u32) -> Option<u32> {
+        let index = id.checked_sub(FIRST_ID)? as usize;
+        let token = (index < self.threads.most).then(|| self.threads.entry(index).0.load(Relaxed))?;
+        Some((token >> TOKEN_BITS) as u32)
+    }
+
     /// Makes the shared heap. Once, before the pool is used, and in the child of a fork.
     pub(crate) fn write_shared(&self) {
         // SAFETY: nobody else runs at these two moments.
@@ -291,6 +303,7 @@ impl Core {
         let address = self.threads.entry(index).1.load(Relaxed) as usize;
         // SAFETY: the entry is the calling thread's, its local heap lives in the pool.
         if let Some(local) = unsafe { (address as *const LocalHeap).as_ref() } {
+            self.empty_store(local);
             self.slabs.leave(self, local);
         }
         self.threads.vacate(index);
@@ -299,6 +312,7 @@ impl Core {
     /// The child of a fork: only the thread with `token` (0: none yet) goes on.
     fn repair(&self, token: u64) {
         self.threads.lock.reset();
+        self.drill.detach();
         self.frag.repair(&mut |keep| self.internal_runs(keep));
         self.heap.repair(self);
         let mine = if token == 0 { None } else { self.threads.find(token) };
@@ -312,7 +326,7 @@ impl Core {
 
     /// Calls `f` with every run that holds a local heap.
     pub(crate) fn internal_runs(&self, f: &mut dyn FnMut(crate::frag::Run)) {
-        let len = fragments_for(LocalHeap::bytes(self.layout.classes as usize));
+        let len = fragments_for(self.local_bytes());
         for index in 0..self.threads.most {
             let address = self.threads.entry(index).1.load(Relaxed) as usize;
             if let Some(start) = self.fragment_at(address) {

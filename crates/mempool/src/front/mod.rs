@@ -8,19 +8,27 @@
 
 mod caches;
 mod core;
+mod drill;
 mod exhausted;
 mod local;
 mod misuse;
+mod reclaim;
 mod route;
+mod store;
 mod tls;
+mod verdict;
 
 pub use self::caches::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX, pop_cache, push_cache};
-pub use self::core::{CALLBACKS, Core, Events};
+pub use self::core::{Core, Events};
+pub use self::drill::{Drill, Witness, board};
 pub use self::exhausted::Fail;
 pub use self::local::{SpinLock, Threads, delist, enlist, next_serial};
-pub use self::misuse::Misuse;
+pub use self::misuse::{Misuse, Use};
+pub use self::reclaim::{CALLBACKS, Callback, Reclaim};
 pub use self::route::{Request, watch_heap};
+pub use self::store::parking;
 pub use self::tls::{none as none_local, process as process_local};
+pub use self::verdict::{Verdict, Why};
 
 use ::core::num::NonZeroUsize;
 
@@ -53,9 +61,33 @@ pub fn pop(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
     unsafe { local.bin_unchecked(class_of(size)) }.pop()
 }
 
-/// What comes right behind it: `size` bytes from another word of the current slab.
-pub fn advance(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
-    if size > MAX_SMALL { None } else { local.advance(class_of(size)) }
+/// What comes right behind it: `size` bytes from another word of the current slab, from another slab, or a run that the
+/// thread parked.
+#[inline]
+pub fn pop_behind(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
+    if size > MAX_SMALL {
+        return Core::of(local)?.pop_run(local, size);
+    }
+    local.advance(class_of(size)).or_else(|| Core::of(local)?.pop_small(local, size))
+}
+
+/// What comes right behind `push`: an item of another thread's slab or of nobody's, or a run that can be parked. False when
+/// something else is the case, and nothing has changed.
+#[inline]
+pub fn push_behind(local: &LocalHeap, address: usize) -> bool {
+    let offset = address.wrapping_sub(local.data);
+    if offset >= local.len.get() {
+        return false;
+    }
+    // SAFETY: as in `push_tagged`.
+    let owner = unsafe { (*local.hot.add((offset >> local.shift) * local.stride)).load(Relaxed) };
+    let Some(core) = Core::of(local) else { return false };
+    match Owner(owner).state() {
+        State::Held | State::Queued | State::Nobody => core.slabs.push_plain(core, local, offset),
+        // Only where there is neither slab nor heap page can a run be an object.
+        State::Free => core.park(local, offset),
+        _ => false,
+    }
 }
 
 /// **The hot path of free.** True when the item at `address` was this thread's and now is free; false when

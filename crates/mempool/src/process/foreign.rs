@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::demand_core;
-use crate::front::{self, Misuse, Request};
+use crate::front::{self, Misuse, Request, Use};
 use crate::units::GRANULE;
 
 /// What is known about the size that a sized free gives.
@@ -56,7 +56,7 @@ pub unsafe fn free_sized(object: *mut u8, size: usize, align: usize, claim: Clai
         core.misuse(call, address, &Misuse::WrongAlign(align));
     }
     if core.contains(address) {
-        let room = core.usable_size(address, call);
+        let room = core.room(address, call, Use::Free);
         let align = align.max(GRANULE);
         // A C++ library may round the size up to the alignment before it asks.
         let fits = |size| core.could_answer(&Request { size, align, zeroed: false }, room);

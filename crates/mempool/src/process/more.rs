@@ -6,7 +6,7 @@
 use ::core::num::NonZeroUsize;
 
 use super::{CacheHandle, Config, Core, ENDED, InitError, READY, STATE, core, demand_core, environment_config, init};
-use crate::front::{self, Fail, Request};
+use crate::front::{self, Callback, Fail, Request};
 use crate::stats::{CacheStats, Stats};
 use crate::sync::Ordering::Acquire;
 use crate::units::GRANULE;
@@ -47,7 +47,7 @@ fn reach(refusal: Refusal, call: &'static str) -> Option<(&'static Core, Fail)> 
         Refusal::Policy => Some((demand_core(call), Fail::Policy)),
         Refusal::Null => {
             ensure().ok()?;
-            Some((core()?, Fail::Null))
+            Some((core()?, Fail::Try))
         }
     }
 }
@@ -72,6 +72,13 @@ pub fn pop(size: usize) -> *mut u8 {
     address_or_null(front::pop(front::process_local(), size))
 }
 
+/// What comes right behind it, likewise.
+#[inline]
+#[must_use]
+pub fn pop_behind(size: usize) -> *mut u8 {
+    address_or_null(front::pop_behind(front::process_local(), size))
+}
+
 /// Any allocation: `size` bytes at a multiple of `align` (a power of two), all zero if `zeroed`. Null when refused.
 #[cold]
 #[inline(never)]
@@ -89,6 +96,16 @@ pub fn request(size: usize, align: usize, zeroed: bool, refusal: Refusal, call: 
 #[must_use]
 pub unsafe fn push(object: *mut u8) -> bool {
     front::push(front::process_local(), object as usize)
+}
+
+/// What comes right behind it, likewise.
+///
+/// # Safety
+/// As for [`push`].
+#[inline]
+#[must_use]
+pub unsafe fn push_behind(object: *mut u8) -> bool {
+    front::push_behind(front::process_local(), object as usize)
 }
 
 /// Any free; null does nothing. A wrong pointer ends the process with a message that blames `call`.
@@ -155,14 +172,41 @@ pub fn cache_stats(cache: CacheHandle) -> Option<CacheStats> {
     core.cache_info(cache).map(|info| Stats::of_cache(core, &info))
 }
 
-/// Adds a callback for exhaustion, as [`Pool::on_reclaim`](crate::Pool::on_reclaim).
+/// From now on each request of a drilled process pool (a `fail_` setting, or a board) is reported to `witness`, and
+/// `area`, [`board::AREA`](front::board::AREA) words that are 0, is kept up to date.
+///
+/// # Errors
+/// There is no process pool.
+///
+/// # Safety
+/// The area stays valid as long as the process; the witness doesn't allocate from the pool.
+pub unsafe fn watch(area: *const ::core::sync::atomic::AtomicU64, witness: front::Witness) -> Result<(), InitError> {
+    let core = core().ok_or(InitError::NotInitialised)?;
+    // SAFETY: contract.
+    unsafe { core.watch(area.cast(), witness) };
+    Ok(())
+}
+
+/// Adds a callback for exhaustion, as [`Pool::on_reclaim`](crate::Pool::on_reclaim), and with a level other than 0 for
+/// less free memory than that, as [`Pool::on_low`](crate::Pool::on_low).
 ///
 /// # Errors
 /// There is no process pool, with 0; or it has as many callbacks as a pool takes, with that number.
 ///
 /// # Safety
 /// `callback` may be called with `argument` from any thread until the pool ends.
-pub unsafe fn on_reclaim(callback: extern "C" fn(usize, *mut u8) -> bool, argument: *mut u8) -> Result<(), usize> {
+pub unsafe fn on_reclaim(level: usize, callback: Callback, argument: *mut u8) -> Result<(), usize> {
     let core = core().ok_or(0usize)?;
-    if core.on_reclaim(callback, argument) { Ok(()) } else { Err(front::CALLBACKS) }
+    if core.on_reclaim(level, callback, argument) { Ok(()) } else { Err(front::CALLBACKS) }
+}
+
+/// Calls `f` with the verdict on a request for `size` bytes at a multiple of `align`; without a size on the last request
+/// that was refused. None when there is no process pool, or none was.
+pub fn with_verdict<R>(size: Option<(usize, usize)>, f: impl FnOnce(&dyn ::core::fmt::Display) -> R) -> Option<R> {
+    let core = core()?;
+    let request = match size {
+        Some((size, align)) => Request { size, align: align.max(GRANULE), zeroed: false },
+        None => core.last_refused()?,
+    };
+    Some(f(&core.verdict(&request)))
 }

@@ -1,4 +1,4 @@
-//! Size classes: 16-byte steps to 128 bytes, then eight per doubling, 56 in all up to 8 KiB.
+//! Size classes: 16-byte steps to 128 bytes, then eight per doubling, 64 in all up to 16 KiB.
 //!
 //! The steps keep the waste inside an item below an eighth, and few enough classes that a program with
 //! few live objects doesn't hold a slab of each (docs/DECISIONS.md has the figures).
@@ -7,9 +7,9 @@
 use crate::units::GRANULE;
 
 /// Number of size classes.
-pub const CLASSES: usize = 56;
+pub const CLASSES: usize = 64;
 /// The largest size that a size class serves. A pool with small slots serves less, see [`largest`].
-pub const MAX_SMALL: usize = 8 * 1024;
+pub const MAX_SMALL: usize = 16 * 1024;
 /// Classes in steps of [`GRANULE`] at the start.
 const LINEAR: usize = 8;
 /// Classes per doubling.
@@ -78,10 +78,11 @@ pub(crate) fn class_of(size: usize) -> usize {
     unsafe { *TABLE.get_unchecked(size.div_ceil(GRANULE)) as usize }
 }
 
-/// The largest item of a slab in a slot of `1 << shift` bytes: an eighth of the slot.
+/// The largest item of a size class in a pool with slots of `1 << shift` bytes: a quarter of the largest slot, an eighth of others.
+/// From a quarter on the page-frag tier can park runs.
 #[must_use]
 pub const fn largest(shift: u32) -> usize {
-    (1 << shift) / 8
+    if (1 << shift) < 4 * MAX_SMALL { (1 << shift) / 8 } else { MAX_SMALL }
 }
 
 /// The smallest class whose items hold `size` bytes at a multiple of `align`, a power of two.
@@ -116,7 +117,7 @@ mod tests {
 
     #[test]
     fn aligned_classes_are_multiples() {
-        for shift in 0..13 {
+        for shift in 0..14 {
             for size in [1, 16, 100, 129, 1000, 5000, MAX_SMALL] {
                 let align = 1 << shift;
                 let class = class_of_aligned(size, align).expect("the power of two above both is a class");

@@ -15,6 +15,8 @@ pub mod classes;
 mod local;
 mod protocol;
 mod queue;
+mod rescue;
+mod swap;
 #[cfg(test)]
 mod tests;
 mod tier;

@@ -1,23 +1,13 @@
 //! The slab tier's operations: pop and push behind the hot path, orphans, thread exit, fork.
 #![allow(unsafe_code)]
 
+use super::swap::PASSED_OVER;
 use super::*;
 
 // SAFETY: the tier is pointers to atomics that live as long as the pool (contract of the pool that fills it in).
 unsafe impl Send for SlabTier {}
 // SAFETY: as above.
 unsafe impl Sync for SlabTier {}
-
-/// A queued slab with fewer than one of so many items free is not worth a visit while there are fresh slabs...
-const SPARSE: usize = 16;
-/// ...if it has at least so many items: with fewer, chance decides how many are free, and each bad draw would cost a slab.
-const MANY: usize = 64;
-/// A queued slab with more than one of so many items free is left to drain, while others are there.
-const DRAINING: usize = 2;
-/// Slabs of fewer items than this are taken as they come.
-const FEW: usize = 8;
-/// How many such slabs are passed over at once.
-const PASSED_OVER: usize = 4;
 
 impl SlabTier {
     /// The slab that begins at `slot`.
@@ -75,11 +65,11 @@ impl SlabTier {
         })
     }
 
-    /// The best shape for items of `size` bytes: as many as fit in a slot, or in two when fewer than eight do.
+    /// The best shape for items of `size` bytes: as many as fit in a slot, or in two when fewer than four do.
     pub fn shape_for(&self, class: usize, size: usize) -> Shape {
         let geometry = self.slots.geometry();
         let slot = geometry.bytes();
-        let space = if size * 8 <= slot { slot } else { 2 * slot };
+        let space = if size * 4 <= slot { slot } else { 2 * slot };
         let items = space.checked_div(size).unwrap_or(1).min(geometry.words * 64).max(1);
         let run = (items * size).div_ceil(FRAGMENT);
         let plain = size >= crate::units::GRANULE && items * size <= slot;
@@ -102,7 +92,7 @@ impl SlabTier {
             let head = self.slots.slot(slot).recip().load(Relaxed) as usize;
             slab = self.slab(head.min(slot));
         }
-        if !matches!(slab.peek().state(), State::Held | State::Queued | State::Nobody) {
+        if !slab.peek().state().is_slab() {
             return None;
         }
         let shape = slab.shape();
@@ -117,6 +107,9 @@ impl SlabTier {
     /// O(words of a slab) now and then, amortised O(1).
     pub fn pop(&self, runs: &impl Runs, local: &LocalHeap, class: usize) -> Result<Option<usize>, Bad> {
         let Some(bin) = local.bin(class) else { return Ok(None) };
+        if let Some(address) = self.swap(local, bin, class) {
+            return Ok(Some(address.get()));
+        }
         while self.next_word(local, bin)? || self.next_slab(runs, local, bin, class) {
             if let Some(address) = bin.pop() {
                 return Ok(Some(address.get()));
@@ -138,7 +131,16 @@ impl SlabTier {
             if slab.take().map_err(|e| self.bad(&slab, e))? {
                 continue;
             }
-            if slab.let_go(self.me(local, &slab)) == LetGo::Gone {
+            let me = self.me(local, &slab);
+            if bin.has_other(&slab) && self.link(local, &slab) {
+                // Others are to be used before: until it is its turn again some item of it may have been freed, by a plain
+                // store. If not, it is let go then.
+                slab.requeue(me);
+                bin.reset(self.zero);
+                return Ok(false);
+            }
+            self.unlink(local, &slab);
+            if slab.let_go(me) == LetGo::Gone {
                 bin.reset(self.zero);
                 return Ok(false);
             }
@@ -148,8 +150,8 @@ impl SlabTier {
     /// Finds the bin another current slab: from its queue, an orphan, a fresh one.
     fn next_slab(&self, runs: &impl Runs, local: &LocalHeap, bin: &Bin, class: usize) -> bool {
         let me = owner_id(local.id, class);
-        let queued = if self.head_is_sparse(local, bin) { None } else { self.dequeue(local, bin) };
-        let slab = queued
+        let slab = self
+            .next_queued(local, bin, me)
             .or_else(|| self.adopt_orphan(local, class))
             .or_else(|| self.carve(runs, class, me))
             .or_else(|| self.dequeue(local, bin));
@@ -159,35 +161,23 @@ impl SlabTier {
         true
     }
 
-    /// Looks at the head of the queue, which has gathered free items longest. If even that has few, a fresh slab saves many
-    /// visits, and wastes at most what the queued ones have free. One with many, of some that are left so, is passed over,
-    /// so that it drains and goes back: otherwise a queue would keep for ever the slabs that it once needed.
-    fn head_is_sparse(&self, local: &LocalHeap, bin: &Bin) -> bool {
-        for _ in 0..PASSED_OVER {
-            let Some(slot) = bin.first() else { return false };
-            let slab = self.slab(slot);
-            let items = slab.shape().items as usize;
-            if items < FEW {
-                return false;
-            }
-            let free = slab.count_free();
-            if free * DRAINING <= items {
-                return items >= MANY && free * SPARSE < items;
-            }
-            if bin.has_one() || slab.linked().0 != local.id {
-                return false;
-            }
-            bin.dequeue(&self.slots, &slab);
-            bin.enqueue(&self.slots, &slab);
-        }
-        false
-    }
-
-    /// The longest queued slab, claimed. Those that turn out to be stolen only leave the queue.
+    /// The longest queued slab, claimed. Those that turn out to be stolen only leave the queue; those that somebody is
+    /// tapping go to its end.
     pub(super) fn dequeue(&self, local: &LocalHeap, bin: &Bin) -> Option<Slab<'_>> {
+        let mut tapped = 0;
         while let Some(slot) = bin.first() {
             let slab = self.slab(slot);
-            let claimed = slab.claim(self.me(local, &slab));
+            let me = self.me(local, &slab);
+            let claimed = slab.claim(me);
+            if !claimed && slab.is_queued(me) {
+                bin.dequeue(&self.slots, &slab);
+                bin.enqueue(&self.slots, &slab);
+                tapped += 1;
+                if tapped == PASSED_OVER {
+                    return None;
+                }
+                continue;
+            }
             self.unlink(local, &slab);
             if claimed {
                 return Some(slab);
@@ -243,20 +233,29 @@ impl SlabTier {
         Ok(())
     }
 
-    /// Frees the item `offset` bytes from slot 0, if it is one that another thread's slab of a size class has in use: what
-    /// most frees are that the hot path doesn't take. False, and nothing has changed, if anything else is the case.
-    pub fn push_remote(&self, runs: &impl Runs, local: &LocalHeap, offset: usize) -> bool {
+    /// Frees the item `offset` bytes from slot 0, if it is one that a slab of a size class, another thread's or nobody's, has in
+    /// use: what most frees are that the hot path doesn't take. False, with the item as it was, if anything else is the case.
+    pub fn push_plain(&self, runs: &impl Runs, local: &LocalHeap, offset: usize) -> bool {
         let geometry = self.slots.geometry();
         let slab = self.slab(offset >> geometry.shift);
         let seen = slab.peek();
-        if !matches!(seen.state(), State::Held | State::Queued) || seen.thread() == local.id {
-            return false;
+        let Some(item) = slab.plain_item(offset & (geometry.bytes() - 1)) else { return false };
+        match seen.state() {
+            State::Held | State::Queued if seen.thread() != local.id => {
+                let freed = slab.remote_free_one(item);
+                if freed {
+                    self.freed_remotely(runs, local, &slab, local.id);
+                }
+                freed
+            }
+            State::Nobody if slab.adopt(seen, local.id) => {
+                // The slab is ours now whether or not the item was in use.
+                let freed = slab.own_free_one(item);
+                self.adopted(runs, local, &slab);
+                freed
+            }
+            _ => false,
         }
-        let freed = slab.plain_item(offset & (geometry.bytes() - 1)).is_some_and(|item| slab.remote_free_one(item));
-        if freed {
-            self.freed_remotely(runs, local, &slab, local.id);
-        }
-        freed
     }
 
     /// Behind a remote free: if the slab belongs to nobody by now, it is ours to adopt.
@@ -271,8 +270,8 @@ impl SlabTier {
     fn adopted(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
         if self.link(local, slab) {
             self.maybe_empty(runs, local, slab);
-        } else if slab.orphan(self.me(local, slab)) {
-            self.set_hint(slab);
+        } else {
+            self.disown(slab, self.me(local, slab));
         }
     }
 
@@ -305,7 +304,7 @@ impl SlabTier {
             return;
         }
         let shape = slab.shape();
-        let kept = shape.count == 0 && local.bin(shape.class as usize).is_some_and(Bin::has_one);
+        let kept = shape.count == 0 && local.bin(shape.class as usize).is_some_and(|bin| bin.is_alone(slab));
         if !kept && slab.steal(seen) {
             self.unlink(local, slab);
             self.give(runs, slab);
@@ -313,7 +312,7 @@ impl SlabTier {
     }
 
     /// Takes `slab` out of the queue of `local` that it is linked in, if any.
-    fn unlink(&self, local: &LocalHeap, slab: &Slab<'_>) {
+    pub(super) fn unlink(&self, local: &LocalHeap, slab: &Slab<'_>) {
         let (thread, class) = slab.linked();
         if thread != local.id {
             return;
@@ -436,6 +435,7 @@ impl SlabTier {
             let slab = self.slab(slot as usize);
             slab.take().map_err(|e| self.bad(&slab, e))?;
             if slab.retire(self.me(local, &slab)) {
+                self.unlink(local, &slab);
                 bin.reset(self.zero);
                 self.give(runs, &slab);
                 returned += 1;
@@ -459,7 +459,11 @@ impl SlabTier {
         for (_, bin) in local.bins() {
             if let Some(slot) = bin.current.get().checked_sub(1) {
                 bin.reset(self.zero);
-                self.abandon(runs, local, &self.slab(slot as usize));
+                let slab = self.slab(slot as usize);
+                // Otherwise it is in the queue.
+                if slab.linked().0 != local.id {
+                    self.abandon(runs, local, &slab);
+                }
             }
             while let Some(slot) = bin.first() {
                 let slab = self.slab(slot);
@@ -470,14 +474,18 @@ impl SlabTier {
     }
 
     fn abandon(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
-        let (seen, me) = (slab.peek(), self.me(local, slab));
-        if seen.thread() != me {
-            return;
-        }
-        if slab.retire(me) || slab.steal(seen) {
-            self.give(runs, slab);
-        } else if slab.orphan(me) {
-            self.set_hint(slab);
+        let me = self.me(local, slab);
+        loop {
+            let seen = slab.peek();
+            if seen.thread() != me {
+                return;
+            }
+            if slab.retire(me) || slab.steal(seen) {
+                return self.give(runs, slab);
+            }
+            if self.disown(slab, me) {
+                return;
+            }
         }
     }
 
@@ -489,7 +497,7 @@ impl SlabTier {
             let slab = self.slab(slot);
             let state = slab.owner().state();
             let shape = slab.shape();
-            if !matches!(state, State::Held | State::Queued | State::Nobody) || shape.class as usize != class {
+            if !state.is_slab() || shape.class as usize != class {
                 continue;
             }
             live += if shape.count == 0 { slab.live() } else { slab.live() * shape.count };
@@ -525,7 +533,7 @@ impl SlabTier {
             }
             match slab.peek().state() {
                 State::Giving => self.give(runs, &slab),
-                State::Held | State::Queued | State::Nobody => {
+                State::Held | State::Queued | State::Nobody | State::Tapped => {
                     if slab.repair(me) {
                         self.set_hint(&slab);
                     }
@@ -545,7 +553,7 @@ impl SlabTier {
     pub fn for_each(&self, f: &mut dyn FnMut(&Slab<'_>, Shape)) {
         for slot in 0..self.slots.count() {
             let slab = self.slab(slot);
-            if matches!(slab.owner().state(), State::Held | State::Queued | State::Nobody) {
+            if slab.owner().state().is_slab() {
                 f(&slab, slab.shape());
             }
         }

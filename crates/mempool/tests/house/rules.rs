@@ -56,6 +56,7 @@ const UNSAFE: &[&str] = &[
     "crates/mempool/src/heap/",
     "crates/mempool/src/os/",
     "crates/mempool/src/pool.rs",
+    "crates/mempool/src/pool/",
     "crates/mempool/src/process.rs",
     "crates/mempool/src/process/",
     "crates/mempool/src/raw.rs",

@@ -1,0 +1,181 @@
+//! The board of `mempool drill` and `mempool size`: shared memory behind a descriptor that the command leaves open, in
+//! which the pool counts, and in which this file notes where requests come from.
+//!
+//! Where a request comes from is a list of return addresses, found by the C library from the unwind tables, so that
+//! programs without frame pointers have one, too. Its first use loads a library and allocates; so it is used once before
+//! any request is looked at. From then on it neither allocates nor waits for a lock.
+//!
+//! *Limits:* requests from before this library's constructor are numbered and counted for, but not noted. A program that
+//! closes all descriptors before it starts another leaves that one unwatched.
+
+use core::ffi::{CStr, c_void};
+use core::fmt::Write;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed, Ordering::Release};
+
+use mempool::process::{self, board};
+use mempool::{Text, config::Values};
+
+/// Frames that are looked at.
+const FRAMES: usize = 48;
+/// Places that a survey tells apart.
+const PLACES: usize = 1 << 15;
+
+/// The process's area of the board, null for none.
+static AREA: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
+/// Whether places of all requests are noted, not only of the first that is refused.
+static SURVEY: AtomicBool = AtomicBool::new(false);
+/// What the return addresses of known places come to; an open table, 0 for vacant.
+static KNOWN: [AtomicU64; PLACES] = [const { AtomicU64::new(0) }; PLACES];
+
+/// Word `at` of the area.
+fn word(at: usize) -> Option<&'static AtomicU64> {
+    let area = AREA.load(Relaxed);
+    // SAFETY: null, or an area of `AREA` words that is never unmapped; `at` is one of its places.
+    (!area.is_null() && at < board::AREA).then(|| unsafe { &*area.add(at) })
+}
+
+/// Maps the board if the settings name one.
+pub fn begin() {
+    let Some(values) = process::values().filter(|values| values.board != 0) else { return };
+    let Some(area) = claim(values) else { return };
+    AREA.store(area, Relaxed);
+    SURVEY.store(values.survey, Relaxed);
+    note_process();
+    // The first use allocates.
+    let mut frames = [core::ptr::null_mut::<c_void>(); FRAMES];
+    // SAFETY: room for so many.
+    unsafe { libc::backtrace(frames.as_mut_ptr(), 2) };
+    // SAFETY: the area is never unmapped; the witness does not allocate. A pool that has gone needs no watching.
+    let _ = unsafe { process::watch(area, witness) };
+}
+
+/// An area of the board for this process.
+fn claim(values: &Values) -> Option<*mut AtomicU64> {
+    let bytes = board::WORDS * size_of::<AtomicU64>();
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping; the descriptor may be anything, and then this fails.
+    let start =
+        unsafe { libc::mmap(core::ptr::null_mut(), bytes, access, libc::MAP_SHARED, values.board.cast_signed(), 0) };
+    if start == libc::MAP_FAILED {
+        return None;
+    }
+    let words = start.cast::<AtomicU64>();
+    // SAFETY: the board's first word.
+    let index = unsafe { &*words }.fetch_add(1, Relaxed) as usize;
+    // SAFETY: inside the mapping.
+    (index < board::AREAS).then(|| unsafe { words.add(1 + index * board::AREA) })
+}
+
+fn note_process() {
+    // SAFETY: a plain call; the name is a text that lives as long as the process, or null.
+    let (process, name) = unsafe { (libc::getpid(), crate::start::program_name()) };
+    for (at, part) in name.chunks(8).take(4).enumerate() {
+        let mut bytes = [0; 8];
+        bytes.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+        if let Some(word) = word(board::NAME + at) {
+            word.store(u64::from_le_bytes(bytes), Relaxed);
+        }
+    }
+    if let Some(word) = word(board::PROCESS) {
+        word.store(process as u64, Release);
+    }
+}
+
+/// Told of each request.
+fn witness(number: u64, size: usize, refused: bool) {
+    if refused {
+        note_refusal(number, size);
+    } else if SURVEY.load(Relaxed) {
+        let mut frames = [core::ptr::null_mut::<c_void>(); FRAMES];
+        if is_new(place_of(trace(&mut frames))) {
+            log(number);
+        }
+    }
+}
+
+/// The return addresses of the calls that lead here.
+fn trace(frames: &mut [*mut c_void; FRAMES]) -> &[*mut c_void] {
+    // SAFETY: room for so many.
+    let count = unsafe { libc::backtrace(frames.as_mut_ptr(), FRAMES as i32) };
+    frames.get(..usize::try_from(count).unwrap_or(0)).unwrap_or(&[])
+}
+
+/// A number for a list of return addresses, not 0.
+fn place_of(frames: &[*mut c_void]) -> u64 {
+    let step = |sum: u64, frame: &*mut c_void| (sum ^ *frame as u64).wrapping_mul(0x0100_0000_01B3).rotate_left(23);
+    frames.iter().fold(0xCBF2_9CE4_8422_2325, step) | 1
+}
+
+/// Whether a place was not known; then it is.
+fn is_new(place: u64) -> bool {
+    for probe in 0..64 {
+        let Some(entry) = KNOWN.get((place as usize >> 8).wrapping_add(probe) % PLACES) else { return false };
+        match entry.compare_exchange(0, place, Relaxed, Relaxed) {
+            Ok(_) => return true,
+            Err(known) if known == place => return false,
+            Err(_) => {}
+        }
+    }
+    // So crowded that it is better noted twice than not at all.
+    true
+}
+
+fn log(number: u64) {
+    let entry = word(board::LOGGED).map_or(board::LOG_MOST, |count| count.fetch_add(1, Relaxed) as usize);
+    if entry < board::LOG_MOST
+        && let Some(word) = word(board::LOG + entry)
+    {
+        word.store(number, Release);
+    }
+}
+
+/// Notes the first refusal, with the frames that lead to it.
+fn note_refusal(number: u64, size: usize) {
+    let Some(first) = word(board::REFUSAL) else { return };
+    if first.compare_exchange(0, number, Relaxed, Relaxed).is_err() {
+        return;
+    }
+    let mut frames = [core::ptr::null_mut::<c_void>(); FRAMES];
+    let mut text = Text::<{ board::TEXT_BYTES }>::new();
+    let own = module_of(witness as *const c_void).map(|(_, base, _)| base);
+    for &frame in trace(&mut frames) {
+        // The call, not what follows it.
+        let address = (frame as usize).wrapping_sub(1);
+        let Some((path, base, symbol)) = module_of(address as *const c_void) else { continue };
+        if Some(base) != own {
+            // A list that is too long is cut at its end.
+            let _ = writeln!(text, "{address:x}\t{base:x}\t{path}\t{symbol}");
+        }
+    }
+    for (at, part) in text.as_bytes().chunks(8).enumerate() {
+        let mut bytes = [0; 8];
+        bytes.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+        if let Some(word) = word(board::TEXT + at) {
+            word.store(u64::from_le_bytes(bytes), Relaxed);
+        }
+    }
+    if let Some(word) = word(board::REFUSAL + 1) {
+        word.store(size as u64, Relaxed);
+    }
+    if let Some(word) = word(board::REFUSAL + 2) {
+        word.store(text.as_bytes().len() as u64, Release);
+    }
+}
+
+/// File, first address and nearest exported name of the module at `address`.
+fn module_of(address: *const c_void) -> Option<(&'static str, usize, &'static str)> {
+    // SAFETY: all zeros is a valid `Dl_info`.
+    let mut info: libc::Dl_info = unsafe { core::mem::zeroed() };
+    // SAFETY: asks about an address; fills a live struct.
+    if unsafe { libc::dladdr(address, &raw mut info) } == 0 {
+        return None;
+    }
+    let text = |start: *const core::ffi::c_char| {
+        if start.is_null() {
+            return "";
+        }
+        // SAFETY: texts of the dynamic loader's, which live while the object is loaded.
+        unsafe { CStr::from_ptr(start) }.to_str().unwrap_or("")
+    };
+    Some((text(info.dli_fname), info.dli_fbase as usize, text(info.dli_sname)))
+}

@@ -1,0 +1,192 @@
+//! Parked runs: given up by their owners, not yet free.
+//!
+//! A long run that is given back can be *parked* instead: one bit of its entry in the length table says so, and
+//! nothing else changes. Whoever takes the bit away again owns the run. So a thread that frees and allocates large objects
+//! neither clears and sets bits by the hundred nor bothers the guide, every second free still finds the
+//! bit that the first one set, and since the bit is in the table and not in the thread, everybody finds every parked
+//! run when memory runs out, whatever its last owner does or however it ended.
+//!
+//! | entry | the run that begins in the cell and covers its end |
+//! |---|---|
+//! | 0 | is shorter than a cell, or there is none |
+//! | length | is in use |
+//! | length and `PARKED` | is parked |
+//! | `PARKED` alone | is being given back |
+
+use super::parts::read;
+use super::runs::LONG;
+use super::{Frag, GiveError, Run};
+use crate::bitmap::step;
+use crate::sync::{AtomicU32, Ordering};
+use crate::units::CELL_BITS;
+
+/// In an entry of the length table: parked, or being given back.
+pub(super) const PARKED: u32 = 1 << 31;
+/// Runs are shorter than this.
+pub(super) const MOST: usize = PARKED as usize;
+
+impl Frag {
+    /// The entry of the length table for the long run that begins at `start`, if one does, with what it says.
+    pub(super) fn long_entry(&self, start: usize) -> Option<(&AtomicU32, u32)> {
+        let (cell, bit) = (start / CELL_BITS, start % CELL_BITS);
+        // Acquire pairs with `set_first`: who sees the run sees its end.
+        let begins = read(self.parts.first(), cell, 0) >> bit & 1 != 0;
+        // A run that does not end in its cell and has an entry is the one that the entry is for: it covers the cell's end.
+        if !begins || read(self.parts.last(), cell, !0) >> bit != 0 {
+            return None;
+        }
+        let entry = self.parts.length().get(cell)?;
+        let says = entry.load(Ordering::Acquire);
+        (says != 0).then_some((entry, says))
+    }
+
+    /// Parks the run that begins at `start` if it is a long one of at most `most` fragments. Of several callers, and of those
+    /// that give it, one is told so; it may afterwards be anybody's. O(1).
+    pub fn park(&self, start: usize, most: usize) -> Option<Run> {
+        let (entry, says) = self.long_entry(start)?;
+        if says & PARKED != 0 || says as usize > most {
+            return None;
+        }
+        // Release pairs with the Acquire in `unpark` and `give_parked`: the owner's last use comes before the next one's first.
+        entry.compare_exchange(says, says | PARKED, Ordering::Release, Ordering::Relaxed).ok()?;
+        step();
+        Some(Run { start, len: says as usize })
+    }
+
+    /// Takes over a run of `len` fragments that was parked in the cell of `start`: the caller's own if it is returned. O(1).
+    pub fn unpark(&self, start: usize, len: usize) -> Option<Run> {
+        let cell = start / CELL_BITS;
+        let entry = self.parts.length().get(cell)?;
+        let len = u32::try_from(len).ok()?;
+        // Acquire pairs with `park`.
+        entry.compare_exchange(len | PARKED, len, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        step();
+        // It covers the cell's end, so it begins at the last beginning there; not at `start` if that is long past.
+        let firsts = read(self.parts.first(), cell, 0);
+        let start = cell * CELL_BITS + (63 - (firsts | 1).leading_zeros()) as usize;
+        Some(Run { start, len: len as usize })
+    }
+
+    /// Shortens `run`, which is the caller's own, to `len` fragments, and parks the rest. Both are long. O(1).
+    pub fn park_rest(&self, run: Run, len: usize) -> Run {
+        debug_assert!(len >= LONG && run.len >= len + LONG);
+        let rest = Run { start: run.start + len, len: run.len - len };
+        self.record_end(Run { start: run.start, len });
+        // In this order nobody finds the rest by its entry before its beginning is known, and nobody gives it by its beginning.
+        self.set_entry(rest.start, PARKED);
+        self.set_first(rest.start);
+        self.set_entry(rest.start, rest.len as u32 | PARKED);
+        rest
+    }
+
+    pub(super) fn set_entry(&self, start: usize, says: u32) {
+        if let Some(entry) = self.parts.length().get(start / CELL_BITS) {
+            // Release pairs with the Acquire of those who read it: they see what was done before.
+            entry.store(says, Ordering::Release);
+            step();
+        }
+    }
+
+    /// Joins a run of `len` fragments that was parked in the cell of `start` with the parked ones behind it. The joined run, still
+    /// parked, if there was any. O(1) for each.
+    pub fn join_parked(&self, start: usize, len: usize) -> Option<Run> {
+        let whole = |end| self.long_entry(end).is_some_and(|(_, says)| says > PARKED);
+        // A look without writing first; it may be wrong either way.
+        if !whole(start + len) {
+            return None;
+        }
+        let mut run = self.unpark(start, len)?;
+        // As if it were being given: a free by mistake is found out, and nobody else takes it.
+        self.set_entry(run.start, PARKED);
+        while let Some(next) = self.win_parked(run.end(), MOST - run.len) {
+            self.clear_first(next.start);
+            self.set_entry(next.start, 0);
+            run.len += next.len;
+        }
+        self.set_entry(run.start, run.len as u32 | PARKED);
+        Some(run)
+    }
+
+    /// The parked run that begins at `start`, if one of fewer than `below` fragments does: the caller's own, as if it were being given.
+    fn win_parked(&self, start: usize, below: usize) -> Option<Run> {
+        let shorter = |says: u32| says > PARKED && ((says & !PARKED) as usize) < below;
+        let (entry, says) = self.long_entry(start).filter(|&(_, says)| shorter(says))?;
+        // Acquire pairs with `park`.
+        entry.compare_exchange(says, PARKED, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        step();
+        Some(Run { start, len: (says & !PARKED) as usize })
+    }
+
+    /// Whether a run of `len` fragments is parked in the cell of `start`; it may be taken at any moment.
+    pub fn is_parked(&self, start: usize, len: usize) -> bool {
+        self.parts
+            .length()
+            .get(start / CELL_BITS)
+            .is_some_and(|entry| entry.load(Ordering::Relaxed) == len as u32 | PARKED)
+    }
+
+    /// Gives back a run of `len` fragments that was parked in the cell of `start`, if it still is. Cost of a give.
+    pub fn give_parked(&self, start: usize, len: usize) -> bool {
+        let cell = start / CELL_BITS;
+        let (Some(entry), Ok(len)) = (self.parts.length().get(cell), u32::try_from(len)) else { return false };
+        // Acquire pairs with `park`.
+        if entry.compare_exchange(len | PARKED, PARKED, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        step();
+        let firsts = read(self.parts.first(), cell, 0);
+        let start = cell * CELL_BITS + (63 - (firsts | 1).leading_zeros()) as usize;
+        self.end(Run { start, len: len as usize }, |_| {});
+        true
+    }
+
+    /// Gives back all parked runs. Returns their fragments. Linear in the cells.
+    pub fn give_all_parked(&self) -> usize {
+        let mut given = 0;
+        self.parked(&mut |run| {
+            if self.give_parked(run.start, run.len) {
+                given += run.len;
+            }
+        });
+        given
+    }
+
+    /// Calls `f` with each parked run, in address order, of which only the cell and the length are certain. Linear in the cells.
+    pub fn parked(&self, f: &mut dyn FnMut(Run)) {
+        for (cell, entry) in self.parts.length().iter().enumerate() {
+            let says = entry.load(Ordering::Relaxed);
+            if says > PARKED {
+                f(Run { start: cell * CELL_BITS, len: (says & !PARKED) as usize });
+            }
+        }
+    }
+
+    /// Makes the run that begins at `start` the caller's to give. Of several callers one is told so.
+    pub(super) fn win(&self, start: usize) -> Result<Run, GiveError> {
+        if let Some((entry, says)) = self.long_entry(start) {
+            // Acquire, as in `clear_first`.
+            if says & PARKED != 0 || entry.compare_exchange(says, PARKED, Ordering::Acquire, Ordering::Relaxed).is_err()
+            {
+                return Err(GiveError::Free);
+            }
+            step();
+            return Ok(Run { start, len: says as usize });
+        }
+        // Without an entry the `first` bit decides. A run without an end means damaged bits; its fragments stay lost.
+        if !self.clear_first(start) {
+            return Err(self.refusal(start));
+        }
+        self.extent(start).ok_or(GiveError::Internal)
+    }
+
+    /// Ends a run that the caller has won, and frees it.
+    pub(super) fn end(&self, run: Run, before_clear: impl FnOnce(Run)) {
+        if run.len >= LONG {
+            self.clear_first(run.start);
+        }
+        self.erase_end(run);
+        before_clear(run);
+        crate::bitmap::clear(self.parts.busy(), run.start, run.len);
+        self.tell(run);
+    }
+}

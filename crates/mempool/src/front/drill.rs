@@ -1,0 +1,265 @@
+//! The drill: requests refused on purpose, and requests watched, for `mempool run --fail-...`, `mempool drill` and
+//! `mempool size`.
+//!
+//! A pool with a drill gives no thread a local heap. So every hot path finds nothing and each request comes to
+//! `Core::alloc`, where it is numbered and, if it is due, refused; and each free comes to `Core::free`. A pool without a
+//! drill pays nothing on the hot paths and a test of a constant on the cold ones. A drilled pool takes its requests one
+//! after the other, under the lock of the shared local heap: it is for finding out, not for work.
+//!
+//! Refusing looks like exhaustion and happens instead of it: nothing is reclaimed, nobody waits, the reserve stays.
+//!
+//! The *board* is shared memory that another process reads, whatever becomes of this one: an area of words per process,
+//! see [`board`].
+#![allow(unsafe_code)]
+
+use super::core::Core;
+use super::exhausted::Fail;
+use super::route::{Holder, Request};
+use crate::bytes::Bytes;
+use crate::config::{Exhausted, Values};
+use crate::slab::CLASSES;
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::text::Text;
+use crate::units::{FRAGMENT, fragments_for};
+
+/// The words of a board: word 0 counts the areas that processes have claimed; area `i` begins at `1 + i * AREA`.
+pub mod board {
+    /// Areas of a board: processes beyond that are not watched.
+    pub const AREAS: usize = 64;
+    /// The process's number.
+    pub const PROCESS: usize = 0;
+    /// Requests so far.
+    pub const REQUESTS: usize = 1;
+    /// Of these refused.
+    pub const REFUSED: usize = 2;
+    /// Bytes of the largest request.
+    pub const LARGEST: usize = 3;
+    /// Fragments of the largest run that a request needed, with what its alignment may cost.
+    pub const LARGEST_RUN: usize = 4;
+    /// Number and bytes of the first request that was refused, and bytes of [`TEXT`] that say where; 0 for none.
+    pub const REFUSAL: usize = 5;
+    /// Entries of [`LOG`].
+    pub const LOGGED: usize = 8;
+    /// The program's name, 32 bytes.
+    pub const NAME: usize = 9;
+    /// Four words for each holder: objects, most objects, bytes, most bytes.
+    pub const HOLDERS: usize = 16;
+    /// Holders: the size classes, then these.
+    pub const CACHES: usize = crate::slab::CLASSES;
+    /// Objects of the best-fit heap.
+    pub const HEAP: usize = CACHES + 1;
+    /// Objects with a run of their own.
+    pub const RUNS: usize = CACHES + 2;
+    /// All of them.
+    pub const ALL: usize = CACHES + 3;
+    /// Text of the frames behind the first refusal: a line for each.
+    pub const TEXT: usize = HOLDERS + 4 * (ALL + 1);
+    /// Bytes of it.
+    pub const TEXT_BYTES: usize = 8192;
+    /// Numbers of the requests that came first from their place, in order.
+    pub const LOG: usize = TEXT + TEXT_BYTES / 8;
+    /// Entries, at most.
+    pub const LOG_MOST: usize = 16_384;
+    /// Words of an area.
+    pub const AREA: usize = LOG + LOG_MOST;
+    /// Words of a board.
+    pub const WORDS: usize = 1 + AREAS * AREA;
+}
+
+/// Told of each request of a drilled pool: its number, its bytes, whether it is refused. Must not allocate from it.
+pub type Witness = fn(u64, usize, bool);
+
+/// A pool's drill.
+pub struct Drill {
+    on: bool,
+    nth: u64,
+    every: u64,
+    above: usize,
+    /// One in so many, drawn from `seed`; 0 for none.
+    rate: u64,
+    seed: u64,
+    requests: AtomicU64,
+    /// A [`Witness`], 0 for none.
+    witness: AtomicU64,
+    /// The process's area of a board, 0 for none.
+    area: AtomicU64,
+}
+
+impl Drill {
+    /// What `values` say.
+    pub fn new(values: &Values) -> Self {
+        let seed = u64::from(values.fail_seed);
+        let mut drill = Self {
+            on: false,
+            nth: values.fail_nth.into(),
+            every: values.fail_every.into(),
+            above: values.fail_above,
+            rate: if seed == 0 { 0 } else { values.fail_rate.into() },
+            seed,
+            requests: AtomicU64::new(0),
+            witness: AtomicU64::new(0),
+            area: AtomicU64::new(0),
+        };
+        drill.on = drill.nth | drill.every | drill.rate != 0 || drill.above != 0 || values.board != 0;
+        drill
+    }
+
+    /// Whether there is a drill.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.on
+    }
+
+    /// What chance says of request `number`: the same for the same seed.
+    fn draw(&self, number: u64) -> u64 {
+        mix(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number)
+    }
+
+    /// Whether request `number` of `size` bytes is due.
+    fn is_due(&self, number: u64, size: usize) -> bool {
+        let is_drawn = self.rate != 0 && self.draw(number).is_multiple_of(self.rate);
+        number == self.nth
+            || self.every != 0 && number.is_multiple_of(self.every)
+            || self.above != 0 && size > self.above
+            || is_drawn
+    }
+
+    /// Word `at` of the area.
+    fn word(&self, at: usize) -> Option<&AtomicU64> {
+        debug_assert!(at < board::AREA);
+        // SAFETY: 0, or an area of AREA words that stays mapped (contract of `Core::watch`).
+        unsafe {
+            (self.area.load(Acquire) as *const AtomicU64).as_ref().map(|area| &*core::ptr::from_ref(area).add(at))
+        }
+    }
+
+    fn add(&self, at: usize, more: u64) {
+        if let Some(word) = self.word(at) {
+            word.fetch_add(more, Relaxed);
+        }
+    }
+
+    fn raise(&self, at: usize, to: u64) {
+        if let Some(word) = self.word(at) {
+            word.fetch_max(to, Relaxed);
+        }
+    }
+
+    /// Counts an object of `bytes` bytes in, for one holder.
+    fn count_in(&self, holder: usize, bytes: u64) {
+        let first = board::HOLDERS + 4 * holder;
+        for (at, more) in [(first, 1), (first + 2, bytes)] {
+            if let Some(word) = self.word(at) {
+                let now = word.fetch_add(more, Relaxed) + more;
+                self.raise(at + 1, now);
+            }
+        }
+    }
+
+    fn count_out(&self, holder: usize, bytes: u64) {
+        let first = board::HOLDERS + 4 * holder;
+        self.add(first, 1u64.wrapping_neg());
+        self.add(first + 2, bytes.wrapping_neg());
+    }
+
+    /// The child of a fork: what it does is not its parent's.
+    pub fn detach(&self) {
+        self.area.store(0, Relaxed);
+        self.witness.store(0, Relaxed);
+    }
+}
+
+/// A number's bits, well mixed: Steele, Lea and Flood's SplitMix64.
+const fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ bits >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ bits >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    bits ^ bits >> 31
+}
+
+impl Core {
+    /// From now on `witness` is told of each request, and `area`, [`board::AREA`] words that are 0, is kept up to date.
+    ///
+    /// # Safety
+    /// The area stays valid as long as the pool.
+    pub(crate) unsafe fn watch(&self, area: *const AtomicU64, witness: Witness) {
+        self.drill.witness.store(witness as usize as u64, Relaxed);
+        self.drill.area.store(area as u64, Release);
+    }
+
+    /// Serves `request`, unless it is due to be refused.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn alloc_drilled(&self, request: &Request, fail: Fail) -> *mut u8 {
+        if self.refuses(request, fail) {
+            return core::ptr::null_mut();
+        }
+        let object = self.alloc_now(request, fail);
+        if !object.is_null() && self.contains(object as usize) {
+            let (holder, bytes) = self.held_at(object as usize);
+            self.drill.count_in(holder, bytes);
+            self.drill.count_in(board::ALL, bytes);
+            if holder == board::RUNS {
+                let slack = (request.align / FRAGMENT).max(1) - 1;
+                self.drill.raise(board::LARGEST_RUN, (fragments_for(request.size) + slack) as u64);
+            }
+        }
+        object
+    }
+
+    /// An object is being freed.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn free_drilled(&self, address: usize, call: &'static str) {
+        if self.drill.word(0).is_some() {
+            // Ends the process if the address is no object.
+            self.usable_size(address, call);
+            let (holder, bytes) = self.held_at(address);
+            self.drill.count_out(holder, bytes);
+            self.drill.count_out(board::ALL, bytes);
+        }
+    }
+
+    /// Which holder has the object at `address`, and its bytes.
+    fn held_at(&self, address: usize) -> (usize, u64) {
+        let bytes = self.usable_size(address, "malloc") as u64;
+        match self.holder(address) {
+            Holder::Item(located) => ((located.shape.class as usize).min(CLASSES), bytes),
+            Holder::HeapPage => (board::HEAP, bytes),
+            Holder::Run => (board::RUNS, bytes),
+        }
+    }
+
+    /// Numbers a request; whether it is refused. Ends the process where that is what exhaustion means.
+    pub(crate) fn refuses(&self, request: &Request, fail: Fail) -> bool {
+        let drill = &self.drill;
+        let number = drill.requests.fetch_add(1, Relaxed) + 1;
+        let refused = drill.is_due(number, request.size);
+        drill.add(board::REQUESTS, 1);
+        drill.raise(board::LARGEST, request.size as u64);
+        // SAFETY: only `watch` writes it, a function of this type.
+        let witness = unsafe { core::mem::transmute::<usize, Option<Witness>>(drill.witness.load(Relaxed) as usize) };
+        if let Some(tell) = witness {
+            tell(number, request.size, refused);
+        }
+        if refused {
+            drill.add(board::REFUSED, 1);
+            self.events.refused.fetch_add(1, Relaxed);
+            if fail == Fail::Policy && self.config.exhausted == Exhausted::Abort {
+                self.end_drill(number, request)
+            }
+        }
+        refused
+    }
+
+    fn end_drill(&self, number: u64, request: &Request) -> ! {
+        let mut text = Text::<512>::of(format_args!(
+            "mempool: drill: request {number} refused as if the pool were exhausted: {} asked (alignment {}). \
+             Set MEMPOOL_EXHAUSTED=null to let the program handle it.",
+            Bytes(request.size),
+            Bytes(request.align)
+        ));
+        self.os.write_stderr(text.line());
+        self.os.abort()
+    }
+}

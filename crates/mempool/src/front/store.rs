@@ -1,0 +1,258 @@
+//! The store: where a thread remembers the runs that it parked.
+//!
+//! A large object that is freed is *parked* (`frag::Frag::park`): it stays as it is, and the next request of about its length gets
+//! it, without a search and without clearing and setting its bits. Which runs are parked, the page-frag tier
+//! knows; the store only remembers, for one thread, where a few of them are, ordered by length. What it says may be
+//! out of date, since anybody may take a parked run who finds it: then the claim fails and the entry is forgotten.
+//! So nothing has to be kept in order when a pool runs out, and gives back all that is parked, or when a thread vanishes.
+//!
+//! Lengths are kept in bins, eight per doubling; one word per bin has a bit for each entry, two words have a bit for each bin.
+#![allow(unsafe_code)]
+
+use core::cell::Cell;
+use core::num::NonZeroUsize;
+
+use super::core::Core;
+use crate::frag::Run;
+use crate::slab::LocalHeap;
+use crate::units::{FRAGMENT, fragments_for};
+
+/// The shortest run that is parked, in fragments: that of the entries of the length table.
+const LEAST: usize = 64;
+/// Entries of a store: the bits of a word.
+const ENTRIES: usize = 64;
+/// Bins per doubling, as a shift.
+const STEPS: u32 = 3;
+/// Bins: the last is for all runs of 2^21 fragments (512 MiB) and more.
+const BINS: usize = 128;
+/// The part of a pool that one thread may park, as a shift.
+const PART: u32 = 6;
+/// A pool of fewer bytes parks nothing.
+const POOL_LEAST: usize = 32 << 20;
+
+/// Runs that a thread parked.
+#[repr(C)]
+pub struct Store {
+    /// Entries that remember a run.
+    used: Cell<u64>,
+    /// Fragments of these runs.
+    held: Cell<usize>,
+    /// A bit for each bin with entries.
+    some: [Cell<u64>; BINS / 64],
+    /// For each bin, a bit for each of its entries.
+    bins: [Cell<u64>; BINS],
+    /// Start and length. An entry is in the bin of its length while its `used` bit is set.
+    entries: [Cell<Run>; ENTRIES],
+}
+
+/// Fragments that one thread may park in a pool with a data area of `bytes`: a 64th. 0 in small pools, in which there are no stores.
+pub const fn parking(bytes: usize) -> usize {
+    if bytes < POOL_LEAST { 0 } else { bytes / FRAGMENT >> PART }
+}
+
+/// The bin of runs of `len` fragments, at least [`LEAST`].
+#[inline]
+fn bin_of(len: usize) -> usize {
+    let doubling = (len | 1).ilog2();
+    let step = (len >> (doubling - STEPS)) - (1 << STEPS);
+    (((doubling - LEAST.ilog2()) << STEPS) as usize + step).min(BINS - 1)
+}
+
+/// The longest run that is an answer to a request for `len` fragments: an eighth more.
+pub const fn longest_for(len: usize) -> usize {
+    if len < LEAST { len } else { len + len / 8 }
+}
+
+impl Store {
+    /// Forgets an entry: what it said.
+    #[inline]
+    fn forget(&self, entry: usize) -> Run {
+        let bit = 1u64 << entry;
+        let run = self.entries[entry % ENTRIES].get();
+        let b = bin_of(run.len.max(LEAST));
+        let left = self.bins[b].get() & !bit;
+        self.bins[b].set(left);
+        if left == 0 {
+            self.some[b / 64].set(self.some[b / 64].get() & !(1 << (b % 64)));
+        }
+        self.used.set(self.used.get() & !bit);
+        self.held.set(self.held.get() - run.len);
+        run
+    }
+
+    /// Remembers a run. There must be an unused entry.
+    #[inline]
+    fn remember(&self, run: Run) {
+        let entry = (!self.used.get()).trailing_zeros() as usize % ENTRIES;
+        let bit = 1u64 << entry;
+        let b = bin_of(run.len.max(LEAST));
+        self.entries[entry].set(run);
+        self.bins[b].set(self.bins[b].get() | bit);
+        self.some[b / 64].set(self.some[b / 64].get() | 1 << (b % 64));
+        self.used.set(self.used.get() | bit);
+        self.held.set(self.held.get() + run.len);
+    }
+
+    /// An entry with a run of `len` to `longest_for(len)` fragments.
+    #[inline]
+    fn find(&self, len: usize) -> Option<usize> {
+        let first = bin_of(len);
+        for b in first..=(first + 1).min(BINS - 1) {
+            let mut entries = self.bins[b].get();
+            while entries != 0 {
+                let entry = entries.trailing_zeros() as usize % ENTRIES;
+                let found = self.entries[entry].get().len;
+                if found >= len && found <= longest_for(len) {
+                    return Some(entry);
+                }
+                entries &= entries - 1;
+            }
+        }
+        None
+    }
+
+    /// An entry with a run so long that the rest of it can stay parked, of the shortest there are.
+    #[inline]
+    fn find_longer(&self, len: usize) -> Option<usize> {
+        self.find_from(bin_of(len + LEAST) + 1)
+    }
+
+    /// An entry of the first bin from `first` on that has any.
+    #[inline]
+    fn find_from(&self, first: usize) -> Option<usize> {
+        let mut above = u64::MAX << (first % 64);
+        for word in first / 64..BINS / 64 {
+            let some = self.some[word].get() & above;
+            if some != 0 {
+                let b = word * 64 + some.trailing_zeros() as usize;
+                return Some(self.bins[b % BINS].get().trailing_zeros() as usize % ENTRIES);
+            }
+            above = u64::MAX;
+        }
+        None
+    }
+
+    /// An entry with one of the shortest runs.
+    fn shortest(&self) -> Option<usize> {
+        self.find_from(0)
+    }
+}
+
+impl Core {
+    /// Bytes of a thread's local heap and its store.
+    pub(crate) fn local_bytes(&self) -> usize {
+        let store = if self.parking > 0 { size_of::<Store>() } else { 0 };
+        LocalHeap::bytes(self.layout.classes as usize) + store
+    }
+
+    /// The store of `local`, which is the calling thread's own.
+    #[inline]
+    pub(super) fn store(&self, local: &LocalHeap) -> Option<&Store> {
+        if self.parking == 0 {
+            return None;
+        }
+        let at = core::ptr::from_ref(local).cast::<u8>();
+        // SAFETY: `Core::local_heap` took a run that has the store behind the local heap, and wrote both; only this thread uses them.
+        Some(unsafe { &*at.add(LocalHeap::bytes(self.layout.classes as usize)).cast::<Store>() })
+    }
+
+    /// Makes the store of a new local heap.
+    pub(super) fn clear_store(&self, local: &LocalHeap) {
+        if let Some(store) = self.store(local) {
+            // SAFETY: the calling thread's own. Zeros are an empty store; entries are written before they are read.
+            unsafe { core::ptr::from_ref(store).cast_mut().write_bytes(0, 1) };
+        }
+    }
+
+    /// `size` bytes from the store of `local`, the calling thread's own: the address of a run that was parked.
+    pub(super) fn pop_run(&self, local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
+        if size > self.parking * FRAGMENT || size > local.len.get() {
+            return None;
+        }
+        self.unpark_from(self.store(local)?, fragments_for(size))
+    }
+
+    /// The address of a parked run of at least `len` fragments, at most an eighth longer, after trying harder.
+    pub(super) fn unpark(&self, len: usize) -> Option<NonZeroUsize> {
+        let store = self.store(self.own().or_else(|| self.join())?)?;
+        self.unpark_from(store, len).or_else(|| self.tidy(store).then(|| self.unpark_from(store, len))?)
+    }
+
+    fn unpark_from(&self, store: &Store, len: usize) -> Option<NonZeroUsize> {
+        if len < LEAST {
+            return None;
+        }
+        while let Some(entry) = store.find(len) {
+            let run = store.forget(entry);
+            if let Some(run) = self.frag.unpark(run.start, run.len) {
+                return NonZeroUsize::new(self.data + run.start * FRAGMENT);
+            }
+        }
+        while let Some(entry) = store.find_longer(len) {
+            let run = store.forget(entry);
+            if let Some(run) = self.frag.unpark(run.start, run.len) {
+                store.remember(self.frag.park_rest(run, len));
+                return NonZeroUsize::new(self.data + run.start * FRAGMENT);
+            }
+        }
+        None
+    }
+
+    /// Joins the store's runs with the parked ones behind them, and forgets those that are gone. Whether there was anything to join.
+    #[cold]
+    #[inline(never)]
+    fn tidy(&self, store: &Store) -> bool {
+        let mut joined = false;
+        let mut entries = store.used.get();
+        while entries != 0 {
+            let entry = entries.trailing_zeros() as usize;
+            entries &= entries - 1;
+            let run = store.entries[entry % ENTRIES].get();
+            if !self.frag.is_parked(run.start, run.len) {
+                store.forget(entry);
+            } else if let Some(run) = self.frag.join_parked(run.start, run.len) {
+                store.forget(entry);
+                store.remember(run);
+                joined = true;
+            }
+        }
+        joined
+    }
+
+    /// Parks the run that begins `offset` bytes from slot 0, if it is a long one and the calling thread, whose own `local` is, may park
+    /// so much. False, and nothing has changed, otherwise.
+    pub(super) fn park(&self, local: &LocalHeap, offset: usize) -> bool {
+        let Some(store) = self.store(local) else { return false };
+        // What lies in the reserve goes back there.
+        if !offset.is_multiple_of(FRAGMENT) || offset < self.config.reserve {
+            return false;
+        }
+        let Some(run) = self.frag.park(offset / FRAGMENT, self.parking) else { return false };
+        if store.used.get() == u64::MAX || store.held.get() + run.len > self.parking {
+            self.make_way(store, run.len);
+        }
+        store.remember(run);
+        true
+    }
+
+    /// Gives parked runs back until there is an entry and room for `len` fragments.
+    #[cold]
+    #[inline(never)]
+    fn make_way(&self, store: &Store, len: usize) {
+        self.tidy(store);
+        while store.used.get() == u64::MAX || store.held.get() + len > self.parking {
+            let Some(entry) = store.shortest() else { return };
+            let run = store.forget(entry);
+            self.frag.give_parked(run.start, run.len);
+        }
+    }
+
+    /// Gives back all that the store of `local` remembers: its thread ends.
+    pub(super) fn empty_store(&self, local: &LocalHeap) {
+        let Some(store) = self.store(local) else { return };
+        while let Some(entry) = store.shortest() {
+            let run = store.forget(entry);
+            self.frag.give_parked(run.start, run.len);
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! A door for the project's own benchmarks: the page-frag tier alone, below the store of recently freed runs, so that
+//! what is measured is the search. Not part of the interface.
+
+use super::Pool;
+
+#[doc(hidden)]
+impl Pool {
+    /// Takes a run of `fragments` from the page-frag tier: its first fragment. None if nothing fits.
+    #[must_use]
+    pub fn door_take(&self, fragments: usize) -> Option<usize> {
+        self.core().frag.take(fragments, 1).map(|run| run.start)
+    }
+
+    /// Gives the run that begins at fragment `start` back. Whether there was one.
+    pub fn door_give(&self, start: usize) -> bool {
+        self.core().frag.give(start, |_| ()).is_ok()
+    }
+}
