@@ -32,6 +32,7 @@ fn text(report: &Report) -> String {
     table(&mut text, report, "pool's time", own(SECONDS, |s| time(s * 1e9)), ratio(SECONDS));
     text.push_str("\n### Peak memory\n\nOf the whole process, as ratios to the leanest peer of the row.\n\n");
     table(&mut text, report, "pool's peak", own(PEAK, size), ratio(PEAK));
+    phases(&mut text, report);
     text.push_str("\n### Kernel\n\nPage faults / system calls for a million operations, after preparation.\n\n");
     table(&mut text, report, "threads", |row| row.threads.to_string(), kernel_cell);
     latency(&mut text, report);
@@ -89,6 +90,21 @@ fn table(
         _ = write!(text, "| {} | {} |", row.label(), own(row));
         report.contenders.iter().for_each(|known| _ = write!(text, " {} |", cell(row, &known.name)));
         text.push('\n');
+    }
+}
+
+/// Parts of the work, of rows that have them.
+fn phases(text: &mut String, report: &Report) {
+    for row in report.rows.iter().filter(|row| !row.phases().is_empty()) {
+        _ = write!(text, "\n### Parts of {}\n\nSummed over threads.\n\n| |", row.label());
+        row.phases().iter().for_each(|phase| _ = write!(text, " {phase} |"));
+        _ = writeln!(text, "\n|---|{}", "---|".repeat(row.phases().len()));
+        for result in &row.results {
+            _ = write!(text, "| {} |", result.contender);
+            let shown = |phase: &&str| result.phase(phase).map_or("-".into(), |seconds| time(seconds * 1e9));
+            row.phases().iter().for_each(|phase| _ = write!(text, " {} |", shown(phase)));
+            text.push('\n');
+        }
     }
 }
 

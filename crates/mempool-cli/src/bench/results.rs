@@ -138,6 +138,8 @@ pub type Figure = fn(&Run) -> f64;
 
 /// Wall clock seconds.
 pub const SECONDS: Figure = |run| run.seconds;
+/// Seconds of processor time, user and system.
+pub const CPU: Figure = |run| run.cpu_seconds;
 /// The most resident bytes.
 pub const PEAK: Figure = |run| run.peak_bytes as f64;
 /// All page faults.
@@ -174,6 +176,12 @@ impl Outcome {
         if self.error.is_some() { None } else { median(&self.values(figure)) }
     }
 
+    /// The median of a part's seconds, summed over threads.
+    pub fn phase(&self, name: &str) -> Option<f64> {
+        let values: Vec<f64> = self.runs.iter().filter_map(|run| run.phases.get(name).copied()).collect();
+        if self.error.is_some() { None } else { median(&values) }
+    }
+
     /// The median of a quantile of an operation's latency, in nanoseconds.
     pub fn latency(&self, operation: &str, quantile: fn(&Quantiles) -> f64) -> Option<f64> {
         let values: Vec<f64> = self.runs.iter().filter_map(|run| run.latency_ns.get(operation)).map(quantile).collect();
@@ -202,6 +210,12 @@ impl Row {
     /// A contender's figure over that of the best peer.
     pub fn ratio(&self, contender: &str, figure: Figure) -> Option<f64> {
         Some(self.median(contender, figure)? / self.best_peer(figure)?.1)
+    }
+
+    /// The parts of the work whose times are known.
+    pub fn phases(&self) -> Vec<&str> {
+        let run = self.results.iter().find_map(|result| result.runs.first());
+        run.map(|run| run.phases.keys().map(String::as_str).collect()).unwrap_or_default()
     }
 
     /// The name with the number of threads, where that is a choice.
@@ -274,7 +288,7 @@ impl Report {
     /// A figure that JSON cannot express, such as infinity.
     pub fn json(&self) -> serde_json::Result<String> {
         let mut value = serde_json::to_value(self)?;
-        value["summary"] = serde_json::json!({ "time": self.summary(SECONDS), "memory": self.summary(PEAK) });
+        value["summary"] = serde_json::json!({ "time": self.summary(SECONDS), "cpu": self.summary(CPU), "memory": self.summary(PEAK) });
         Ok(format!("{value:#}\n"))
     }
 }

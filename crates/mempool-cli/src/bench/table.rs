@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::contenders::POOL;
-use super::results::{FAULTS, Figure, PEAK, Quantiles, Report, Row, SECONDS, quantile};
+use super::results::{CPU, FAULTS, Figure, PEAK, Quantiles, Report, Row, SECONDS, quantile};
 
 /// Bold, green, red and plain, or nothing.
 pub struct Colours([&'static str; 4]);
@@ -53,6 +53,7 @@ fn rows(text: &mut String, report: &Report, colours: &Colours) {
         figures(text, report, PEAK, "pool", size, colours);
     }
     latencies(text, report, colours);
+    phases(text, report, colours);
     kernel(text, report, colours);
 }
 
@@ -134,6 +135,22 @@ fn latencies(text: &mut String, report: &Report, colours: &Colours) {
     }
 }
 
+/// Parts of the work, of rows that have them.
+fn phases(text: &mut String, report: &Report, colours: &Colours) {
+    let [bold, .., plain] = colours.0;
+    for row in &report.rows {
+        for phase in row.phases() {
+            _ = write!(text, "\n{bold}{}, {phase}{plain}:", row.label());
+            for result in &row.results {
+                let shown = result.phase(phase).map_or("-".into(), |seconds| time(seconds * 1e9));
+                _ = write!(text, " {} {shown},", result.contender);
+            }
+            text.pop();
+        }
+    }
+    text.push('\n');
+}
+
 /// Faults and system calls of the measured part, per million operations.
 fn kernel(text: &mut String, report: &Report, colours: &Colours) {
     let [bold, .., plain] = colours.0;
@@ -166,7 +183,7 @@ pub fn kernel_cell(row: &Row, contender: &str) -> String {
 
 fn summary(text: &mut String, report: &Report, colours: &Colours) {
     let [bold, green, red, plain] = colours.0;
-    for (title, figure) in [("time", SECONDS), ("peak memory", PEAK)] {
+    for (title, figure) in [("time", SECONDS), ("processor time", CPU), ("peak memory", PEAK)] {
         let Some(summary) = report.summary(figure) else { continue };
         let colour = if summary.mean_to_best <= 1.0 { green } else { red };
         _ = writeln!(
@@ -174,7 +191,8 @@ fn summary(text: &mut String, report: &Report, colours: &Colours) {
             "\n{bold}The pool's {title}{plain} is {colour}{:.2}{plain} of the best peer's (geometric mean of the rows); the worst row is {} with {:.2}",
             summary.mean_to_best, summary.worst.0, summary.worst.1
         );
-        for duel in summary.duels {
+        // What is said of time holds of processor time, but where threads wait.
+        for duel in summary.duels.iter().filter(|_| title != "processor time") {
             let share = 100.0 * duel.ahead as f64 / duel.rows.max(1) as f64;
             _ = writeln!(
                 text,

@@ -3,7 +3,7 @@
 mod headline;
 mod plot;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::contenders::{POOL, is_pool};
@@ -293,6 +293,12 @@ fn tables(body: &mut String, report: &Report) {
         let rate = row.median(name, |run| run.operations as f64 / run.seconds / 1e6);
         rate.filter(|rate| *rate > 0.0).map_or("-".into(), count)
     });
+    let phases: BTreeSet<&str> = report.rows.iter().flat_map(Row::phases).collect();
+    for phase in phases {
+        table(body, report, &format!("Time of a part, summed over threads: {phase}"), |row, name| {
+            row.of(name).and_then(|result| result.phase(phase)).map_or("-".into(), |seconds| time(seconds * 1e9))
+        });
+    }
     table(body, report, "Peak memory, as ratios to the leanest peer", ratio(PEAK));
     table(body, report, "Page faults / system calls for a million operations", kernel_cell);
     for (name, quantile) in QUANTILES {
