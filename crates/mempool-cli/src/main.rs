@@ -9,12 +9,15 @@
 mod allocator;
 mod args;
 mod configure;
+mod drill;
 mod failure;
 mod library;
 mod program;
 mod run;
 mod settings;
+mod size;
 mod starve;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -26,6 +29,8 @@ static ALLOCATOR: allocator::Switch = allocator::Switch::new();
 fn main() -> ExitCode {
     let done = args::parse().and_then(|task| match task {
         Task::Run(order) => Err(run::exec(&order)),
+        Task::Size(plan) => size::show(&plan),
+        Task::Drill(plan) => drill::show(&plan),
         Task::Starve(plan) => starve::show(&plan),
         Task::StarveWorker(order) => starve::work(&order),
         Task::Configure(given) => configure::show(&given),
