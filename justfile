@@ -31,6 +31,14 @@ peers:
 counts:
     .ci/run counts
 
+# The pool beside other allocators, as `mempool bench` takes it
+bench *ARGS:
+    cargo run --release --package mempool-cli -- bench {{ARGS}}
+
+# Measures everything, for an hour, and writes what docs/BENCHMARKS.md and the README show
+benchmarks: peers
+    cargo run --release --package mempool-cli -- bench --pool --json docs/bench.json --markdown docs/BENCHMARKS.md --picture docs/bench.svg --html target/bench.html
+
 # The hot path beside other allocators in one process
 hot-path *ARGS:
     cargo bench --package mempool-bench --bench hot_path -- {{ARGS}}

@@ -6,17 +6,17 @@
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering::Relaxed};
 
 /// The exit code of a worker whose allocator refused a request.
 pub const REFUSED: i32 = 3;
 
 /// Whether the bytes alive are counted. Set before the workload begins, while there is one thread.
 static COUNTING: AtomicBool = AtomicBool::new(false);
-/// Bytes asked for and not freed.
-static LIVE: AtomicUsize = AtomicUsize::new(0);
+/// Bytes asked for and not freed since counting began; what is older and freed makes it less.
+static LIVE: AtomicIsize = AtomicIsize::new(0);
 /// The most that `LIVE` ever was.
-static PEAK: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicIsize = AtomicIsize::new(0);
 
 /// Counts the bytes alive from now on. Costs a shared counter on each operation: not for timed runs.
 pub fn count_live() {
@@ -25,20 +25,23 @@ pub fn count_live() {
 
 /// The most bytes that were alive at once, by what was asked for; 0 unless counted.
 pub fn peak_live() -> usize {
-    PEAK.load(Relaxed)
+    PEAK.load(Relaxed).max(0) as usize
 }
 
+/// Notes an object of `size` bytes, whoever made it: the command's own allocator does so too.
 #[inline]
-fn born(size: usize) {
+pub fn born(size: usize) {
     if COUNTING.load(Relaxed) {
+        let size = size as isize;
         PEAK.fetch_max(LIVE.fetch_add(size, Relaxed) + size, Relaxed);
     }
 }
 
+/// Notes the end of an object of `size` bytes.
 #[inline]
-fn died(size: usize) {
+pub fn died(size: usize) {
     if COUNTING.load(Relaxed) {
-        LIVE.fetch_sub(size, Relaxed);
+        LIVE.fetch_sub(size as isize, Relaxed);
     }
 }
 

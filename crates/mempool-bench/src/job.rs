@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::family;
 use crate::latency::Latency;
+use crate::object::Object;
 
 /// How often a worker calls [`mark`].
 pub const MARK: libc::c_long = 0x6d70;
@@ -71,6 +72,8 @@ pub struct Done {
     pub phases: Vec<(&'static str, f64)>,
     /// How long single operations took.
     pub latency: Option<Latency>,
+    /// Objects that are freed after the measured part.
+    pub rest: Vec<Object>,
     /// What was not as it must be; empty if all was.
     pub wrong: String,
     /// Other figures.

@@ -18,4 +18,4 @@ pub mod rows;
 pub mod workloads;
 
 pub use job::{Done, Job, Kind, Mode, Parameter, Workload};
-pub use rows::{ROWS, Row};
+pub use rows::{POOL_ROWS, ROWS, Row};

@@ -59,12 +59,26 @@ pub const ROWS: [Row; 31] = [
     row("steady-1e5", "steady", &[("live", 100_000)]),
 ];
 
+/// Rows for what only a pool has: how tightly it packs, and what it costs with its size and with what is alive.
+pub const POOL_ROWS: [Row; 9] = [
+    row("fit-replace", "replace", &[("live", 60_000), ("pairs", 400_000)]),
+    row("fit-lognormal", "lognormal", &[("objects", 1_500_000), ("most", 16 << 10)]),
+    row("fit-server", "server", &[("live", 30_000), ("pairs", 60_000), ("lives", 5)]),
+    row("fit-maps", "maps", &[("entries", 80_000), ("maps", 3)]),
+    row("fit-trees", "trees", &[("nodes", 150_000), ("trees", 2)]),
+    row("fit-phases", "phases", &[("bytes", 16 << 20), ("repeat", 3)]),
+    row("fill", "fill", &[]),
+    row("segments", "replace", &[("live", 1_000), ("pairs", 4_000_000)]),
+    row("objects", "replace", &[("least", 8), ("most", 32), ("pairs", 2_000_000)]),
+];
+
 impl Row {
     /// The row of that name.
     #[must_use]
     pub fn find(name: &str) -> Option<&'static Self> {
         static ALL: [Row; ROWS.len()] = ROWS;
-        ALL.iter().find(|row| row.name == name)
+        static POOL: [Row; POOL_ROWS.len()] = POOL_ROWS;
+        ALL.iter().chain(&POOL).find(|row| row.name == name)
     }
 
     /// What it does.
@@ -117,8 +131,9 @@ mod tests {
 
     #[test]
     fn rows_name_workloads_and_parameters_that_exist() {
-        for (index, row) in ROWS.iter().enumerate() {
-            assert!(ROWS[..index].iter().all(|other| other.name != row.name), "{} twice", row.name);
+        let rows = [ROWS.as_slice(), &POOL_ROWS].concat();
+        for (index, row) in rows.iter().enumerate() {
+            assert!(rows[..index].iter().all(|other| other.name != row.name), "{} twice", row.name);
             let known = row.workload().parameters;
             for (name, _) in row.given {
                 assert!(known.iter().any(|parameter| parameter.name == *name), "{}: {name}", row.name);

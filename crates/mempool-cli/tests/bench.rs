@@ -149,7 +149,7 @@ fn an_exhausted_pool_is_reported_with_what_it_said() {
     let output = run(&mut command);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
-    assert_has(result(row(&report, "replace-1e5"), "pool")["error"].as_str().unwrap(), &["exit code 3", "refused"]);
+    assert_has(result(row(&report, "replace-1e5"), "pool")["error"].as_str().unwrap(), &["exit code 3", "exhausted"]);
 }
 
 #[test]
@@ -234,4 +234,45 @@ fn quick_is_under_a_minute() {
     let (took, limit) = (begin.elapsed(), Duration::from_secs(60));
     // Timed work on a debug build and a machine that others use, too: what is checked is that rounds are cut.
     assert!(took < 2 * limit, "{took:?}");
+}
+
+#[test]
+fn what_only_a_pool_has_is_measured() {
+    // A small share of the work: what is checked is that each figure is there and can be true.
+    let report = json(&["--allocators", "pool,system", "--only", "none", "--pool", "--scale", "0.05"]);
+    let measures = report["pool"].as_array().expect("measures");
+    let find = |part: &str| {
+        let measure = measures.iter().find(|measure| measure["name"].as_str().unwrap().contains(part));
+        measure.unwrap_or_else(|| panic!("no {part}"))["figures"].as_array().unwrap()
+    };
+    for (part, low, high) in [
+        ("peak live bytes, one thread", 1.0, 4.0),
+        ("peak live bytes, 8 threads", 1.0, 8.0),
+        ("alive at the first refusal", 0.05, 1.0),
+        ("Making 1 GiB ready", 0.01, 1_000.0),
+        ("size of the segment", 0.5, 1e6),
+        ("number of live objects", 0.5, 1e6),
+    ] {
+        for figure in find(part) {
+            let value = figure[1].as_f64();
+            assert!(value.is_some_and(|value| (low..=high).contains(&value)), "{part}: {figure}");
+        }
+    }
+    assert_eq!(find("Start-up of a process").len(), 3);
+}
+
+#[test]
+fn pages_pictures_and_documents_are_written() {
+    let folder = Folder::new("bench-page");
+    let (page, picture) = (folder.path("page.html"), folder.path("picture.svg"));
+    let document = folder.write("document.md", "before\n<!-- bench -->\n<!-- /bench -->\nbehind\n");
+    let arguments = ["--allocators", "pool,system", "--only", "maps,steady-small", "--threads", "1,2"];
+    let written = ["--html", &page, "--picture", &picture, "--markdown", &document];
+    succeeds(little(&arguments).args(written));
+    let read = |path: &str| std::fs::read_to_string(path).unwrap();
+    assert_has(&read(&page), &["<svg", "Latency of single operations", "malloc, steady-small x2", "<h2>Threads</h2>"]);
+    assert_has(&read(&picture), &["<svg xmlns", "as fast as the pool", "maps x2"]);
+    assert_has(&read(&document), &["before\n", "| maps x1 |", "### Peak memory", "\nbehind\n"]);
+    let said = fails(little(&arguments).args(["--markdown", &picture]), 125);
+    assert_has(&said, &["<!-- bench -->"]);
 }

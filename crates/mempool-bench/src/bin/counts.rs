@@ -73,6 +73,9 @@ fn judge(counts: &Counts) -> ExitCode {
         let complaints = before.map_or(vec!["is not recorded".into()], |before| grown(before, now));
         failed |= !complaints.is_empty();
         complaints.iter().for_each(|complaint| println!("  {path} {complaint}"));
+        if before.is_some_and(|before| now.all < before.all * (1.0 - GROWTH / 100.0)) {
+            println!("  {path} has shrunk: record that with BLESS=1, so that it stays");
+        }
     }
     if failed {
         println!("Instructions have grown. Take them back, or record them with BLESS=1 and say why in the commit.");

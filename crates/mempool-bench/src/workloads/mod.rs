@@ -4,6 +4,7 @@ mod aligned;
 mod births;
 mod caches;
 mod calloc;
+mod fill;
 mod grow;
 mod large;
 mod lognormal;
@@ -20,9 +21,10 @@ mod trees;
 use std::sync::Barrier;
 
 use crate::job::{Done, Job, Workload};
+use crate::object::Object;
 
 /// All of them.
-pub static WORKLOADS: [&Workload; 16] = [
+pub static WORKLOADS: [&Workload; 17] = [
     &protocol::WORKLOAD,
     &replace::WORKLOAD,
     &server::WORKLOAD,
@@ -39,6 +41,7 @@ pub static WORKLOADS: [&Workload; 16] = [
     &aligned::WORKLOAD,
     &caches::WORKLOAD,
     &steady::WORKLOAD,
+    &fill::WORKLOAD,
 ];
 
 /// The workload of that name.
@@ -72,7 +75,10 @@ fn together<T: Send>(
         go.wait();
         let done: Vec<Done> = threads.into_iter().map(|thread| thread.join().expect("a thread panicked")).collect();
         job.end();
-        done.into_iter().reduce(sum).unwrap_or_default()
+        let mut done = done.into_iter().reduce(sum).unwrap_or_default();
+        let rest = done.rest.drain(..).map(Object::free);
+        done.checksum = rest.fold(done.checksum, u64::wrapping_add);
+        done
     })
 }
 
@@ -80,6 +86,7 @@ fn together<T: Send>(
 fn sum(mut one: Done, other: Done) -> Done {
     one.operations += other.operations;
     one.checksum = one.checksum.wrapping_add(other.checksum);
+    one.rest.extend(other.rest);
     for (name, seconds) in other.phases {
         match one.phases.iter_mut().find(|phase| phase.0 == name) {
             Some(phase) => phase.1 += seconds,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::WORKLOADS;
-use crate::rows::{ROWS, Row};
+use crate::rows::{POOL_ROWS, ROWS, Row};
 
 fn run(row: &Row, threads: usize, supplier: &str) -> Value {
     let mut job = row.job(threads, 0.002, &BTreeMap::new()).unwrap();
@@ -41,7 +41,11 @@ fn suppliers_of_caches_do_the_same_work() {
 fn workloads_say_what_they_stand_for() {
     for workload in WORKLOADS {
         assert!(workload.about.len() > 100 && workload.about.ends_with('.'), "{}", workload.name);
-        assert!(ROWS.iter().any(|row| row.workload == workload.name), "{} is in no row", workload.name);
+        assert!(
+            ROWS.iter().chain(&POOL_ROWS).any(|row| row.workload == workload.name),
+            "{} is in no row",
+            workload.name
+        );
         assert!(workload.parameters.iter().all(|parameter| !parameter.about.is_empty()), "{}", workload.name);
     }
 }

@@ -37,7 +37,7 @@ pub struct Task {
 }
 
 /// How it is measured.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Effort {
     /// Rounds.
     pub rounds: usize,
@@ -151,7 +151,7 @@ pub fn under(program: &std::ffi::OsStr, contender: &Contender, mode: Mode, threa
 }
 
 /// The command that does a workload in a process of its own and writes its report to `report`.
-fn worker(
+pub fn worker(
     row: &mempool_bench::Row,
     threads: usize,
     contender: &Contender,

@@ -17,8 +17,10 @@ mod child;
 mod contenders;
 mod html;
 mod machine;
+mod markdown;
 mod measure;
 mod order;
+mod pool;
 mod programs;
 mod progress;
 mod results;
@@ -99,8 +101,14 @@ fn write(order: &Order, report: &Report) -> Result<(), Failure> {
             path.map_or(Ok(()), |path| save(path, &json))?;
         }
     }
-    if let Some(path) = &order.html {
-        save(path, &html::page(report))?;
+    if let Some(path) = &order.markdown {
+        let failed = |error: &dyn std::fmt::Display| Failure::own(format_args!("{}: {error}", path.display()));
+        let document = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+        save(path, &markdown::placed(&document, report).map_err(|error| failed(&error))?)?;
+    }
+    let page = order.html.iter().map(|path| (path, html::page(report)));
+    for (path, text) in page.chain(order.picture.iter().map(|path| (path, html::picture(report)))) {
+        save(path, &text)?;
     }
     Ok(())
 }
@@ -136,8 +144,10 @@ fn measured(order: &Order) -> Result<Report, Failure> {
     let (tasks, notes) = tasks(order, &all, &effort, &folder)?;
     warn(&missing, &notes);
     let each: usize = tasks.iter().map(|task| task.contenders.len()).sum();
-    let progress = progress::Progress::new(each * (effort.rounds + usize::from(effort.calls)), effort.rounds);
+    let steps = each * (effort.rounds + usize::from(effort.calls)) + if order.pool { pool::STEPS } else { 0 };
+    let progress = progress::Progress::new(steps, effort.rounds);
     let rows = measure::measure(&tasks, &effort, &progress);
+    let pool = pool::Bench::new(&all, effort.scale).filter(|_| order.pool).map(|bench| bench.measure(&progress));
     progress.end();
     let mut known: Vec<contenders::Known> = all.iter().map(Contender::known).collect();
     for contender in tasks.iter().flat_map(|task| &task.contenders) {
@@ -156,6 +166,7 @@ fn measured(order: &Order) -> Result<Report, Failure> {
         missing,
         notes,
         rows,
+        pool: pool.unwrap_or_default(),
     })
 }
 
@@ -210,7 +221,7 @@ fn tasks(
     for program in programs.into_iter().filter(|program| order.wants(&program.name, order.quick)) {
         tasks.push(Task { work: Work::Program(program), threads: 1, contenders: all.to_vec() });
     }
-    if tasks.is_empty() {
+    if tasks.is_empty() && !order.pool {
         let failure = Failure::own(format_args!("--only {} matches no row", order.only.join(",")));
         return Err(failure.fix("`mempool bench --list` shows all"));
     }

@@ -29,12 +29,18 @@ pub struct Order {
     pub allocators: Vec<String>,
     /// Parameters of workloads.
     pub set: BTreeMap<String, usize>,
+    /// Measures also what only a pool has.
+    pub pool: bool,
     /// Shows the rows and does nothing.
     pub list: bool,
     /// Where the JSON goes; `-` is standard output.
     pub json: Option<PathBuf>,
     /// Where the page goes.
     pub html: Option<PathBuf>,
+    /// Where the headline picture goes.
+    pub picture: Option<PathBuf>,
+    /// The document whose tables are replaced.
+    pub markdown: Option<PathBuf>,
     /// A report to be shown again.
     pub from: Option<PathBuf>,
     /// The user's program and its arguments.
@@ -67,6 +73,7 @@ Examples:
   mempool bench --only 'replace*,pipe' --threads 1,2,4,8
   mempool bench --peer mine=/usr/local/lib/libmine.so
   mempool bench -- perl script.pl                a program of yours, under each allocator
+  mempool bench --pool --only none               what only a pool has: smallest segments, start-up, ...
   mempool bench --list                           what there is and what it stands for
 
 The pool runs with --commit lazy --exhausted grow, and prefaulted and locked where latency is measured; variables
@@ -149,6 +156,12 @@ pub fn command() -> Command {
                 .value_parser(contenders::given),
         )
         .arg(list("allocators", "NAMES", "Who takes part, in this order [default: all that are found]"))
+        .arg(
+            Arg::new("pool")
+                .long("pool")
+                .action(ArgAction::SetTrue)
+                .help("Measures also what only a pool has: smallest segments, start-up, cost against size"),
+        )
         .arg(Arg::new("list").long("list").action(ArgAction::SetTrue).help("Shows all rows and their parameters"))
         .arg(
             path("json", "Writes JSON, to standard output if no file is given")
@@ -157,6 +170,8 @@ pub fn command() -> Command {
                 .require_equals(false),
         )
         .arg(path("html", "Writes a page with plots, which needs no other file"))
+        .arg(path("picture", "Writes the page's headline picture, as SVG"))
+        .arg(path("markdown", "Replaces the tables between <!-- bench --> and <!-- /bench --> in a document"))
         .arg(path("from", "Measures nothing: reports again what --json FILE kept"))
         .arg(
             Arg::new("program")
@@ -200,9 +215,12 @@ pub fn order(matches: &ArgMatches) -> Order {
         peers: all(matches, "peer"),
         allocators: all(matches, "allocators"),
         set: all::<(String, usize)>(matches, "set").into_iter().collect(),
+        pool: matches.get_flag("pool"),
         list: matches.get_flag("list"),
         json: matches.get_one("json").cloned(),
         html: matches.get_one("html").cloned(),
+        picture: matches.get_one("picture").cloned(),
+        markdown: matches.get_one("markdown").cloned(),
         from: matches.get_one("from").cloned(),
         program: words.next().map(|program| (program, words.collect())),
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::contenders::{Known, Missing, POOL, is_pool};
 use super::machine::Machine;
+use super::pool::Measure;
 
 /// The version of the JSON's form.
 pub const FORMAT: u32 = 1;
@@ -33,6 +34,9 @@ pub struct Report {
     pub notes: Vec<String>,
     /// What was measured.
     pub rows: Vec<Row>,
+    /// What only the pool has.
+    #[serde(default)]
+    pub pool: Vec<Measure>,
 }
 
 /// A row of the report: one workload or program, with one number of threads.
@@ -134,6 +138,8 @@ pub type Figure = fn(&Run) -> f64;
 
 /// Wall clock seconds.
 pub const SECONDS: Figure = |run| run.seconds;
+/// Seconds of processor time, user and system.
+pub const CPU: Figure = |run| run.cpu_seconds;
 /// The most resident bytes.
 pub const PEAK: Figure = |run| run.peak_bytes as f64;
 /// All page faults.
@@ -170,6 +176,12 @@ impl Outcome {
         if self.error.is_some() { None } else { median(&self.values(figure)) }
     }
 
+    /// The median of a part's seconds, summed over threads.
+    pub fn phase(&self, name: &str) -> Option<f64> {
+        let values: Vec<f64> = self.runs.iter().filter_map(|run| run.phases.get(name).copied()).collect();
+        if self.error.is_some() { None } else { median(&values) }
+    }
+
     /// The median of a quantile of an operation's latency, in nanoseconds.
     pub fn latency(&self, operation: &str, quantile: fn(&Quantiles) -> f64) -> Option<f64> {
         let values: Vec<f64> = self.runs.iter().filter_map(|run| run.latency_ns.get(operation)).map(quantile).collect();
@@ -198,6 +210,12 @@ impl Row {
     /// A contender's figure over that of the best peer.
     pub fn ratio(&self, contender: &str, figure: Figure) -> Option<f64> {
         Some(self.median(contender, figure)? / self.best_peer(figure)?.1)
+    }
+
+    /// The parts of the work whose times are known.
+    pub fn phases(&self) -> Vec<&str> {
+        let run = self.results.iter().find_map(|result| result.runs.first());
+        run.map(|run| run.phases.keys().map(String::as_str).collect()).unwrap_or_default()
     }
 
     /// The name with the number of threads, where that is a choice.
@@ -270,7 +288,7 @@ impl Report {
     /// A figure that JSON cannot express, such as infinity.
     pub fn json(&self) -> serde_json::Result<String> {
         let mut value = serde_json::to_value(self)?;
-        value["summary"] = serde_json::json!({ "time": self.summary(SECONDS), "memory": self.summary(PEAK) });
+        value["summary"] = serde_json::json!({ "time": self.summary(SECONDS), "cpu": self.summary(CPU), "memory": self.summary(PEAK) });
         Ok(format!("{value:#}\n"))
     }
 }
@@ -312,6 +330,11 @@ pub mod tests {
                 ),
                 row("two", vec![outcome("pool", &[2.0; 3]), outcome("system", &[4.0; 3]), outcome("other", &[1.0; 3])]),
             ],
+            pool: vec![Measure {
+                name: "Ready".into(),
+                unit: "ms".into(),
+                figures: vec![("2 MiB".into(), Some(0.5)), ("4 MiB".into(), None)],
+            }],
         }
     }
 

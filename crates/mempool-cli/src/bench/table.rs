@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::contenders::POOL;
-use super::results::{FAULTS, Figure, PEAK, Quantiles, Report, Row, SECONDS, quantile};
+use super::results::{CPU, FAULTS, Figure, PEAK, Quantiles, Report, Row, SECONDS, quantile};
 
 /// Bold, green, red and plain, or nothing.
 pub struct Colours([&'static str; 4]);
@@ -23,23 +23,38 @@ pub fn text(report: &Report, colours: &Colours) -> String {
         _ = writeln!(text, "not found: {}; to get it: {}", missing.name, missing.get);
     }
     _ = writeln!(text, "{}\n", report.machine.line());
-    _ = writeln!(
-        text,
-        "{bold}Time{plain}, medians of {} rounds, as ratios to the best peer (less is better)",
-        rounds(report)
-    );
-    figures(&mut text, report, SECONDS, "pool", |seconds| time(seconds * 1e9), colours);
-    if report.rows.iter().any(|row| row.ratio(POOL, PEAK).is_some()) {
-        _ = writeln!(text, "\n{bold}Peak memory{plain}, as ratios to the leanest peer");
-        figures(&mut text, report, PEAK, "pool", size, colours);
+    if !report.rows.is_empty() {
+        rows(&mut text, report, colours);
     }
-    latencies(&mut text, report, colours);
-    kernel(&mut text, report, colours);
+    for measure in &report.pool {
+        _ = writeln!(text, "\n{bold}{}{plain}, {}", measure.name, measure.unit);
+        for (name, figure) in &measure.figures {
+            _ = writeln!(text, "  {name:<40} {:>10}", figure.map_or("-".into(), count));
+        }
+    }
     summary(&mut text, report, colours);
     for line in report.failures(|_| true).iter().chain(&report.notes) {
         _ = writeln!(text, "{line}");
     }
     text
+}
+
+/// The tables of the rows.
+fn rows(text: &mut String, report: &Report, colours: &Colours) {
+    let [bold, .., plain] = colours.0;
+    _ = writeln!(
+        text,
+        "{bold}Time{plain}, medians of {} rounds, as ratios to the best peer (less is better)",
+        rounds(report)
+    );
+    figures(text, report, SECONDS, "pool", |seconds| time(seconds * 1e9), colours);
+    if report.rows.iter().any(|row| row.ratio(POOL, PEAK).is_some()) {
+        _ = writeln!(text, "\n{bold}Peak memory{plain}, as ratios to the leanest peer");
+        figures(text, report, PEAK, "pool", size, colours);
+    }
+    latencies(text, report, colours);
+    phases(text, report, colours);
+    kernel(text, report, colours);
 }
 
 fn rounds(report: &Report) -> usize {
@@ -120,6 +135,22 @@ fn latencies(text: &mut String, report: &Report, colours: &Colours) {
     }
 }
 
+/// Parts of the work, of rows that have them.
+fn phases(text: &mut String, report: &Report, colours: &Colours) {
+    let [bold, .., plain] = colours.0;
+    for row in &report.rows {
+        for phase in row.phases() {
+            _ = write!(text, "\n{bold}{}, {phase}{plain}:", row.label());
+            for result in &row.results {
+                let shown = result.phase(phase).map_or("-".into(), |seconds| time(seconds * 1e9));
+                _ = write!(text, " {} {shown},", result.contender);
+            }
+            text.pop();
+        }
+    }
+    text.push('\n');
+}
+
 /// Faults and system calls of the measured part, per million operations.
 fn kernel(text: &mut String, report: &Report, colours: &Colours) {
     let [bold, .., plain] = colours.0;
@@ -152,7 +183,7 @@ pub fn kernel_cell(row: &Row, contender: &str) -> String {
 
 fn summary(text: &mut String, report: &Report, colours: &Colours) {
     let [bold, green, red, plain] = colours.0;
-    for (title, figure) in [("time", SECONDS), ("peak memory", PEAK)] {
+    for (title, figure) in [("time", SECONDS), ("processor time", CPU), ("peak memory", PEAK)] {
         let Some(summary) = report.summary(figure) else { continue };
         let colour = if summary.mean_to_best <= 1.0 { green } else { red };
         _ = writeln!(
@@ -160,7 +191,8 @@ fn summary(text: &mut String, report: &Report, colours: &Colours) {
             "\n{bold}The pool's {title}{plain} is {colour}{:.2}{plain} of the best peer's (geometric mean of the rows); the worst row is {} with {:.2}",
             summary.mean_to_best, summary.worst.0, summary.worst.1
         );
-        for duel in summary.duels {
+        // What is said of time holds of processor time, but where threads wait.
+        for duel in summary.duels.iter().filter(|_| title != "processor time") {
             let share = 100.0 * duel.ahead as f64 / duel.rows.max(1) as f64;
             _ = writeln!(
                 text,

@@ -1,8 +1,9 @@
 //! The report as one page that needs nothing else: style and drawings are inside.
 
+mod headline;
 mod plot;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::contenders::{POOL, is_pool};
@@ -11,6 +12,14 @@ use super::table::{QUANTILES, count, kernel_cell, size, time};
 use plot::{Axis, Bar, Line, bars, escape, lines};
 
 const STYLE: &str = include_str!("page.css");
+
+/// The headline picture as a file of its own, in both light and dark.
+pub fn picture(report: &Report) -> String {
+    let (variables, rules) = STYLE.split_once("* { box-sizing").unwrap_or((STYLE, ""));
+    let rules: String = rules.lines().filter(|line| line.starts_with("svg") || line.starts_with(".k")).collect();
+    let paper = "svg { font: 12px system-ui, Arial, sans-serif; background: var(--paper); }";
+    headline::picture(report, &format!("<style>{variables}{rules}{paper}</style>"))
+}
 
 /// The whole page.
 pub fn page(report: &Report) -> String {
@@ -36,6 +45,7 @@ pub fn page(report: &Report) -> String {
         size,
     );
     memory(&mut body, report);
+    own(&mut body, report);
     tables(&mut body, report);
     foot(&mut body, report);
     format!(
@@ -110,6 +120,10 @@ fn overview(body: &mut String, report: &Report) {
         "The pool's figure over the peer's (less is better), and in how many rows it is ahead.",
     );
     body.push_str("</div>\n");
+    let about = "Each dot is a peer on a row, at its time over the pool's; right of the rule is slower than the pool. The \
+                 axis is logarithmic.";
+    let drawing = headline::picture(report, "");
+    _ = writeln!(body, "<div class=\"card headline\"><h3>Every row, every peer</h3>{drawing}<p>{about}</p></div>");
 }
 
 fn card(body: &mut String, title: &str, drawing: &str, about: &str) {
@@ -173,7 +187,7 @@ fn latency(row: &Row, operation: &str) -> String {
     let points = || all.iter().flat_map(|line| &line.points);
     let (low, high) = points().fold((f64::MAX, 0f64), |(low, high), point| (low.min(point.1), high.max(point.1)));
     let nines = points().map(|point| point.0).fold(1.0, f64::max);
-    let labels = ["0", "90%", "99%", "99.9%", "99.99%", "99.999%", "99.9999%", "99.99999%", "99.999999%"];
+    let labels = ["best", "90%", "99%", "99.9%", "99.99%", "99.999%", "99.9999%", "99.99999%", "99.999999%"];
     let marks =
         labels.iter().enumerate().map(|(at, text)| (at as f64, (*text).to_owned())).take_while(|mark| mark.0 <= nines);
     let x = Axis { range: (0.0, nines), marks: marks.collect(), title: "share of operations" };
@@ -221,7 +235,8 @@ fn scaling_of(report: &Report, rows: &[&Row]) -> String {
 
 /// A mark's text: no more digits than it needs.
 fn mark(value: f64) -> String {
-    if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.1}") }
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Resident memory over time, of rows that take long enough to be seen.
@@ -248,6 +263,22 @@ fn memory(body: &mut String, report: &Report) {
     body.push_str("</div>\n");
 }
 
+/// What only the pool has.
+fn own(body: &mut String, report: &Report) {
+    if report.pool.is_empty() {
+        return;
+    }
+    body.push_str("<h2>What only a pool has</h2><div class=\"grid\">\n");
+    for measure in &report.pool {
+        let mut table = format!("<table><tr><th></th><th>{}</th></tr>", escape(&measure.unit));
+        for (name, figure) in &measure.figures {
+            _ = write!(table, "<tr><td>{}</td><td>{}</td></tr>", escape(name), figure.map_or("-".into(), count));
+        }
+        card(body, &measure.name, &(table + "</table>"), "");
+    }
+    body.push_str("</div>\n");
+}
+
 /// All figures, for who wants to know exactly.
 fn tables(body: &mut String, report: &Report) {
     body.push_str("<h2>All figures</h2>\n");
@@ -262,6 +293,12 @@ fn tables(body: &mut String, report: &Report) {
         let rate = row.median(name, |run| run.operations as f64 / run.seconds / 1e6);
         rate.filter(|rate| *rate > 0.0).map_or("-".into(), count)
     });
+    let phases: BTreeSet<&str> = report.rows.iter().flat_map(Row::phases).collect();
+    for phase in phases {
+        table(body, report, &format!("Time of a part, summed over threads: {phase}"), |row, name| {
+            row.of(name).and_then(|result| result.phase(phase)).map_or("-".into(), |seconds| time(seconds * 1e9))
+        });
+    }
     table(body, report, "Peak memory, as ratios to the leanest peer", ratio(PEAK));
     table(body, report, "Page faults / system calls for a million operations", kernel_cell);
     for (name, quantile) in QUANTILES {
@@ -327,7 +364,7 @@ mod tests {
         {
             assert!(page.contains(part), "no {part:?}");
         }
-        for outside in ["http:", "https:", "src=", "href=", "@import", "url("] {
+        for outside in ["https:", "src=", "href=", "@import", "url("] {
             assert!(!page.contains(outside), "{outside} in the page");
         }
         assert_eq!(page.matches("<div").count(), page.matches("</div>").count());
