@@ -104,7 +104,8 @@ enum mempool_error {
     MEMPOOL_ERROR_CACHE_LIMIT = 25,        /* ENOSPC: max_caches caches exist */
     MEMPOOL_ERROR_CACHE_TWICE = 26,        /* EALREADY: this mp_cache_t is initialised */
     MEMPOOL_ERROR_CALLBACK_LIMIT = 27,     /* ENOSPC: 8 reclaim callbacks exist */
-    MEMPOOL_ERROR_BROKEN = 28              /* EIO: mempool_verify found damage */
+    MEMPOOL_ERROR_BROKEN = 28,             /* EIO: mempool_verify found damage */
+    MEMPOOL_ERROR_BUDGET = 29              /* ENOSPC: a budget cannot be made or entered */
 };
 
 /* The message of a code in general words: a constant string, never NULL. */
@@ -193,6 +194,13 @@ typedef struct mempool_config {
     unsigned watermark_signal;   /* a signal; 0: none */
     unsigned watermark_fd;       /* a file descriptor; 0: none */
     char critical[64];           /* names of threads, with commas between */
+    size_t fail_above;           /* bytes above which requests are refused, as a drill; 0: none */
+    unsigned fail_nth;           /* which request is refused, as a drill; 0: none */
+    unsigned fail_every;         /* every so many-th request is refused, as a drill; 0: none */
+    unsigned fail_seed;          /* seed that requests to refuse are drawn from, as a drill; 0: none */
+    unsigned fail_rate;          /* with a seed, one of so many requests is refused */
+    unsigned board;              /* of `mempool drill` and `mempool size`: 0 */
+    int survey;                  /* of `mempool drill`: 0 */
 } mempool_config_t;
 
 /* Fills *config with the defaults of the process's pool. Errors: ARGUMENT; STRUCT_SIZE (the program was compiled with
@@ -303,6 +311,10 @@ LIBEXPORT void mp_cache_init_aligned(mp_cache_t *cache, const char *name, size_t
  * CACHE_NAME, CACHE_ITEM, CACHE_ALIGN, CACHE_LIMIT, CACHE_TWICE, ARGUMENT, and those of mempool_init. */
 LIBEXPORT int mp_cache_try_init(mp_cache_t *cache, const char *name, size_t item_size, size_t alignment);
 
+/* The same for a cache that is charged to a budget (see below). Errors: ARGUMENT also for no such budget. */
+LIBEXPORT int mp_cache_try_init_in(unsigned budget, mp_cache_t *cache, const char *name, size_t item_size,
+                                   size_t alignment);
+
 /* Ends a cache and returns all its memory to the pool. Items still live are gone with it, and one line on
  * standard error says how many there were. Nobody may use the cache or its items during the call or afterwards;
  * a use of the struct afterwards ends the process with a message. It may be initialised again. */
@@ -331,6 +343,25 @@ LIBEXPORT size_t mp_cache_live(const mp_cache_t *cache);
  * the reserve (setting `reserve`). Scopes nest. */
 LIBEXPORT void mp_critical_enter(void);
 LIBEXPORT void mp_critical_leave(void);
+
+/* Gives up what the calling thread keeps for its next requests, as if it ended, so that others have it however long the
+ * thread sleeps. It may go on as before. */
+LIBEXPORT void mp_thread_idle(void);
+
+/* A budget: what some caches and scoped allocations may have together, at most `most` bytes, so that one tenant fails
+ * alone; `least` of them are set aside now, in whole slots (4 to 64 KiB), out of the setting `reserve`, and are the
+ * tenant's whatever others do. Charged are whole slabs. *budget becomes its number, above 0; it lasts as long as the pool, which
+ * has 16 at most. Errors: BUDGET; ARGUMENT; those of mempool_init. */
+LIBEXPORT int mp_budget_make(unsigned *budget, const char *name, size_t least, size_t most);
+
+/* What the calling thread allocates from now on, without naming a cache, is charged to the budget; with 0 to none again.
+ * Its objects are freed and reallocated like others, by any thread, at any time. *before, unless NULL, becomes the budget
+ * that was entered until now: scopes nest by entering that one again. Within a scope every call takes the long way
+ * round. Errors: BUDGET (the thread has no local heap of its own); ARGUMENT; NOT_INITIALISED. */
+LIBEXPORT int mp_budget_enter(unsigned budget, unsigned *before);
+
+/* Bytes of the slabs that are charged to the budget; 0 if there is none. */
+LIBEXPORT size_t mp_budget_used(unsigned budget);
 
 /* Called on the thread whose request for `needed` bytes found the pool exhausted, with no lock held: frees what it
  * can and says whether it freed anything. It may allocate and free; it is not called from within itself, and not for

@@ -89,6 +89,20 @@ pub struct MempoolConfig {
     pub watermark_fd: c_uint,
     /// Names of threads with commas between, with a final zero.
     pub critical: [c_char; CRITICAL],
+    /// Bytes.
+    pub fail_above: usize,
+    /// A number.
+    pub fail_nth: c_uint,
+    /// A number.
+    pub fail_every: c_uint,
+    /// A number.
+    pub fail_seed: c_uint,
+    /// A number.
+    pub fail_rate: c_uint,
+    /// A file descriptor.
+    pub board: c_uint,
+    /// 0 or 1.
+    pub survey: c_int,
 }
 
 const SIZE: usize = size_of::<MempoolConfig>();
@@ -154,6 +168,13 @@ impl MempoolConfig {
             process: c_int::from(values.lock_process),
             strict: c_int::from(values.strict),
             reserved2: 0,
+            fail_above: values.fail_above,
+            fail_nth: values.fail_nth,
+            fail_every: values.fail_every,
+            fail_seed: values.fail_seed,
+            fail_rate: values.fail_rate,
+            board: values.board,
+            survey: c_int::from(values.survey),
         }
     }
 
@@ -178,6 +199,13 @@ impl MempoolConfig {
             .wait_time(self.wait_time_ns)
             .heap_page_lifetime(self.heap_page_lifetime)
             .slot_shift(self.slot_shift)
+            .fail_above(self.fail_above)
+            .fail_nth(self.fail_nth)
+            .fail_every(self.fail_every)
+            .fail_seed(self.fail_seed)
+            .fail_rate(self.fail_rate)
+            .board(self.board)
+            .survey(pick(&SWITCH, "survey", self.survey)?)
             .huge_page_size(self.huge_page_size)
             .numa(pick(&self.numas(), "numa", self.numa)?)
             .lock_process(pick(&SWITCH, "process", self.process)?)
@@ -344,7 +372,7 @@ mod tests {
     fn every_setting_survives_the_struct() {
         for setting in SETTINGS {
             let base = MempoolConfig::of(Config::process().values(), 0);
-            for value in ["1", "off", "null", "lazy", "17", "300M", "5ms", "12", "heap", "required"] {
+            for value in ["1", "off", "null", "lazy", "17", "300M", "5ms", "12", "heap", "required", "local", "0-3,5"] {
                 let mut wanted = Config::process();
                 let named = setting.env.as_bytes();
                 if wanted.apply(named, value.as_bytes()).is_err() {

@@ -36,9 +36,11 @@ pub const CACHE_TWICE: c_int = 26;
 pub const CALLBACK_LIMIT: c_int = 27;
 /// The consistency check found something broken.
 pub const BROKEN: c_int = 28;
+/// A budget cannot be made or entered.
+pub const BUDGET: c_int = 29;
 
 /// Every code: the name of its constant in the header, its words, its errno.
-pub const CODES: [(c_int, &str, &CStr, c_int); 23] = [
+pub const CODES: [(c_int, &str, &CStr, c_int); 24] = [
     (OK, "MEMPOOL_OK", c"success", 0),
     (1, "MEMPOOL_ERROR_UNKNOWN_SETTING", c"unknown setting", libc::EINVAL),
     (VALUE, "MEMPOOL_ERROR_VALUE", c"the value of a setting cannot be read", libc::EINVAL),
@@ -62,6 +64,7 @@ pub const CODES: [(c_int, &str, &CStr, c_int); 23] = [
     (CACHE_TWICE, "MEMPOOL_ERROR_CACHE_TWICE", c"the cache is initialised already", libc::EALREADY),
     (CALLBACK_LIMIT, "MEMPOOL_ERROR_CALLBACK_LIMIT", c"the pool has no room for another callback", libc::ENOSPC),
     (BROKEN, "MEMPOOL_ERROR_BROKEN", c"the pool is damaged", libc::EIO),
+    (BUDGET, "MEMPOOL_ERROR_BUDGET", c"there can be no such budget", libc::ENOSPC),
 ];
 
 /// Bytes of the last error, its final zero included.

@@ -10,12 +10,16 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::failure::{Failure, OWN};
-use crate::{bench, configure, doctor, run, settings, starve};
+use crate::{bench, configure, doctor, drill, run, settings, size, starve, watch};
 
 /// What to do.
 pub enum Task {
     /// `mempool run`.
     Run(run::Order),
+    /// `mempool size`.
+    Size(size::Plan),
+    /// `mempool drill`.
+    Drill(drill::Plan),
     /// `mempool starve`.
     Starve(starve::Plan),
     /// What `mempool starve` starts: a worker.
@@ -43,6 +47,8 @@ Examples:
   mempool starve                               what it is good for, in less than 30 seconds
   mempool doctor --segment 2G                  what this machine allows, and how to have the rest
   mempool bench --quick                        how fast it is, beside other allocators
+  mempool size -- sqlite3 :memory: < work      how large a segment it needs
+  mempool drill -- ls /                        what it does when memory is refused, call by call
   mempool config                               the settings in force";
 
 const RUN_EXAMPLES: &str = "\
@@ -64,6 +70,29 @@ Examples:
 
 Exit codes: 0 if every promise holds, 1 if a pool can be made and some do not, 2 if there can be no pool, or the program
 cannot run on one, 125 if mempool itself fails.";
+const SIZE_EXAMPLES: &str = "\
+Examples:
+  mempool size -- python3 -c 'print(sum(range(10**6)))'
+  mempool size --input script.sql --json -- sqlite3 :memory:
+  mempool size --small heap --percent 1 -- ls -R /usr/share/doc
+
+The program runs once with every request watched, then about ten times on segments of fixed size; its output is
+thrown away. A segment works when the program ends as it did the first time. --segment, --max-segment, --exhausted,
+--commit, --lock and --huge-pages are this command's to choose; the other settings are the program's.
+
+Exit codes: 0 if a segment was found, 125 if not or if mempool itself fails, 126 and 127 as for `mempool run`.";
+
+const DRILL_EXAMPLES: &str = "\
+Examples:
+  mempool drill -- ls /
+  mempool drill --accept 1,2 --json -- grep -r pattern .
+  mempool drill --all --max 200 -- ./program
+
+The program runs once to learn where it allocates, then once for each such place with that request refused; its
+output is thrown away. `mempool run --exhausted null --fail-nth N` repeats one of the runs.
+
+Exit codes: 0 if every place tried can bear a refusal, 1 if one crashed, hung, or ended with a code that --accept does
+not name, 125 if mempool itself fails, 126 and 127 as for `mempool run`.";
 
 const STARVE_EXAMPLES: &str = "\
 Examples:
@@ -74,7 +103,7 @@ Examples:
 Kinds: quiet (always), addresses, killer, sleep, throttle, cache, swap, overcommit. Those that this machine does not allow
 are named with the reason.
 
-Exit codes: 0 if the pool's workers did all their requests and others did not, 1 if a worker of the pool failed,
+Exit codes: 0 if the pool's workers did all their requests and others did not or were held up, 1 if a worker of the pool failed,
 3 if nothing is shown, since all did everything, 125 if mempool itself fails.";
 
 fn command() -> Command {
@@ -86,6 +115,8 @@ fn command() -> Command {
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
         .subcommand(run_command())
+        .subcommand(size_command())
+        .subcommand(drill_command())
         .subcommand(starve_command())
         .subcommand(doctor_command())
         .subcommand(config_command())
@@ -101,16 +132,95 @@ fn run_command() -> Command {
         .override_usage("mempool run [SETTINGS] [--] PROGRAM [ARGS]...")
         .after_help(RUN_EXAMPLES)
         .args(settings::flags())
+        .arg(program())
+}
+
+fn program() -> Arg {
+    Arg::new("program")
+        .value_name("PROGRAM")
+        .help("The program, found in PATH, and its arguments")
+        .value_parser(value_parser!(OsString))
+        .num_args(1..)
+        .required(true)
+        .trailing_var_arg(true)
+        .allow_hyphen_values(false)
+}
+
+/// What commands that run a program again and again have in common.
+fn again(command: Command, timeout: &'static str) -> Command {
+    command
         .arg(
-            Arg::new("program")
-                .value_name("PROGRAM")
-                .help("The program, found in PATH, and its arguments")
-                .value_parser(value_parser!(OsString))
-                .num_args(1..)
-                .required(true)
-                .trailing_var_arg(true)
-                .allow_hyphen_values(false),
+            Arg::new("input")
+                .long("input")
+                .value_name("FILE")
+                .help("What the program reads as standard input, in each run [default: nothing]")
+                .value_parser(value_parser!(std::path::PathBuf)),
         )
+        .arg(
+            Arg::new("timeout")
+                .long("timeout")
+                .value_name("SECONDS")
+                .help("The longest that a run may take: 1 to 86400")
+                .value_parser(value_parser!(u64).range(1..=86_400))
+                .default_value(timeout),
+        )
+        .arg(json())
+        .args(settings::flags())
+        .arg(program())
+}
+
+fn size_command() -> Command {
+    let command = Command::new("size")
+        .about("Finds out how large a segment a program needs, by running it")
+        .override_usage("mempool size [OPTIONS] [SETTINGS] [--] PROGRAM [ARGS]...")
+        .after_help(SIZE_EXAMPLES)
+        .arg(
+            Arg::new("most")
+                .long("most")
+                .value_name("BYTES")
+                .help("The largest segment that is tried")
+                .value_parser(bytes)
+                .default_value("64G"),
+        )
+        .arg(
+            Arg::new("percent")
+                .long("percent")
+                .value_name("N")
+                .help("How exact the smallest segment shall be, in percent: 1 to 50")
+                .value_parser(value_parser!(u64).range(1..=50))
+                .default_value("3"),
+        );
+    again(command, "600")
+}
+
+fn drill_command() -> Command {
+    let command = Command::new("drill")
+        .about("Refuses a program's requests one by one, and says which places cannot bear it")
+        .override_usage("mempool drill [OPTIONS] [SETTINGS] [--] PROGRAM [ARGS]...")
+        .after_help(DRILL_EXAMPLES)
+        .arg(
+            Arg::new("max")
+                .long("max")
+                .value_name("N")
+                .help("The most runs: 1 to 10000000")
+                .value_parser(value_parser!(u64).range(1..=10_000_000))
+                .default_value("1000"),
+        )
+        .arg(
+            Arg::new("all")
+                .long("all")
+                .help("Refuses every request in turn, not only the first of each place")
+                .action(ArgAction::SetTrue),
+        )
+        .arg(
+            Arg::new("accept")
+                .long("accept")
+                .value_name("CODES")
+                .help("Exit codes that are right after a refusal, with commas: others are then wrong [default: all]")
+                .value_delimiter(',')
+                .value_parser(value_parser!(i32).range(0..=255)),
+        );
+    again(command, "10")
 }
 
 fn config_command() -> Command {
@@ -175,6 +285,13 @@ fn starve_command() -> Command {
         )
         .arg(json())
         .arg(
+            Arg::new("svg")
+                .long("svg")
+                .value_name("FILE")
+                .help("Writes the page's drawings as one picture")
+                .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(
             Arg::new("html")
                 .long("html")
                 .value_name("FILE")
@@ -203,6 +320,8 @@ pub fn parse() -> Result<Task, Failure> {
     };
     match matches.subcommand() {
         Some(("run", given)) => Ok(Task::Run(run_order(given))),
+        Some(("size", given)) => Ok(Task::Size(size_plan(given))),
+        Some(("drill", given)) => Ok(Task::Drill(drill_plan(given))),
         Some(("starve", given)) => Ok(Task::Starve(starve_plan(given))),
         Some(("starve-worker", given)) => worker_order(given).map(Task::StarveWorker),
         Some(("starve-hog", given)) => worker_order(given).map(Task::StarveHog),
@@ -231,6 +350,38 @@ fn run_order(matches: &ArgMatches) -> run::Order {
     run::Order { given: settings::given(matches), program, arguments: words.collect() }
 }
 
+fn subject(matches: &ArgMatches) -> watch::Subject {
+    let run::Order { program, arguments, .. } = run_order(matches);
+    let seconds = matches.get_one::<u64>("timeout").copied().unwrap_or(0);
+    watch::Subject {
+        program,
+        arguments,
+        input: matches.get_one("input").cloned(),
+        timeout: std::time::Duration::from_secs(seconds),
+    }
+}
+
+fn size_plan(matches: &ArgMatches) -> size::Plan {
+    size::Plan {
+        given: settings::given(matches),
+        subject: subject(matches),
+        most: matches.get_one::<usize>("most").copied().unwrap_or(0),
+        percent: matches.get_one::<u64>("percent").copied().unwrap_or(0) as usize,
+        json: matches.get_flag("json"),
+    }
+}
+
+fn drill_plan(matches: &ArgMatches) -> drill::Plan {
+    drill::Plan {
+        given: settings::given(matches),
+        subject: subject(matches),
+        most: matches.get_one::<u64>("max").copied().unwrap_or(0) as usize,
+        all: matches.get_flag("all"),
+        accept: matches.get_many::<i32>("accept").into_iter().flatten().copied().collect(),
+        json: matches.get_flag("json"),
+    }
+}
+
 fn doctor_order(matches: &ArgMatches) -> doctor::Order {
     doctor::Order {
         given: settings::given(matches),
@@ -251,6 +402,7 @@ fn starve_plan(matches: &ArgMatches) -> starve::Plan {
         allocators: words("allocators"),
         json: matches.get_flag("json"),
         html: matches.get_one::<PathBuf>("html").cloned(),
+        svg: matches.get_one::<PathBuf>("svg").cloned(),
     }
 }
 

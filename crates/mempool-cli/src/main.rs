@@ -11,13 +11,16 @@ mod args;
 mod bench;
 mod configure;
 mod doctor;
+mod drill;
 mod failure;
 mod library;
 mod peers;
 mod program;
 mod run;
 mod settings;
+mod size;
 mod starve;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -29,6 +32,8 @@ static ALLOCATOR: allocator::Switch = allocator::Switch::new();
 fn main() -> ExitCode {
     let done = args::parse().and_then(|task| match task {
         Task::Run(order) => Err(run::exec(&order)),
+        Task::Size(plan) => size::show(&plan),
+        Task::Drill(plan) => drill::show(&plan),
         Task::Starve(plan) => starve::show(&plan),
         Task::StarveWorker(order) => starve::work(&order),
         Task::StarveHog(order) => starve::hog(&order),

@@ -1,8 +1,8 @@
 //! Other allocators that this machine has: what `mempool starve` and `mempool bench` compare the pool with.
 //!
 //! The C library's own is always there. The others are shared libraries that a program takes by `LD_PRELOAD`, looked
-//! for by file name where Debian and others install them and in `LD_LIBRARY_PATH`. One that is not there is named with
-//! the package that brings it; nothing is left out in silence.
+//! for by file name where distributions install them, in `LD_LIBRARY_PATH`, and where the script that builds newer ones
+//! puts them. One that is not there is named with the way to get it; nothing is left out in silence.
 //!
 //! *Limits:* a library is known by its name; that it is one for this processor, by its ELF header.
 
@@ -25,34 +25,42 @@ pub struct Peer {
 pub struct Missing {
     /// Its name.
     pub name: &'static str,
-    /// Why it is left out, and how to get it.
-    pub why: String,
+    /// How to get it.
+    pub get: &'static str,
 }
 
-/// The library that a name stands for: file names, newest first, and Debian's package.
-struct Known {
+/// A peer that is looked for.
+struct Wanted {
     name: &'static str,
-    files: &'static [&'static str],
-    package: &'static str,
+    /// How its file's name begins.
+    file: &'static str,
+    /// Whether it is built by the script, and not installed.
+    built: bool,
+    get: &'static str,
 }
 
-const KNOWN: [Known; 3] = [
-    Known { name: "jemalloc", files: &["libjemalloc.so.2"], package: "libjemalloc2" },
-    Known {
-        name: "mimalloc",
-        files: &["libmimalloc.so.3", "libmimalloc.so.2", "libmimalloc.so.2.0"],
-        package: "libmimalloc2.0",
-    },
-    Known {
-        name: "tcmalloc",
-        files: &["libtcmalloc_minimal.so.4", "libtcmalloc.so.4"],
-        package: "libtcmalloc-minimal4",
-    },
+const BUILD: &str = "crates/mempool-bench/peers/build.sh";
+
+const fn installed(name: &'static str, file: &'static str, get: &'static str) -> Wanted {
+    Wanted { name, file, built: false, get }
+}
+
+const fn built(name: &'static str, file: &'static str) -> Wanted {
+    Wanted { name, file, built: true, get: BUILD }
+}
+
+const WANTED: [Wanted; 6] = [
+    installed("jemalloc", "libjemalloc.so.", "apt-get install libjemalloc2"),
+    installed("tcmalloc", "libtcmalloc_minimal.so.", "apt-get install libtcmalloc-minimal4"),
+    installed("mimalloc2", "libmimalloc.so.", "apt-get install libmimalloc2.0"),
+    built("mimalloc3", "libmimalloc3.so"),
+    built("snmalloc", "libsnmalloc.so"),
+    built("rpmalloc", "librpmalloc.so"),
 ];
 
 /// The peers that are here, the C library's first, and those that are not.
 pub fn find() -> (Vec<Peer>, Vec<Missing>) {
-    find_in(&folders(std::env::var_os("LD_LIBRARY_PATH").as_deref()))
+    find_in(&folders(std::env::var_os("LD_LIBRARY_PATH").as_deref()), &beside())
 }
 
 /// Where the dynamic linker looks, and where distributions put libraries.
@@ -66,20 +74,34 @@ fn folders(path: Option<&OsStr>) -> Vec<PathBuf> {
     given.chain(usual).collect()
 }
 
-fn find_in(folders: &[PathBuf]) -> (Vec<Peer>, Vec<Missing>) {
+/// Where the script puts what it builds.
+fn beside() -> Vec<PathBuf> {
+    let own = std::env::current_exe().ok().and_then(|path| path.canonicalize().ok()).unwrap_or_default();
+    let beside = own.parent().unwrap_or(Path::new("/"));
+    ["peers", "../release/peers", "../lib/mempool/peers"].map(|place| beside.join(place)).into()
+}
+
+fn find_in(folders: &[PathBuf], beside: &[PathBuf]) -> (Vec<Peer>, Vec<Missing>) {
     let mut here = vec![Peer { name: "glibc", library: None }];
     let mut missing = Vec::new();
-    for known in &KNOWN {
-        let paths = known.files.iter().flat_map(|file| folders.iter().map(move |folder| folder.join(file)));
-        match paths.filter_map(|path| path.canonicalize().ok()).find(|path| is_for_this_processor(path)) {
-            Some(path) => here.push(Peer { name: known.name, library: Some(path) }),
-            None => missing.push(Missing {
-                name: known.name,
-                why: format!("no {} here; on Debian: apt-get install {}", known.files.join(" or "), known.package),
-            }),
+    for wanted in &WANTED {
+        match look_for(wanted, if wanted.built { beside } else { folders }) {
+            Some(path) => here.push(Peer { name: wanted.name, library: Some(path) }),
+            None => missing.push(Missing { name: wanted.name, get: wanted.get }),
         }
     }
     (here, missing)
+}
+
+/// The first library of the name.
+fn look_for(wanted: &Wanted, folders: &[PathBuf]) -> Option<PathBuf> {
+    folders.iter().find_map(|folder| {
+        let entries = std::fs::read_dir(folder).ok()?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let fit = names.filter(|name| name.starts_with(wanted.file) && is_for_this_processor(&folder.join(name)));
+        // The shortest is the link without a minor version.
+        fit.min_by_key(String::len).map(|name| folder.join(name))
+    })
 }
 
 /// Whether the file is a library with the same class and machine in its ELF header as the command's own file.
@@ -98,31 +120,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_there_is_found_and_what_is_not_is_named_with_its_package() {
+    fn what_is_there_is_found_and_what_is_not_is_named_with_the_way_to_get_it() {
         let (here, missing) = find();
         assert_eq!((here[0].name, &here[0].library), ("glibc", &None));
-        assert_eq!(here.len() + missing.len(), 1 + KNOWN.len());
+        assert_eq!(here.len() + missing.len(), 1 + WANTED.len());
         assert!(here.iter().skip(1).all(|peer| peer.library.as_ref().is_some_and(|path| path.is_file())));
-        let (here, missing) = find_in(&[PathBuf::from("/nowhere")]);
-        assert_eq!((here.len(), missing.len()), (1, 3));
-        assert!(missing[1].why.contains("libmimalloc.so.3 or") && missing[1].why.ends_with("install libmimalloc2.0"));
+        let (here, missing) = find_in(&[PathBuf::from("/nowhere")], &[]);
+        assert_eq!((here.len(), missing.len()), (1, WANTED.len()));
+        assert_eq!((missing[2].get, missing[4].get), ("apt-get install libmimalloc2.0", BUILD));
     }
 
     #[test]
     fn a_library_must_be_one_for_this_processor() {
         let folder = std::env::temp_dir().join(format!("peers-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        let file = folder.join("libjemalloc.so.2");
         let own = std::fs::read("/proc/self/exe").unwrap();
         let mut head = own[..64].to_vec();
-        std::fs::write(&file, &head).unwrap();
-        let found = |folder: &PathBuf| find_in(std::slice::from_ref(folder)).0.len();
-        assert_eq!(found(&folder), 2);
+        let found = || find_in(std::slice::from_ref(&folder), &[]).0.get(1).and_then(|peer| peer.library.clone());
+        for name in ["libjemalloc.so.2.1", "libjemalloc.so.2"] {
+            std::fs::write(folder.join(name), &head).unwrap();
+            assert_eq!(found(), Some(folder.join(name)), "the shorter name");
+        }
         head[18] ^= 0xFF;
-        std::fs::write(&file, &head).unwrap();
-        assert_eq!(found(&folder), 1);
-        std::fs::write(&file, "text").unwrap();
-        assert_eq!(found(&folder), 1);
+        std::fs::write(folder.join("libjemalloc.so.2"), &head).unwrap();
+        assert_eq!(found(), Some(folder.join("libjemalloc.so.2.1")), "another processor's");
+        std::fs::write(folder.join("libjemalloc.so.2.1"), "text").unwrap();
+        assert_eq!(found(), None);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

@@ -88,8 +88,9 @@ fn in_a_full_cgroup_the_pool_does_all() {
 fn the_table_and_the_page_show_every_run() {
     let folder = Folder::new("starve");
     let page = folder.path("starve.html");
+    let picture = folder.path("starve.svg");
     let arguments = ["--seconds", "1", "--limit", "300M", "--segment", "48M", "--kinds", "addresses", "--html", &page];
-    let output = run(mempool(["starve", "--allocators", "glibc"]).args(arguments));
+    let output = run(mempool(["starve", "--allocators", "glibc", "--svg", &picture]).args(arguments));
     let table = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{table}{}", stderr(&output));
     assert_has(
@@ -100,6 +101,8 @@ fn the_table_and_the_page_show_every_run() {
     assert!(!table.contains('\x1b') && stderr(&output).is_empty());
     let html = std::fs::read_to_string(&page).expect("a page");
     assert_has(&html, &["<!doctype html>", "<svg", "nothing is left", "RLIMIT_AS", "<title>glibc</title>", "</html>"]);
+    let svg = std::fs::read_to_string(&picture).expect("a picture");
+    assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n") && svg.contains("glibc") && !svg.contains("no hog"));
     let links = html.replace("http://www.w3.org/2000/svg", "");
     assert!(!links.contains("http") && !html.contains("<script") && !html.contains("src="), "it needs something else");
 }

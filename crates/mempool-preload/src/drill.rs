@@ -69,7 +69,7 @@ fn claim(values: &Values) -> Option<*mut AtomicU64> {
 fn note_process() {
     // SAFETY: a plain call; the name is a text that lives as long as the process, or null.
     let (process, name) = unsafe { (libc::getpid(), crate::start::program_name()) };
-    for (at, part) in name.chunks(8).take(4).enumerate() {
+    for (at, part) in name.chunks(8).take(3).enumerate() {
         let mut bytes = [0; 8];
         bytes.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
         if let Some(word) = word(board::NAME + at) {

@@ -8,6 +8,8 @@
 extern crate std;
 
 pub mod bitmap;
+#[cfg(not(loom))]
+mod budget;
 pub mod bytes;
 pub mod config;
 mod error;
@@ -40,7 +42,8 @@ pub use segment::{Granted, Shortfalls};
 pub use text::Text;
 #[cfg(not(loom))]
 pub use {
-    front::{CacheError, CacheInfo, Verdict, Why},
+    budget::Budget,
+    front::{BudgetError, BudgetInfo, CacheError, CacheInfo, Verdict, Why},
     pool::Pool,
     process::Global,
     raw::RawCache,

@@ -32,8 +32,20 @@ impl Pool {
     /// # Errors
     /// As [`Pool::cache`].
     pub fn raw_cache(&self, name: &str, item: Layout) -> Result<RawCache<'_>, CacheError> {
-        let handle = self.core().cache_create(name, item.size(), item.align())?;
-        Ok(RawCache { pool: self, handle, item })
+        RawCache::made_for(self, name, item, None)
+    }
+}
+
+impl<'p> RawCache<'p> {
+    /// A cache that is charged to a budget, if one is given.
+    pub(crate) fn made_for(
+        pool: &'p Pool,
+        name: &str,
+        item: Layout,
+        budget: Option<usize>,
+    ) -> Result<Self, CacheError> {
+        let handle = pool.core().cache_create_for(name, item.size(), item.align(), budget, false)?;
+        Ok(RawCache { pool, handle, item })
     }
 }
 

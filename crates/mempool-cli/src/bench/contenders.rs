@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::library::{self, PRELOAD};
+use crate::peers;
 
 /// The contender that all others are compared with.
 pub const POOL: &str = "pool";
@@ -51,32 +52,6 @@ pub struct Missing {
     /// How to get it.
     pub get: String,
 }
-
-/// A peer that is looked for.
-struct Wanted {
-    name: &'static str,
-    /// How its file's name begins.
-    file: &'static str,
-    /// Where: Debian's libraries, or the folder that the build script writes.
-    debian: bool,
-    get: &'static str,
-}
-
-const BUILD: &str = "crates/mempool-bench/peers/build.sh";
-
-const WANTED: [Wanted; 6] = [
-    Wanted { name: "jemalloc", file: "libjemalloc.so.", debian: true, get: "apt-get install libjemalloc2" },
-    Wanted {
-        name: "tcmalloc",
-        file: "libtcmalloc_minimal.so.",
-        debian: true,
-        get: "apt-get install libtcmalloc-minimal4",
-    },
-    Wanted { name: "mimalloc2", file: "libmimalloc.so.", debian: true, get: "apt-get install libmimalloc2.0" },
-    Wanted { name: "mimalloc3", file: "libmimalloc3.so", debian: false, get: BUILD },
-    Wanted { name: "snmalloc", file: "libsnmalloc.so", debian: false, get: BUILD },
-    Wanted { name: "rpmalloc", file: "librpmalloc.so", debian: false, get: BUILD },
-];
 
 impl Contender {
     fn new(name: &str, library: Option<PathBuf>) -> Self {
@@ -166,42 +141,14 @@ pub fn find(given: &[(String, PathBuf)], heap: bool) -> Result<(Vec<Contender>, 
         all.push(Contender { settings, ..Contender::new("pool-heap", Some(pool)) });
     }
     all.push(Contender::new(SYSTEM, None));
-    let mut missing = Vec::new();
-    for wanted in WANTED {
-        if given.iter().any(|(name, _)| name == wanted.name) {
-            continue;
-        }
-        match look_for(&wanted) {
-            Some(library) => all.push(Contender::new(wanted.name, Some(library))),
-            None => missing.push(Missing { name: wanted.name.into(), get: wanted.get.into() }),
-        }
-    }
+    let named = |name: &str| given.iter().any(|(given, _)| given == name);
+    let (here, absent) = peers::find();
+    let here = here.into_iter().filter(|peer| peer.library.is_some() && !named(peer.name));
+    all.extend(here.map(|peer| Contender::new(peer.name, peer.library)));
+    let absent = absent.into_iter().filter(|missing| !named(missing.name));
+    let missing = absent.map(|missing| Missing { name: missing.name.into(), get: missing.get.into() }).collect();
     all.extend(given.iter().map(|(name, path)| Contender::new(name, Some(path.clone()))));
     Ok((all, missing))
-}
-
-/// The first library of the name in the places where it may be.
-fn look_for(wanted: &Wanted) -> Option<PathBuf> {
-    places(wanted.debian).iter().find_map(|folder| {
-        let entries = std::fs::read_dir(folder).ok()?;
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        // The shortest is the link without a minor version.
-        let name = names.filter(|name| name.starts_with(wanted.file)).min_by_key(String::len)?;
-        Some(folder.join(name))
-    })
-}
-
-fn places(debian: bool) -> Vec<PathBuf> {
-    if debian {
-        let triplets = std::fs::read_dir("/usr/lib").into_iter().flatten().filter_map(Result::ok);
-        let triplets = triplets.filter(|entry| entry.file_name().to_string_lossy().ends_with("-linux-gnu"));
-        let mut all: Vec<PathBuf> = triplets.map(|entry| entry.path()).collect();
-        all.extend(["/usr/lib64", "/usr/lib", "/usr/local/lib"].map(PathBuf::from));
-        return all;
-    }
-    let own = std::env::current_exe().ok().and_then(|path| path.canonicalize().ok()).unwrap_or_default();
-    let beside = own.parent().unwrap_or(Path::new("/"));
-    ["peers", "../release/peers", "../lib/mempool/peers"].map(|place| beside.join(place)).into()
 }
 
 #[cfg(test)]

@@ -31,20 +31,21 @@ pub fn place() -> Result<Place, String> {
 
 fn find_place() -> Result<Place, String> {
     let own = fs::read_to_string("/proc/self/cgroup").map_err(|error| format!("/proc/self/cgroup: {error}"))?;
-    let mut refusal = "no memory controller is mounted below /sys/fs/cgroup".to_owned();
+    let mut refusal = None;
     for (mount, own, version) in candidates(&own) {
         for folder in [mount.join(&own), mount.clone()] {
             let place = Place { folder, version };
             match Cgroup::make(&place, "probe") {
                 Ok(_) => return Ok(place),
                 Err(error) if place.folder.is_dir() => {
-                    refusal = format!("no memory cgroup can be made in {}: {error}", place.folder.display());
+                    let why = || format!("no memory cgroup can be made in {}: {error}", place.folder.display());
+                    refusal.get_or_insert_with(why);
                 }
                 Err(_) => {}
             }
         }
     }
-    Err(refusal)
+    Err(refusal.unwrap_or_else(|| "no memory controller is mounted below /sys/fs/cgroup".into()))
 }
 
 /// Mounts, the process's own cgroup in each, and the version: memory controllers alone.

@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 
+use super::kinds::Kind;
 use super::outcome::{Outcome, grouped, time};
 use super::report::Report;
 
@@ -16,6 +17,9 @@ const HEIGHT: f64 = 220.0;
 const LEFT: f64 = 64.0;
 const BELOW: f64 = 28.0;
 const ABOVE: f64 = 16.0;
+const RIGHT: f64 = 24.0;
+/// Room for a title above a drawing.
+const TITLE: f64 = 36.0;
 /// The scale, in nanoseconds: 10 us to 10 s.
 const LEAST: f64 = 1e4;
 const MOST: f64 = 1e10;
@@ -37,7 +41,7 @@ pub fn page(report: &Report<'_>) -> String {
     for (kind, outcomes) in report.kinds() {
         // Writing to a string does not fail, here and below.
         let _ = write!(text, "<h2>{}</h2>", escaped(kind.words()));
-        drawing(&mut text, &outcomes, report.millis);
+        drawing(&mut text, &outcomes, report.millis, "");
         table(&mut text, report, &outcomes);
     }
     text += "<p class=\"note\">Each bar reaches from the least to the greatest latency of the requests due at that time, counted from \
@@ -46,9 +50,36 @@ pub fn page(report: &Report<'_>) -> String {
         let _ = write!(text, "<p class=\"note\">Left out: {}: {}.</p>", kind.name(), escaped(why));
     }
     for missing in &report.missing {
-        let _ = write!(text, "<p class=\"note\">Left out: {}: {}.</p>", missing.name, escaped(&missing.why));
+        let _ = write!(text, "<p class=\"note\">Left out: {}: not here; {}.</p>", missing.name, missing.get);
     }
     text + "</body></html>\n"
+}
+
+/// The drawings alone, one below the other, as one picture; without that of the quiet runs.
+pub fn picture(report: &Report<'_>) -> String {
+    let (wide, high) = (LEFT + WIDTH + RIGHT, ABOVE + HEIGHT + BELOW);
+    let kinds: Vec<_> = report.kinds().filter(|(kind, _)| *kind != Kind::Quiet).collect();
+    let all = (high + TITLE) * kinds.len() as f64;
+    let mut text = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {wide} {all}\" font-family=\"sans-serif\">\
+         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>"
+    );
+    for (place, (kind, outcomes)) in kinds.iter().enumerate() {
+        let top = (high + TITLE) * place as f64;
+        let _ = write!(
+            text,
+            "<text x=\"{LEFT}\" y=\"{}\" font-size=\"14\" font-weight=\"bold\">{}: latency over time</text>",
+            top + TITLE - 12.0,
+            escaped(kind.words())
+        );
+        drawing(
+            &mut text,
+            outcomes,
+            report.millis,
+            &format!("y=\"{}\" width=\"{wide}\" height=\"{high}\" ", top + TITLE),
+        );
+    }
+    text + "</svg>\n"
 }
 
 fn escaped(text: &str) -> String {
@@ -65,11 +96,12 @@ fn height(nanoseconds: f64) -> f64 {
     ABOVE + HEIGHT * (1.0 - share)
 }
 
-fn drawing(text: &mut String, outcomes: &[&Outcome], millis: u64) {
-    let (wide, high) = (LEFT + WIDTH + 24.0, ABOVE + HEIGHT + BELOW);
+/// `place` is where it lies in another drawing, as attributes.
+fn drawing(text: &mut String, outcomes: &[&Outcome], millis: u64, place: &str) {
+    let (wide, high) = (LEFT + WIDTH + RIGHT, ABOVE + HEIGHT + BELOW);
     let _ = write!(
         text,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {wide} {high}\" font-family=\"sans-serif\" font-size=\"11\" role=\"img\" aria-label=\"latency over time\"><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>"
+        "<svg {place}xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {wide} {high}\" font-family=\"sans-serif\" font-size=\"11\" role=\"img\" aria-label=\"latency over time\"><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>"
     );
     let mut mark = LEAST;
     while mark <= MOST {

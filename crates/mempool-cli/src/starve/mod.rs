@@ -55,6 +55,8 @@ pub struct Plan {
     pub json: bool,
     /// Where a page goes.
     pub html: Option<PathBuf>,
+    /// Where a picture goes.
+    pub svg: Option<PathBuf>,
 }
 
 /// What a worker's process was asked for.
@@ -213,10 +215,11 @@ fn chosen(names: &[String]) -> Result<(Vec<Kind>, Refusals), Failure> {
 }
 
 fn publish(plan: &Plan, report: &Report<'_>) -> Result<(), Failure> {
-    if let Some(path) = &plan.html {
-        let written = std::fs::write(path, html::page(report));
-        written.map_err(|error| Failure::own(format_args!("{}: {error}", path.display())))?;
-    }
+    let write = |path: &PathBuf, text: String| {
+        std::fs::write(path, text).map_err(|error| Failure::own(format_args!("{}: {error}", path.display())))
+    };
+    plan.html.as_ref().map_or(Ok(()), |path| write(path, html::page(report)))?;
+    plan.svg.as_ref().map_or(Ok(()), |path| write(path, html::picture(report)))?;
     let text = if plan.json { report.json() } else { report.table(std::io::stdout().is_terminal()) };
     let written = std::io::stdout().lock().write_all(text.as_bytes());
     written.map_err(|error| Failure::own(format_args!("standard output: {error}")))

@@ -12,6 +12,8 @@ use super::{Absent, Plan, Refusals};
 
 /// The exit code when there is no contrast to show.
 const NOTHING_SHOWN: u8 = 3;
+/// A p99.9 that is so many times the pool's in the same kind counts as held up.
+const SLOWER: u64 = 5;
 /// What the pool is called.
 const POOL: &str = "mempool";
 
@@ -47,9 +49,15 @@ impl Report<'_> {
         self.outcomes.iter().filter(|outcome| outcome.side != POOL)
     }
 
+    /// Whether a worker was held up where the pool's was not.
+    fn is_held_up(&self, other: &Outcome) -> bool {
+        let pool = self.pools().find(|pool| pool.kind == other.kind);
+        pool.is_some_and(|pool| other.latency[2] > SLOWER * pool.latency[2])
+    }
+
     fn code(&self) -> u8 {
         let whole = self.pools().all(Outcome::is_whole);
-        let contrast = self.others().any(|other| other.starved() && !other.is_whole());
+        let contrast = self.others().any(|other| other.starved() && (!other.is_whole() || self.is_held_up(other)));
         match (whole, contrast) {
             (false, _) => 1,
             (true, false) => NOTHING_SHOWN,
@@ -138,7 +146,7 @@ impl Report<'_> {
             let _ = writeln!(text, "Left out: {} ({}): {why}.", kind.name(), kind.words());
         }
         for missing in &self.missing {
-            let _ = writeln!(text, "Left out: {}: {}.", missing.name, missing.why);
+            let _ = writeln!(text, "Left out: {}: not here; {}.", missing.name, missing.get);
         }
     }
 
@@ -148,13 +156,16 @@ impl Report<'_> {
             let (done, planned) = all.fold((0, 0), |(done, planned), one| (done + one.done, planned + one.planned));
             format!("{} of {}", grouped(done), grouped(planned))
         };
+        let worst = |all: &mut dyn Iterator<Item = &Outcome>| time(all.map(|one| one.latency[2]).max().unwrap_or(0));
         let stopped = self.others().filter(|other| !other.is_whole()).count();
         match self.code() {
             0 => format!(
-                "On the pool all requests were done, none wrong, in every kind of starvation; on the others {stopped} of {} workers \
-                 did not finish ({} requests done).",
+                "On the pool all requests were done, none wrong, in every kind of starvation, with a p99.9 of at most {}; on the others \
+                 {stopped} of {} workers did not finish ({} requests done), and the worst p99.9 was {}.",
+                worst(&mut self.pools()),
                 self.others().count(),
                 share(&mut self.others()),
+                worst(&mut self.others()),
             ),
             NOTHING_SHOWN => {
                 "Nothing is shown: the hog could not take everything, or all workers did all requests. Use a \
@@ -180,7 +191,7 @@ impl Report<'_> {
             value
         };
         let left_out: Vec<Value> = (self.left_out.iter().map(|(kind, why)| json!({"kind": kind.name(), "why": why})))
-            .chain(self.missing.iter().map(|missing| json!({"allocator": missing.name, "why": missing.why})))
+            .chain(self.missing.iter().map(|missing| json!({"allocator": missing.name, "why": missing.get})))
             .collect();
         let all = json!({
             "plan": plan, "counted": self.counted.iter().map(Outcome::json).collect::<Vec<_>>(),

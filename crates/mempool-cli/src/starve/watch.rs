@@ -5,10 +5,20 @@
 //! forbids it nothing is counted, and the report says so.
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicI64, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+use std::time::Duration;
 
 /// How often the watched thread asked the kernel for memory, or gave it back.
 pub static CALLS: AtomicU64 = AtomicU64::new(0);
+/// The listener's descriptor, or one of the states below.
+static LISTENER: AtomicI64 = AtomicI64::new(STARTING);
+
+const STARTING: i64 = -3;
+const READY: i64 = -2;
+const REFUSED: i64 = -1;
 
 const RET_ALLOW: u32 = 0x7fff_0000;
 const RET_NOTIFY: u32 = 0x7fc0_0000;
@@ -43,10 +53,13 @@ pub fn begin() -> bool {
     filter[count + 1] = step(RETURN, 0, RET_ALLOW);
     filter[count + 2] = step(RETURN, 0, RET_NOTIFY);
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-    let (sender, receiver) = std::sync::mpsc::sync_channel::<i32>(1);
-    // The thread exists before the filter, and so is not watched itself.
-    if std::thread::Builder::new().spawn(move || receiver.recv().map(serve)).is_err() {
+    // The thread exists before the filter, and so is not watched itself. Nor does it allocate from then on: the watched
+    // thread may hold the allocator's lock while it waits for an answer.
+    if std::thread::Builder::new().spawn(serve).is_err() {
         return false;
+    }
+    while LISTENER.load(Acquire) == STARTING {
+        std::thread::sleep(Duration::from_micros(100));
     }
     let (mode, listen) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
     // SAFETY: plain numbers, and a filter that lives through the call; the filter holds for this thread alone.
@@ -54,12 +67,20 @@ pub fn begin() -> bool {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
         libc::syscall(libc::SYS_seccomp, mode, listen, &raw const program)
     };
-    // The channel has room for this one, so that nothing is allocated or waited for.
-    listener >= 0 && sender.try_send(listener as i32).is_ok()
+    LISTENER.store(if listener >= 0 { listener } else { REFUSED }, Release);
+    listener >= 0
 }
 
 /// Lets every call go on, and counts it.
-fn serve(listener: i32) {
+fn serve() {
+    LISTENER.store(READY, Release);
+    let listener = loop {
+        match LISTENER.load(Acquire) {
+            READY => std::thread::sleep(Duration::from_micros(100)),
+            REFUSED => return,
+            listener => break listener as i32,
+        }
+    };
     loop {
         // SAFETY: all zeros is what the kernel wants to see and fills.
         let mut call: libc::seccomp_notif = unsafe { std::mem::zeroed() };

@@ -3,6 +3,7 @@
 
 use core::fmt::Write;
 
+use super::budget::Budgets;
 use super::local::Threads;
 use super::reclaim::Reclaim;
 use crate::config::{Small, Values, Wish};
@@ -45,6 +46,8 @@ pub struct Core {
     pub(crate) caches: *const AtomicU64,
     /// Whom to tell that memory runs low.
     pub(crate) reclaim: Reclaim,
+    /// Caps on what some caches may have together.
+    pub(crate) budgets: Budgets,
     /// What the pool got of what it was asked for at init.
     pub(crate) granted: Granted,
     pub(crate) events: Events,
@@ -131,6 +134,7 @@ impl Core {
     /// Defragments the heap, then gives whole free pages back to the OS. Bytes given back.
     pub(crate) fn trim(&self) -> usize {
         self.heap.defragment(self);
+        self.slabs.steal_empty(self);
         self.frag.give_all_parked();
         // Huge OS pages that were set aside are kept: another process could take them, and the next touch would fail.
         if self.reservation.0.is_null() || self.granted.huge_page > 0 {
@@ -217,16 +221,33 @@ impl crate::slab::Runs for Core {
     fn take(&self, fragments: usize, align: usize) -> Option<usize> {
         let slot = self.slot_fragments();
         let run = self.frag.take(fragments, slot.max(align / FRAGMENT))?;
-        self.count_taken(fragments);
-        self.events.slabs.fetch_add(1, Relaxed);
+        self.count_slab(fragments);
         Some(run.start / slot)
     }
 
     fn give(&self, slot: usize, before_clear: &mut dyn FnMut()) {
+        let shape = self.slabs.slab(slot).shape();
+        if self.give_slots(slot, before_clear) {
+            self.uncharge(shape.class as usize, shape.run);
+        }
+    }
+}
+
+impl Core {
+    /// Gives the run of a slab or heap page back. False when it was gone already.
+    fn give_slots(&self, slot: usize, before_clear: &mut dyn FnMut()) -> bool {
+        let given = self.frag.give(slot * self.slot_fragments(), |_| before_clear()).is_ok();
         // Only a slab cut off in a fork can fail here: its run is gone already, its state is not.
-        if self.frag.give(slot * self.slot_fragments(), |_| before_clear()).is_err() {
+        if !given {
             before_clear();
         }
+        given
+    }
+
+    /// Says that a slab of so many fragments was taken.
+    pub(super) fn count_slab(&self, fragments: usize) {
+        self.count_taken(fragments);
+        self.events.slabs.fetch_add(1, Relaxed);
     }
 }
 
@@ -240,6 +261,6 @@ impl crate::heap::Runs for Core {
     }
 
     fn give_slot(&self, slot: usize, before_clear: &mut dyn FnMut()) {
-        crate::slab::Runs::give(self, slot, before_clear);
+        self.give_slots(slot, before_clear);
     }
 }

@@ -41,8 +41,10 @@ pub mod board {
     pub const REFUSAL: usize = 5;
     /// Entries of [`LOG`].
     pub const LOGGED: usize = 8;
-    /// The program's name, 32 bytes.
+    /// The program's name, 24 bytes.
     pub const NAME: usize = 9;
+    /// Bytes of the data area up to the end of the object that had the highest address.
+    pub const TOP: usize = 12;
     /// Four words for each holder: objects, most objects, bytes, most bytes.
     pub const HOLDERS: usize = 16;
     /// Holders: the size classes, then these.
@@ -199,6 +201,7 @@ impl Core {
             let (holder, bytes) = self.held_at(object as usize);
             self.drill.count_in(holder, bytes);
             self.drill.count_in(board::ALL, bytes);
+            self.drill.raise(board::TOP, (object as usize - self.data) as u64 + bytes);
             if holder == board::RUNS {
                 let slack = (request.align / FRAGMENT).max(1) - 1;
                 self.drill.raise(board::LARGEST_RUN, (fragments_for(request.size) + slack) as u64);

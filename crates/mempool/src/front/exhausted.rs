@@ -12,7 +12,7 @@ use super::route::Request;
 use super::verdict::{Tried, Verdict};
 use crate::config::{Exhausted, SEGMENT_MOST};
 use crate::segment::{Granted, make_real};
-use crate::slab::{CLASSES, Runs};
+use crate::slab::CLASSES;
 use crate::sync::Ordering::{AcqRel, Relaxed};
 use crate::text::Text;
 use crate::units::{FRAGMENT, fragments_for};
@@ -51,20 +51,6 @@ impl Plea<'_> {
 /// Another attempt to serve a request.
 pub(crate) type Again<'a> = dyn FnMut() -> Option<NonZeroUsize> + 'a;
 
-/// The reserve as the slab tier sees it.
-struct Reserve<'a>(&'a Core);
-
-impl Runs for Reserve<'_> {
-    fn take(&self, fragments: usize, align: usize) -> Option<usize> {
-        let slot = self.0.slot_fragments();
-        Some(self.0.frag.take_reserve(fragments, slot.max(align / FRAGMENT))?.start / slot)
-    }
-
-    fn give(&self, slot: usize, before_clear: &mut dyn FnMut()) {
-        self.0.give(slot, before_clear);
-    }
-}
-
 impl Core {
     /// The order of docs/SAFETY.md: what lies free in anybody's slabs; more of the reservation; a run for a small
     /// request; reclaim callbacks; waiting; the reserve for critical requests; the policy.
@@ -75,7 +61,7 @@ impl Core {
         let mut tried = Tried::default();
         if plea.request.size <= self.data_len {
             let mut helped = self.search(plea, &mut tried, again);
-            if helped.is_none() && self.grow_pool(plea.request, &mut tried) {
+            if helped.is_none() && !self.is_refused_by_budget(plea) && self.grow_pool(plea.request, &mut tried) {
                 helped = again();
             }
             let helped = helped
@@ -86,7 +72,8 @@ impl Core {
                 return helped;
             }
         }
-        let reserved = if self.is_critical() { self.serve_reserve(plea) } else { None };
+        let reserved =
+            if self.is_critical() && !self.is_refused_by_budget(plea) { self.serve_reserve(plea) } else { None };
         if reserved.is_none() {
             self.refuse(plea, &tried);
         }
@@ -101,10 +88,11 @@ impl Core {
             return Some(served);
         }
         let class = plea.item_class()?;
-        let found = self.with_local(|local| self.slabs.pop_anywhere(self, local, class));
+        let runs = self.runs_of(class, false);
+        let found = self.with_local(|local| self.slabs.pop_anywhere(&runs, local, class));
         // Threads without a local heap of their own left slabs there, and may be gone.
         let found = match found.unwrap_or_else(|bad| self.late_double_free(bad)) {
-            None => self.with_shared(|local| self.pop_class(local, class)),
+            None => self.with_shared(|local| self.pop_of(local, class)),
             found => found,
         };
         let address = NonZeroUsize::new(found?)?;
@@ -235,12 +223,16 @@ impl Core {
             return None;
         }
         if let Some(class) = plea.class.filter(|_| !plea.anonymous()) {
-            let shape = self.slabs.shape(CacheHandle::array_of(class))?;
-            let n = request.size.saturating_add(shape.size - 1).checked_div(shape.size)?.max(1);
-            return NonZeroUsize::new(self.slabs.pop_whole(&Reserve(self), shape, n)?);
+            let address = self.pop_large(CacheHandle::array_of(class), request, true)?;
+            return self.finish_request(request, address);
         }
-        let run = self.frag.take_reserve(fragments_for(request.size), (request.align / FRAGMENT).max(1))?;
+        let run = self.take_critical(fragments_for(request.size), (request.align / FRAGMENT).max(1))?;
         self.finish_request(request, NonZeroUsize::new(self.data + run.start * FRAGMENT)?)
+    }
+
+    /// Whether the budget of the cache is what refuses the request.
+    fn is_refused_by_budget(&self, plea: &Plea<'_>) -> bool {
+        plea.class.is_some_and(|class| self.is_over_budget(class, self.need_of(plea.request, plea.class).0 / FRAGMENT))
     }
 
     /// Enters (true) or leaves a critical scope of the calling thread.

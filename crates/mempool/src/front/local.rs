@@ -223,8 +223,9 @@ impl Core {
         if words.token.get() == EXITED || key == NO_KEY {
             return None;
         }
-        // The words for pools other than the process pool are few and forget: such a thread may have joined before.
-        let may_know = words.token.get() != 0 && super::process_serial() != self.serial;
+        // The words for pools other than the process pool are few and forget, and a scope hides them all: such a thread may
+        // have joined before.
+        let may_know = words.token.get() != 0;
         if words.token.get() == 0 {
             words.token.set(u64::from(self.os.thread()) << TOKEN_BITS | TOKENS.fetch_add(1, Relaxed));
         }
@@ -235,6 +236,9 @@ impl Core {
             self.threads.vacate(index);
             return None;
         };
+        if local.budget.get() != 0 {
+            return Some(local);
+        }
         if super::process_serial() == self.serial {
             words.process.set(local);
         } else {
@@ -242,11 +246,22 @@ impl Core {
             words.others[place].0.set(self.serial);
             words.others[place].1.set(local);
         }
-        if key != 0 {
+        if key != 0 && known.is_none() {
             // The value only has to be other than null. May allocate, which works by now.
             let _ = self.os.set_thread_value(ThreadKey((key - 1) as u32), core::ptr::from_ref(words).cast_mut().cast());
         }
         Some(local)
+    }
+
+    /// The calling thread's words name no local heap of this pool any more: it has one all the same, which `join` finds.
+    pub(super) fn hide_local(&self) {
+        let Some(words) = tls::words() else { return };
+        if super::process_serial() == self.serial {
+            words.process.set(tls::none());
+        }
+        for (serial, _) in words.others.iter().filter(|(serial, _)| serial.get() == self.serial) {
+            serial.set(0);
+        }
     }
 
     /// The local heap of directory entry `index`, made if there is none yet, emptied if `fresh`.
@@ -309,6 +324,14 @@ impl Core {
         self.threads.vacate(index);
     }
 
+    /// Gives up all that the calling thread keeps: empty slabs and parked runs go back, other slabs become nobody's.
+    pub(crate) fn relinquish(&self) {
+        if let Some(local) = self.own().or_else(|| self.join()) {
+            self.empty_store(local);
+            self.slabs.leave(self, local);
+        }
+    }
+
     /// The child of a fork: only the thread with `token` (0: none yet) goes on.
     fn repair(&self, token: u64) {
         self.threads.lock.reset();
@@ -321,6 +344,7 @@ impl Core {
             self.threads.entry(index).0.store(0, Relaxed);
         }
         self.threads.low.store(0, Relaxed);
+        self.recharge();
         self.write_shared();
     }
 

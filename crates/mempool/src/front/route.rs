@@ -96,6 +96,9 @@ impl Core {
         if self.is_system() {
             return crate::os::system::alloc(request.size, request.align, request.zeroed);
         }
+        if let Some(budget) = self.scope() {
+            return self.alloc_scoped(budget, request, fail);
+        }
         let served = match self.serve(request) {
             Some(address) => Some(address),
             None => {
@@ -145,6 +148,11 @@ impl Core {
         let popped =
             if size <= self.max_small && !self.is_look_due() { self.pop_class(local, class_of(size)) } else { None };
         popped.and_then(core::num::NonZeroUsize::new)
+    }
+
+    /// As [`Self::pop_class`], for a cache's class too.
+    pub(super) fn pop_of(&self, local: &LocalHeap, class: usize) -> Option<usize> {
+        if class < CLASSES { self.pop_class(local, class) } else { self.cache_pop(local, class).map(|a| a.get()) }
     }
 
     pub(super) fn pop_class(&self, local: &LocalHeap, class: usize) -> Option<usize> {
@@ -221,6 +229,16 @@ impl Core {
         self.is_system() || in_c_heap(address)
     }
 
+    /// Whether the object at `address` is a scoped allocation, which may have more room than another of its size.
+    pub(crate) fn is_scoped(&self, address: usize) -> bool {
+        match self.holder(address) {
+            Holder::Item(located) if located.shape.class as usize >= CLASSES => {
+                self.cache_budget(located.shape.class as usize).1
+            }
+            _ => false,
+        }
+    }
+
     /// Whether an object with room for `room` bytes can be the answer to `request`.
     pub(crate) fn could_answer(&self, request: &Request, room: usize) -> bool {
         // A run may have been parked before, and be a little longer.
@@ -247,7 +265,8 @@ impl Core {
         if !located.exact {
             self.misuse(call, address, &Misuse::Interior(self.item_text(located)))
         }
-        if located.shape.class as usize >= CLASSES {
+        let class = located.shape.class as usize;
+        if class >= CLASSES && !self.cache_budget(class).1 {
             self.misuse(call, address, &Misuse::CacheItem(self.item_text(located)))
         }
         self.push_items(located, 1, address, call);

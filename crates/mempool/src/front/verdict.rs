@@ -85,6 +85,7 @@ impl Kept {
 pub struct Verdict<'a> {
     core: &'a Core,
     request: Request,
+    class: Option<usize>,
     tried: Tried,
     why: Why,
     /// Bytes in one piece that the request needs, at which multiple of bytes.
@@ -106,6 +107,7 @@ impl<'a> Verdict<'a> {
         let mut verdict = Self {
             core,
             request: *request,
+            class,
             tried: *tried,
             why: Why::Exhausted,
             need: core.need_of(request, class),
@@ -133,6 +135,7 @@ impl<'a> Verdict<'a> {
         let reserve = core.frag.free_reserve() * FRAGMENT;
         match () {
             () if self.request.size > core.data_len => Why::TooLarge,
+            () if class.is_some_and(|class| core.is_over_budget(class, need / FRAGMENT)) => Why::OverBudget,
             () if fits => Why::Fits,
             () if class.is_some() && useful > 0 => Why::Stranded,
             () if self.free >= need => Why::Fragmented,
@@ -156,7 +159,7 @@ impl<'a> Verdict<'a> {
             Why::TooLarge => {
                 write!(f, "too large: the whole pool has room for {}", Bytes(self.core.data_len))
             }
-            Why::OverBudget => f.write_str("over budget: the pool has room, the budget has none"),
+            Why::OverBudget => self.core.write_budget(self.class.unwrap_or(0), f),
             Why::Fragmented => {
                 write!(f, "fragmented: {free} are free, the largest run has {}, ", Bytes(self.largest))?;
                 write!(f, "needed are {} in one piece", Bytes(need))?;
@@ -222,6 +225,9 @@ impl<'a> Verdict<'a> {
         if self.why == Why::Fits {
             return f.write_str("none needed");
         }
+        if self.why == Why::OverBudget {
+            return core.write_budget_help(self.class.unwrap_or(0), size, f);
+        }
         if core.frag.reserve() > 0 && self.why != Why::TooLarge && core.is_critical() {
             return write!(f, "MEMPOOL_RESERVE={}", mebibytes(core.config.reserve + 2 * size));
         }
@@ -263,7 +269,7 @@ impl fmt::Display for Verdict<'_> {
 
 impl Core {
     /// Bytes in one piece that would serve `request`, and the multiple of bytes that they must begin at.
-    fn need_of(&self, request: &Request, class: Option<usize>) -> (usize, usize) {
+    pub(super) fn need_of(&self, request: &Request, class: Option<usize>) -> (usize, usize) {
         let slot = self.slot_fragments() * FRAGMENT;
         match class.filter(|&class| class >= CLASSES).and_then(|class| self.slabs.shape(class)) {
             Some(shape) => ((shape.run * FRAGMENT).max(request.size), slot.max(shape.align)),

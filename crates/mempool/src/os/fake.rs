@@ -171,61 +171,51 @@ impl Fake {
     }
 
     /// The calls so far, by name, oldest first.
-    #[must_use]
     pub fn calls(&self) -> Vec<&'static str> {
         self.state().calls.clone()
     }
 
     /// All that was written to standard error.
-    #[must_use]
     pub fn stderr(&self) -> Vec<u8> {
         self.state().stderr.clone()
     }
 
     /// The signals that were sent to the process.
-    #[must_use]
     pub fn signals(&self) -> Vec<u32> {
         self.state().signals.clone()
     }
 
     /// All that was written to the program's descriptors, each message behind its descriptor's number.
-    #[must_use]
     pub fn notes(&self) -> Vec<u8> {
         self.state().notes.clone()
     }
 
     /// The sleeps so far, in nanoseconds.
-    #[must_use]
     pub fn sleeps(&self) -> Vec<u64> {
         self.state().slept.clone()
     }
 
     /// The names given so far.
-    #[must_use]
     pub fn names(&self) -> Vec<std::string::String> {
         self.state().names.clone()
     }
 
     /// Bytes reserved and not released: 0 when nothing leaks.
-    #[must_use]
     pub fn reserved_bytes(&self) -> usize {
         self.state().count(|_| true)
     }
 
     /// Bytes committed now.
-    #[must_use]
     pub fn committed_bytes(&self) -> usize {
         self.state().count(|page| page.committed)
     }
 
     /// Bytes locked now.
-    #[must_use]
     pub fn locked_bytes(&self) -> usize {
         self.state().count(|page| page.locked)
     }
 
     /// Keys that were created and not deleted.
-    #[must_use]
     pub fn thread_keys(&self) -> usize {
         self.state().keys.len()
     }
@@ -501,9 +491,7 @@ unsafe impl Os for Fake {
     }
 
     fn notify(&self, descriptor: u32, message: &[u8]) {
-        let mut state = self.state();
-        state.notes.extend_from_slice(std::format!("{descriptor}: ").as_bytes());
-        state.notes.extend_from_slice(message);
+        self.state().notes.extend([std::format!("{descriptor}: ").as_bytes(), message].concat());
     }
 
     fn cores(&self) -> usize {

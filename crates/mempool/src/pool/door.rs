@@ -1,5 +1,7 @@
-//! A door for the project's own benchmarks: the page-frag tier alone, below the store of recently freed runs, so that
-//! what is measured is the search. Not part of the interface.
+//! A door for the project's own benchmarks and its command. Not part of the interface.
+//!
+//! The page-frag tier alone, below the store of recently freed runs, so that what is measured is the search; and the
+//! shapes of slabs, from which `mempool size` computes its bound.
 
 use super::Pool;
 
@@ -9,6 +11,25 @@ impl Pool {
     #[must_use]
     pub fn door_take(&self, fragments: usize) -> Option<usize> {
         self.core().frag.take(fragments, 1).map(|run| run.start)
+    }
+
+    /// Items of a slab of size class `class`, and the fragments of its run. None for a class that there is not.
+    #[must_use]
+    pub fn door_shape(&self, class: usize) -> Option<(usize, usize)> {
+        let shape = if class < crate::slab::CLASSES { self.core().slabs.shape(class) } else { None };
+        shape.map(|shape| (shape.items as usize, shape.run))
+    }
+
+    /// Fragments of a slot, at which slabs begin.
+    #[must_use]
+    pub fn door_slot(&self) -> usize {
+        self.core().slot_fragments()
+    }
+
+    /// Bytes of an item of size class `class`.
+    #[must_use]
+    pub fn door_class_size(class: usize) -> usize {
+        crate::slab::class_size(class)
     }
 
     /// Gives the run that begins at fragment `start` back. Whether there was one.

@@ -182,6 +182,27 @@ fn no_more_than_the_bound_is_stranded() {
     wake.wait();
 }
 
+#[test]
+fn a_thread_that_relinquishes_strands_nothing() {
+    let (pool, wake) = (Arc::new(config().build().expect("a pool")), Arc::new(Barrier::new(2)));
+    let kept = sleeper(&pool, &wake, |pool| {
+        let objects: Vec<_> = (0..500).map(|_| pool.try_alloc(layout(200)).expect("memory")).collect();
+        let (odd, even): (Vec<_>, Vec<_>) = objects.into_iter().enumerate().partition(|(i, _)| i % 2 == 1);
+        free_all(pool, odd.into_iter().map(|(_, object)| object));
+        pool.relinquish();
+        let again = pool.try_alloc(layout(100)).expect("it may go on");
+        free_all(pool, [again]);
+        pool.relinquish();
+        even.into_iter().map(|(_, object)| object).collect()
+    });
+    let mut told = 0;
+    pool.core().slabs.each_stranded(&mut |_, _, _, free| told += free);
+    assert_eq!(told, 0);
+    free_all(&pool, kept);
+    pool.verify().expect("a sound pool");
+    wake.wait();
+}
+
 /// A program that never ends a thread, under all of this at once.
 #[test]
 fn tapping_sleepers_and_workers_that_free_and_fill() {

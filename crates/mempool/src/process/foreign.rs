@@ -63,7 +63,9 @@ pub unsafe fn free_sized(object: *mut u8, size: usize, align: usize, claim: Clai
         let right = match claim {
             _ if size > room => false,
             Claim::AtMost => true,
-            Claim::Exact => fits(size) || size.checked_next_multiple_of(align).is_some_and(fits),
+            Claim::Exact => {
+                core.is_scoped(address) || fits(size) || size.checked_next_multiple_of(align).is_some_and(fits)
+            }
         };
         if !right {
             core.misuse(call, address, &Misuse::WrongSize(size, room));

@@ -132,7 +132,7 @@ impl<'a> Slab<'a> {
     }
 
     /// The bits of word `w` that stand for no item.
-    fn pad(&self, w: usize) -> u64 {
+    pub(super) fn pad(&self, w: usize) -> u64 {
         let items = self.slot.cold(SHAPE).load(Relaxed) as u32 as usize;
         !mask(w, 0, items)
     }
@@ -190,16 +190,6 @@ impl<'a> Slab<'a> {
     /// The items that are free and taken over (unordered), if it is such a slab.
     pub fn one_word_free(&self, class: usize) -> Option<u64> {
         self.one_word(class).map(|_| self.slot.free(0).load(Relaxed))
-    }
-
-    /// Number of items that the owner has freed itself or taken over (unordered).
-    pub fn count_own_free(&self) -> usize {
-        (0..self.used()).map(|w| self.slot.free(w).load(Relaxed).count_ones() as usize).sum()
-    }
-
-    /// Whether some item was freed remotely and not yet taken over (unordered).
-    pub fn has_remote(&self) -> bool {
-        (0..self.used()).any(|w| self.slot.remote(w).load(Relaxed) & !self.pad(w) != 0)
     }
 
     /// The `free` word `w`, for the hot path.
@@ -327,58 +317,10 @@ impl<'a> Slab<'a> {
         seen.state() == State::Queued && seen.thread() == me && self.transit(seen, seen.next(State::Held, me, 1))
     }
 
-    /// Whether it stands in the queue of `me`, tapped by somebody or not.
-    pub fn is_queued(&self, me: u32) -> bool {
-        let seen = self.peek();
-        matches!(seen.state(), State::Queued | State::Tapped) && seen.thread() == me
-    }
-
     /// HELD (not full) to QUEUED: the owner puts an array slab back in its queue.
     pub fn requeue(&self, me: u32) {
         // Release pairs with a thief's Acquire of the owner word.
         self.slot.owner().store(self.peek().next(State::Queued, me, 1).0, Release);
-    }
-
-    /// QUEUED of another thread to TAPPED of that thread: neither it nor a thief does anything with the slab until
-    /// [`Self::untap`], but that the owner goes on to free plainly and others remotely. What was freed remotely is the
-    /// caller's to take meanwhile: nobody else clears a `remote` bit of a slab that isn't HELD.
-    pub fn tap(&self, seen: Owner) -> bool {
-        seen.state() == State::Queued && self.transit(seen, seen.next(State::Tapped, seen.thread(), 1))
-    }
-
-    /// Takes one item that was freed remotely, of a slab that the caller has tapped.
-    pub fn tap_item(&self) -> Option<usize> {
-        (0..self.used()).find_map(|w| {
-            // What both words call free was freed twice; its owner finds that out.
-            let free = self.slot.free(w).load(Relaxed);
-            let remote = self.slot.remote(w).load(Relaxed) & !self.pad(w) & !free;
-            let bit = remote & remote.wrapping_neg();
-            // Acquire pairs with the freer's fetch_or: its last use of the item comes before ours.
-            let mine = bit != 0 && self.slot.remote(w).fetch_and(!bit, AcqRel) & bit != 0;
-            mine.then(|| w * 64 + bit.trailing_zeros() as usize)
-        })
-    }
-
-    /// TAPPED by the caller to what it was, or to NOBODY when its owner has left meanwhile: then true, and it needs a
-    /// hint if it has free items.
-    pub fn untap(&self) -> bool {
-        loop {
-            let seen = self.peek();
-            let next = match seen.thread() {
-                0 => seen.next(State::Nobody, 0, 1),
-                owner => seen.next(State::Queued, owner, 1),
-            };
-            // Fails once at most: an owner leaves once.
-            if self.transit(seen, next) {
-                return next.thread() == 0;
-            }
-        }
-    }
-
-    /// TAPPED of `me`, who leaves, to TAPPED of nobody: whoever taps it does the rest.
-    pub fn disown(&self, me: u32) -> bool {
-        let seen = self.peek();
-        seen.state() == State::Tapped && seen.thread() == me && self.transit(seen, seen.next(State::Tapped, 0, 1))
     }
 
     /// HELD or QUEUED of `me` to NOBODY; false when it was stolen.
@@ -417,7 +359,7 @@ impl<'a> Slab<'a> {
         self.slot.owner().store(self.peek().next(State::Free, 0, 1).0, Release);
     }
 
-    fn transit(&self, from: Owner, to: Owner) -> bool {
+    pub(super) fn transit(&self, from: Owner, to: Owner) -> bool {
         self.slot.owner().compare_exchange(from.0, to.0, AcqRel, Relaxed).is_ok()
     }
 

@@ -8,6 +8,21 @@
 use super::*;
 
 impl SlabTier {
+    /// Exhaustion: takes every wholly empty slab that waits in a queue or belongs to nobody, whosever it is.
+    /// How many. O(slots).
+    pub fn steal_empty(&self, runs: &impl Runs) -> usize {
+        (0..self.slots.count())
+            .filter(|&slot| {
+                let slab = self.slab(slot);
+                let stolen = slab.steal(slab.owner());
+                if stolen {
+                    self.give(runs, &slab);
+                }
+                stolen
+            })
+            .count()
+    }
+
     /// An item of `class` when [`Self::pop`] found none and no run is left: from any slab of nobody, hint or not, else one
     /// freed remotely into a slab of another thread's queue. O(slots).
     pub fn pop_anywhere(&self, runs: &impl Runs, local: &LocalHeap, class: usize) -> Result<Option<usize>, Bad> {

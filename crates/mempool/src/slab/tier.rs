@@ -20,7 +20,7 @@ impl SlabTier {
         self.data + (slab.index() << self.slots.geometry().shift)
     }
 
-    fn shape_word(&self, class: usize, k: usize) -> &AtomicU64 {
+    pub(super) fn shape_word(&self, class: usize, k: usize) -> &AtomicU64 {
         debug_assert!(class < self.classes && k < SHAPE_WORDS);
         // SAFETY: the table has SHAPE_WORDS words for each class.
         unsafe { &*self.shapes.add(class * SHAPE_WORDS + k) }
@@ -32,10 +32,16 @@ impl SlabTier {
         unsafe { &*self.hints.add(slot / 64) }
     }
 
-    fn class_hint(&self, class: usize) -> &AtomicU64 {
+    pub(super) fn class_hint(&self, class: usize) -> &AtomicU64 {
         debug_assert!(class < self.classes);
         // SAFETY: one word per class.
         unsafe { &*self.class_hints.add(class) }
+    }
+
+    /// The hint of the class of `slab`, a slab of single items.
+    fn class_hint_of(&self, slab: &Slab<'_>) -> Option<&AtomicU64> {
+        let shape = slab.shape();
+        (shape.count == 0 && (shape.class as usize) < CLASSES).then(|| self.class_hint(shape.class as usize))
     }
 
     /// Slots in a group of the class hints.
@@ -170,8 +176,7 @@ impl SlabTier {
             let me = self.me(local, &slab);
             let claimed = slab.claim(me);
             if !claimed && slab.is_queued(me) {
-                bin.dequeue(&self.slots, &slab);
-                bin.enqueue(&self.slots, &slab);
+                bin.to_end(&self.slots, &slab);
                 tapped += 1;
                 if tapped == PASSED_OVER {
                     return None;
@@ -364,9 +369,11 @@ impl SlabTier {
             left &= left - 1;
             // Cleared before the group is searched: who sets a hint later sets this bit again. AcqRel pairs with `set_hint`.
             groups.fetch_and(!(1 << group), AcqRel);
-            let slots = group * self.group()..((group + 1) * self.group()).min(self.slots.count());
+            let end = ((group + 1) * self.group()).min(self.slots.count());
             let mut found = None;
-            for slot in slots {
+            let mut at = group * self.group();
+            while let Some(slot) = self.next_hint(at, end) {
+                at = slot + 1;
                 if found.is_some() && self.hint_is_of(slot, class) {
                     groups.fetch_or(1 << group, Release);
                     break;
@@ -378,6 +385,19 @@ impl SlabTier {
             if found.is_some() {
                 return found;
             }
+        }
+        None
+    }
+
+    /// The first slot of `from..end` with a hint.
+    fn next_hint(&self, from: usize, end: usize) -> Option<usize> {
+        let mut at = from;
+        while at < end {
+            let bits = self.hint(at).load(Relaxed) >> (at % 64);
+            if bits != 0 {
+                return Some(at + bits.trailing_zeros() as usize).filter(|&slot| slot < end);
+            }
+            at = (at / 64 + 1) * 64;
         }
         None
     }
@@ -406,21 +426,6 @@ impl SlabTier {
             self.set_hint(&slab);
         }
         None
-    }
-
-    /// Exhaustion: takes every wholly empty slab that waits in a queue or belongs to nobody, whosever it is.
-    /// How many. O(slots).
-    pub fn steal_empty(&self, runs: &impl Runs) -> usize {
-        (0..self.slots.count())
-            .filter(|&slot| {
-                let slab = self.slab(slot);
-                let stolen = slab.steal(slab.owner());
-                if stolen {
-                    self.give(runs, &slab);
-                }
-                stolen
-            })
-            .count()
     }
 
     /// Gives this thread's own empty current slabs back. How many.
@@ -480,44 +485,14 @@ impl SlabTier {
             if seen.thread() != me {
                 return;
             }
-            if slab.retire(me) || slab.steal(seen) {
+            // One empty slab of each class stays for the next thread, or for whoever finds the pool exhausted.
+            let kept = self.class_hint_of(slab).is_some_and(|hint| hint.load(Relaxed) == 0);
+            if !kept && (slab.retire(me) || slab.steal(seen)) {
                 return self.give(runs, slab);
             }
             if self.disown(slab, me) {
                 return;
             }
-        }
-    }
-
-    /// The cache of `class` ends: every slab goes back, live items or not. Nobody uses the cache any more.
-    /// The number of live items (arrays count their items).
-    pub fn destroy(&self, runs: &impl Runs, class: usize) -> usize {
-        let mut live = 0;
-        for slot in 0..self.slots.count() {
-            let slab = self.slab(slot);
-            let state = slab.owner().state();
-            let shape = slab.shape();
-            if !state.is_slab() || shape.class as usize != class {
-                continue;
-            }
-            live += if shape.count == 0 { slab.live() } else { slab.live() * shape.count };
-            // Its links stay: it may have been stolen out of a living queue of another class.
-            if slab.condemn() {
-                self.give(runs, &slab);
-            }
-        }
-        self.class_hint(class).store(0, Relaxed);
-        self.shape_word(class, 0).store(0, Relaxed);
-        live
-    }
-
-    /// Forgets what `local` holds of `class`: before [`Self::destroy`], for every local heap, [`Self::undisturbed`].
-    pub fn forget(&self, local: &LocalHeap, class: usize) {
-        if let Some(bin) = local.bin(class) {
-            while let Some(slot) = bin.first() {
-                self.unlink(local, &self.slab(slot));
-            }
-            bin.reset(self.zero);
         }
     }
 

@@ -42,6 +42,7 @@ pub const ROOMS: &[Room] = &[
     ),
     room("raw", &["error", "front", "pool"]),
     room("typed", &["error", "front", "pool"]),
+    room("budget", &["text", "error", "front", "pool", "raw", "typed"]),
     room("process", &["units", "sync", "text", "config", "error", "os", "segment", "front", "stats", "verify", "pool"]),
 ];
 

@@ -1,0 +1,217 @@
+//! `mempool size`: how large a segment a program needs.
+//!
+//! The program runs first on a pool that grows and that sees every request (a drill that refuses none): peaks of objects
+//! and bytes, per size class too, are counted request by request and free by free, and are exact; bytes are those of the
+//! items, so rounded up as the pool rounds. Then it runs on ordinary pools of fixed size that abort when exhausted, and
+//! the smallest segment on which it ends as it did the first time is found by halving. The recommended segment is that
+//! and a quarter more; the bound (`bound`) holds for every order of the same requests.
+//!
+//! *Limits:* what holds for this input holds for it alone. Threads are counted by looking every 2 ms. Of a process that
+//! forks, the child counts no more; programs that it starts do, and are listed. Every process gets a segment of its own.
+
+mod bound;
+mod report;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use mempool::bytes::Bytes;
+use mempool::config::{SEGMENT_LEAST, SEGMENT_MOST};
+use mempool::process::board;
+
+use crate::failure::Failure;
+use crate::settings::{self, Given};
+use crate::watch::{Board, End, Run, Runner, Subject};
+use bound::Bound;
+pub use report::print;
+
+/// Runs at the segment found before it is believed.
+const CONFIRMATIONS: usize = 2;
+/// Segments are multiples of this many bytes.
+const STEP: usize = 64 << 10;
+
+/// What to find out.
+pub struct Plan {
+    /// Flags that were given: settings that the program shall have.
+    pub given: Given,
+    /// What to run.
+    pub subject: Subject,
+    /// The largest segment that is tried, in bytes.
+    pub most: usize,
+    /// How exact the smallest segment shall be, in percent.
+    pub percent: usize,
+    /// As JSON.
+    pub json: bool,
+}
+
+/// What was found out.
+pub struct Found {
+    /// The first run.
+    pub first: Run,
+    /// What its processes counted, and the bound for each.
+    pub processes: Vec<Process>,
+    /// The smallest segment that worked, in bytes.
+    pub smallest: usize,
+    /// The largest that did not; 0 if all did.
+    pub too_small: usize,
+    /// What to set.
+    pub recommended: usize,
+    /// Runs of the program.
+    pub runs: usize,
+    /// All took so long.
+    pub elapsed: Duration,
+}
+
+/// The peaks of one holder.
+#[derive(Clone, Debug)]
+pub struct Peak {
+    /// The holder's name.
+    pub holder: String,
+    /// Most objects at once.
+    pub objects: u64,
+    /// Most bytes at once.
+    pub bytes: u64,
+}
+
+/// What one process counted.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Its program's name.
+    pub name: String,
+    /// Its number.
+    pub number: u64,
+    /// Requests.
+    pub requests: u64,
+    /// Bytes of the largest.
+    pub largest: u64,
+    /// Bytes of the data area up to the highest that an object had.
+    pub top: u64,
+    /// All holders together.
+    pub all: Peak,
+    /// Each that had any.
+    pub holders: Vec<Peak>,
+    /// The bound.
+    pub bound: Bound,
+}
+
+/// Finds the size and prints it.
+pub fn show(plan: &Plan) -> Result<ExitCode, Failure> {
+    settings::in_force(&plan.given)?;
+    let found = find(plan)?;
+    report::print(&if plan.json { report::json(plan, &found) } else { report::table(plan, &found) })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn find(plan: &Plan) -> Result<Found, Failure> {
+    let begin = Instant::now();
+    let runner = Runner::new(&plan.subject)?;
+    let board = Board::new()?;
+    let grown = fixed(plan, "grow", (16 << 20).min(plan.most), Some(plan.most));
+    let first = runner.run(&grown, Some(&board), "looking at every request")?;
+    if first.end == End::Hung {
+        return Err(Failure::own(format_args!("the program did not end within {} s", plan.subject.timeout.as_secs()))
+            .fix("raise --timeout, or let the program do less"));
+    }
+    let processes: Vec<Process> = board.areas().map(|area| Process::of(&area, first.threads)).collect();
+    if processes.is_empty() {
+        let message = format!("the program ended ({}) before the pool could count: {}", first.end, first.said);
+        return Err(Failure::own(message));
+    }
+    let mut search = Search { plan, runner, end: first.end, runs: 1 };
+    let (too_small, smallest) = search.smallest(&processes)?;
+    let recommended = (smallest + smallest / 4).next_multiple_of(1 << 20).max(SEGMENT_LEAST);
+    let runs = search.runs;
+    Ok(Found { first, processes, smallest, too_small, recommended, runs, elapsed: begin.elapsed() })
+}
+
+/// Settings of a run: those that were given, and over them what this command varies.
+fn fixed(plan: &Plan, exhausted: &str, segment: usize, most: Option<usize>) -> Vec<(&'static str, String)> {
+    let mut all: Vec<(&'static str, String)> =
+        plan.given.iter().map(|(setting, value)| (setting.env, value.to_string_lossy().into_owned())).collect();
+    all.push(("MEMPOOL_EXHAUSTED", exhausted.into()));
+    all.push(("MEMPOOL_SEGMENT", segment.to_string()));
+    all.push(("MEMPOOL_MAX_SEGMENT", most.unwrap_or(0).to_string()));
+    // What is not touched takes no memory, so that large segments can be tried on small machines.
+    all.push(("MEMPOOL_COMMIT", "lazy".into()));
+    all.push(("MEMPOOL_LOCK", "off".into()));
+    all.push(("MEMPOOL_HUGE_PAGES", "off".into()));
+    all
+}
+
+/// The search for the smallest segment.
+struct Search<'a> {
+    plan: &'a Plan,
+    runner: Runner<'a>,
+    end: End,
+    runs: usize,
+}
+
+impl Search<'_> {
+    /// Whether the program ends on a segment of `bytes` as it did the first time.
+    fn works(&mut self, bytes: usize) -> Result<bool, Failure> {
+        self.runs += 1;
+        let progress = format!("run {}, on {}", self.runs, Bytes(bytes));
+        let run = self.runner.run(&fixed(self.plan, "abort", bytes, None), None, &progress)?;
+        Ok(run.end == self.end)
+    }
+
+    /// The largest segment known to be too small, 0 for none, and the smallest that works.
+    fn smallest(&mut self, processes: &[Process]) -> Result<(usize, usize), Failure> {
+        let live = processes.iter().map(|process| process.all.bytes).max().unwrap_or(0) as usize;
+        let top = processes.iter().map(|process| process.top).max().unwrap_or(0) as usize;
+        let (mut low, mut high) = (0, (top + top / 2).next_multiple_of(STEP).max(SEGMENT_LEAST));
+        while !self.works(high)? {
+            low = high;
+            if high >= self.plan.most {
+                let message = format!("no segment up to {} serves the program", Bytes(self.plan.most));
+                return Err(Failure::own(message).fix("raise --most, or see whether it ends the same way twice"));
+            }
+            high = (high * 2).min(self.plan.most);
+        }
+        loop {
+            // Nothing smaller than what is live can do.
+            let least = low.max(live).max(SEGMENT_LEAST - STEP) / STEP * STEP;
+            if high <= SEGMENT_LEAST || high - least <= STEP.max(high * self.plan.percent / 100) {
+                let works = (0..CONFIRMATIONS).try_fold(true, |all, _| Ok::<_, Failure>(all && self.works(high)?))?;
+                if works {
+                    return Ok((low, high));
+                }
+                // It worked by luck, as the threads ran: a little more.
+                low = high;
+                high = (high + (high * self.plan.percent / 100).max(STEP)).next_multiple_of(STEP).min(SEGMENT_MOST);
+                continue;
+            }
+            let middle = ((least + high) / 2).next_multiple_of(STEP).max(SEGMENT_LEAST);
+            if self.works(middle)? { high = middle } else { low = middle }
+        }
+    }
+}
+
+impl Process {
+    fn of(area: &crate::watch::Area<'_>, threads: usize) -> Self {
+        let peak = |holder: usize| {
+            let (objects, bytes) = area.most(holder);
+            Peak { holder: holder_name(holder), objects, bytes }
+        };
+        Self {
+            name: area.name(),
+            number: area.get(board::PROCESS),
+            requests: area.get(board::REQUESTS),
+            largest: area.get(board::LARGEST),
+            top: area.get(board::TOP),
+            all: peak(board::ALL),
+            holders: (0..board::ALL).map(peak).filter(|peak| peak.objects > 0).collect(),
+            bound: bound::of(area, threads),
+        }
+    }
+}
+
+fn holder_name(holder: usize) -> String {
+    match holder {
+        board::CACHES => "named caches".into(),
+        board::HEAP => "best-fit heap".into(),
+        board::RUNS => "runs".into(),
+        board::ALL => "all".into(),
+        class => format!("size class {}", mempool::Pool::door_class_size(class)),
+    }
+}

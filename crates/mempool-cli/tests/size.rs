@@ -1,0 +1,175 @@
+//! `mempool size`: what it counts is exact, what it finds works, and what it calls certain is.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{Folder, assert_has, fails, mempool, run, stderr, stdout, succeeds};
+use serde_json::Value;
+
+fn size(flags: &[&str], program: &[&str]) -> Value {
+    let output = run(mempool(["size", "--json"].iter().chain(flags)).arg("--").args(program));
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    serde_json::from_str(&stdout(&output)).expect("JSON")
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("no number: {value}"))
+}
+
+/// Most objects and bytes of a holder in the program's own process.
+fn peak(found: &Value, holder: &str) -> (u64, u64) {
+    let holders = found["processes"][0]["holders"].as_array().expect("holders");
+    let row = holders.iter().find(|row| row["holder"] == holder).unwrap_or_else(|| panic!("no {holder} in {found:#}"));
+    (number(&row["peak_objects"]), number(&row["peak_bytes"]))
+}
+
+/// 10,000 objects of 100 bytes at once, twice; after the first half a block of 5,000,000 bytes, alone.
+const PEAKS: &str = r#"
+#include <stdlib.h>
+#include <string.h>
+static void *objects[10000];
+int main(void) {
+    for (int round = 0; round < 2; round++) {
+        for (int k = 0; k < 10000; k++) if (!(objects[k] = malloc(100))) return 1;
+        for (int k = 0; k < 10000; k++) free(objects[k]);
+        void *volatile block = malloc(5000000);
+        if (!block) return 2;
+        memset(block, 1, 5000000);
+        free(block);
+    }
+    return 0;
+}
+"#;
+
+#[test]
+fn peaks_are_exact_and_the_smallest_segment_works() {
+    let folder = Folder::new("size");
+    let program = folder.compile("peaks", PEAKS, &["-O0"]);
+    let found = size(&[], &[&program]);
+    let process = &found["processes"][0];
+    assert_eq!(process["name"], "peaks");
+    assert_eq!(number(&process["largest_request"]), 5_000_000);
+    // 100 bytes are items of 112; the C library may have some of its own of that size.
+    let (objects, bytes) = peak(&found, "size class 112");
+    assert!((10_000..10_020).contains(&objects) && bytes == objects * 112, "{objects} objects, {bytes} bytes");
+    let (runs, bytes) = peak(&found, "runs");
+    assert!(runs == 1 && bytes == 5_000_192, "{runs} runs, {bytes} bytes");
+    // Never both at once: the peak of all is less than the sum of the peaks.
+    let live = number(&process["peak_bytes"]);
+    assert!((5_000_192..5_600_000).contains(&live), "{live}");
+    assert!(number(&process["requests"]) >= 20_002);
+    let [smallest, too_small, recommended] = ["smallest", "too_small", "recommended"].map(|name| number(&found[name]));
+    assert!(smallest > live && smallest < 8_000_000, "{smallest}");
+    assert!(too_small < smallest && recommended >= smallest + smallest / 4);
+    let on = |segment: u64| {
+        let flags = ["run", "--commit=lazy", "--lock=off", "--segment", &segment.to_string(), "--", &program];
+        run(&mut mempool(flags)).status.code()
+    };
+    assert_eq!((on(smallest), on(recommended)), (Some(0), Some(0)));
+    assert!(too_small == 0 || on(too_small) != Some(0));
+    let bound = &process["bound"];
+    let certain = number(&bound["segment"]);
+    assert!(certain >= smallest && on(certain) == Some(0), "{bound:#}");
+    assert!(number(&bound["robson_lower"]) > live && number(&bound["slabs"]) >= 10_000);
+}
+
+/// Frees all but one object of each slab of one size after the other: the worst for slabs. The argument says how
+/// many objects there are of each size.
+const PINS: &str = r#"
+#include <stdlib.h>
+int main(int n, char **words) {
+    int count = atoi(words[n - 1]);
+    void **objects = malloc(count * sizeof *objects);
+    if (!objects) return 1;
+    for (int size = 16; size <= 1024; size += 16) {
+        for (int k = 0; k < count; k++) if (!(objects[k] = malloc(size))) return 2;
+        for (int k = 0; k < count; k++) if (k % 32) free(objects[k]);
+    }
+    return 0;
+}
+"#;
+
+#[test]
+fn the_bound_holds_against_a_program_that_pins_slabs() {
+    let folder = Folder::new("size-bound");
+    let program = folder.compile("pins", PINS, &["-O0"]);
+    let found = size(&["--percent", "10"], &[&program, "2000"]);
+    let certain = number(&found["processes"][0]["bound"]["segment"]);
+    let smallest = number(&found["smallest"]);
+    assert!(smallest <= certain, "{smallest} needed, {certain} promised");
+    assert!(number(&found["processes"][0]["peak_bytes"]) < smallest);
+}
+
+#[test]
+fn threads_are_counted_and_the_segment_serves_them() {
+    let folder = Folder::new("size-threads");
+    let source = r#"
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+static void *work(void *none) {
+    void *objects[200];
+    for (int k = 0; k < 200; k++) if (!(objects[k] = malloc(k * 40))) _exit(1);
+    usleep(50000);
+    for (int k = 0; k < 200; k++) free(objects[k]);
+    return none;
+}
+int main(void) {
+    pthread_t threads[5];
+    for (int k = 0; k < 5; k++) if (pthread_create(&threads[k], 0, work, 0)) return 1;
+    for (int k = 0; k < 5; k++) pthread_join(threads[k], 0);
+    return 0;
+}
+"#;
+    let program = folder.compile("threads", source, &["-O0", "-pthread"]);
+    let found = size(&["--percent", "10"], &[&program]);
+    assert_eq!(number(&found["threads"]), 6);
+    let live = number(&found["processes"][0]["peak_bytes"]);
+    // 5 threads with 200 objects of 0 to 7,960 bytes.
+    assert!((3_900_000..4_800_000).contains(&live), "{live}");
+    assert!(number(&found["smallest"]) > live);
+}
+
+#[test]
+fn programs_that_others_start_are_listed_and_end_without_destructors() {
+    let found = size(&["--percent", "20"], &["sh", "-c", "ls / >/dev/null; exit 3"]);
+    assert_eq!(found["end"], "exit code 3");
+    let names: Vec<&str> =
+        found["processes"].as_array().expect("processes").iter().filter_map(|p| p["name"].as_str()).collect();
+    assert_eq!(names, ["sh", "ls"]);
+}
+
+#[test]
+fn input_is_the_same_in_each_run_and_the_table_says_what_to_do() {
+    let folder = Folder::new("size-input");
+    let input = folder.write("input", &"line\n".repeat(50_000));
+    let said = succeeds(&mut mempool(["size", "--input", &input, "--", "sort"]));
+    assert_has(&said, &["(sort): ", "peak live", "peak segment", "threads", "size class", "smallest", "recommended"]);
+    assert_has(&said, &["certain", "Robson 1974", "worked 3 times", "mempool run --segment ", " -- sort"]);
+    let runs = said.lines().find(|line| line.contains(" runs in ")).expect("a line");
+    assert_has(runs, &["exit code 0"]);
+}
+
+#[test]
+fn the_best_fit_heap_has_a_size_too() {
+    let folder = Folder::new("size-heap");
+    let program = folder.compile("peaks", PEAKS, &["-O0"]);
+    let found = size(&["--percent", "10", "--small", "heap"], &[&program]);
+    let (objects, bytes) = peak(&found, "best-fit heap");
+    assert!(objects >= 10_000 && bytes >= 1_000_000, "{objects} objects, {bytes} bytes");
+    assert!(number(&found["processes"][0]["bound"]["segment"]) >= number(&found["smallest"]));
+}
+
+#[test]
+fn what_cannot_be_sized_is_refused() {
+    let folder = Folder::new("size-refused");
+    assert_has(&fails(&mut mempool(["size", "--", "no-such-program"]), 127), &["no such program"]);
+    let endless = folder.compile("endless", "#include <unistd.h>\nint main(void) { for (;;) pause(); }", &[]);
+    let said = fails(&mut mempool(["size", "--timeout", "1", "--", &endless]), 125);
+    assert_has(&said, &["did not end within 1 s", "fix: raise --timeout"]);
+    let huge =
+        folder.compile("huge", "#include <stdlib.h>\nint main(void) { return malloc(1 << 28) ? 0 : 9; }", &["-O0"]);
+    // With growth it is refused, ends with 9, and aborts on each fixed segment.
+    let said = fails(&mut mempool(["size", "--most", "64M", "--", &huge]), 125);
+    assert_has(&said, &["no segment up to 64 MiB serves the program", "fix: raise --most"]);
+}
