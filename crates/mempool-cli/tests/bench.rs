@@ -149,7 +149,7 @@ fn an_exhausted_pool_is_reported_with_what_it_said() {
     let output = run(&mut command);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
-    assert_has(result(row(&report, "replace-1e5"), "pool")["error"].as_str().unwrap(), &["exit code 3", " bytes"]);
+    assert_has(result(row(&report, "replace-1e5"), "pool")["error"].as_str().unwrap(), &["exit code 3", "exhausted"]);
 }
 
 #[test]

@@ -180,7 +180,7 @@ impl fmt::Display for InitError {
                 write!(f, "cannot make {} present: {of} {} available", Bytes(*need), Bytes(*available))?;
             }
             Self::HugePages { need, size, free } => {
-                let (pages, free) = (need / size, free / size);
+                let (pages, free) = (need / (*size).max(1), free / (*size).max(1));
                 write!(f, "cannot get {pages} huge OS pages of {}: {free} are free", Bytes(*size))?;
             }
             Self::Misaligned { address, align } => {

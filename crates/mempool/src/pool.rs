@@ -120,7 +120,7 @@ impl Pool {
     /// A pool in huge OS pages that the administrator has set aside: metadata and data in one range, between addresses
     /// of a huge OS page each as guards.
     fn on_huge(os: &'static dyn Os, config: &Config, granted: &mut Granted) -> Result<Pool, InitError> {
-        let size = config.values().huge_page_size;
+        let size = config.values().huge_page_size.max(1);
         let config = config.segment(config.values().segment.next_multiple_of(size));
         let bytes = config.values().segment;
         let areas = plan(&config, bytes, 0, os.os_page().max(1))?;

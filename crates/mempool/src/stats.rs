@@ -70,7 +70,7 @@ pub struct Stats {
     pub local_heap_bytes: usize,
     /// Slabs carved since the pool was made.
     pub slabs_carved: u64,
-    /// Requests served with a run of their own since the pool was made.
+    /// Requests served with a run of their own since the pool was made; those that got a parked one are not counted.
     pub runs_served: u64,
     /// Requests that found the pool exhausted at first.
     pub exhausted: u64,

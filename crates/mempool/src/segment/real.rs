@@ -270,7 +270,7 @@ fn lock_error(os: &dyn Os, need: usize, error: OsError) -> InitError {
 /// # Safety
 /// The range lies in a reservation of `os`, begins at a multiple of the huge OS page, and is a multiple of it.
 pub unsafe fn make_huge(os: &dyn Os, range: Range, values: &Values, granted: &mut Granted) -> Result<(), InitError> {
-    let size = values.huge_page_size;
+    let size = values.huge_page_size.max(1);
     let failed = |error| InitError::Os { what: "back memory with huge OS pages", bytes: range.bytes, error };
     // SAFETY: contract.
     unsafe {
