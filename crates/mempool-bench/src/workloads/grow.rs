@@ -58,11 +58,12 @@ impl Vector {
 
     /// Shrinks to fit and drops; the sum of what each step wrote.
     fn end(mut self) -> u64 {
-        self.resize(self.length);
+        // Nobody shrinks to nothing: C leaves open what that means.
+        self.resize(self.length.max(1));
         // SAFETY: each is below the length, and was written.
         let sum = (0..self.length).step_by(STEP).map(|at| u64::from(unsafe { self.at.add(at).read() })).sum();
         // SAFETY: allocated with so many bytes, and gone after this.
-        unsafe { family::free(self.at, self.length) };
+        unsafe { family::free(self.at, self.capacity) };
         sum
     }
 }

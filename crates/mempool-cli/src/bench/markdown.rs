@@ -26,8 +26,9 @@ fn text(report: &Report) -> String {
     _ = writeln!(text, "{}.\n", versions.join(", "));
     summary(&mut text, report);
     let ratio = |figure: Figure| move |row: &Row, name: &str| ratio(row, name, figure);
-    let own =
-        |figure: Figure, show: fn(f64) -> String| move |row: &Row| row.median(POOL, figure).map_or("-".into(), show);
+    let own = |figure: Figure, show: fn(f64) -> String| {
+        move |row: &Row| row.median(POOL, figure).filter(|own| *own > 0.0).map_or("-".into(), show)
+    };
     _ = writeln!(text, "### Time\n\nMedians of {} rounds, as ratios to the best peer of the row.\n", report.rounds);
     table(&mut text, report, "pool's time", own(SECONDS, |s| time(s * 1e9)), ratio(SECONDS));
     text.push_str("\n### Peak memory\n\nOf the whole process, as ratios to the leanest peer of the row.\n\n");

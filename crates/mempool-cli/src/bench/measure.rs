@@ -187,6 +187,7 @@ fn run_workload(
         return Err(run.wrong);
     }
     run.process_seconds = ended.wall_seconds;
+    run.ready = row.workload().mode == Mode::Ready;
     Ok((run, ended.memory))
 }
 

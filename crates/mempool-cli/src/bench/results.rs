@@ -92,6 +92,8 @@ pub struct Run {
     pub process_seconds: f64,
     /// The most resident at once.
     pub peak_bytes: u64,
+    /// Whether the pool's memory was made ready beforehand: then its peak does not say what it needs.
+    pub ready: bool,
     /// Page faults without input or output.
     pub minor_faults: i64,
     /// Page faults with.
@@ -140,8 +142,8 @@ pub type Figure = fn(&Run) -> f64;
 pub const SECONDS: Figure = |run| run.seconds;
 /// Seconds of processor time, user and system.
 pub const CPU: Figure = |run| run.cpu_seconds;
-/// The most resident bytes.
-pub const PEAK: Figure = |run| run.peak_bytes as f64;
+/// The most resident bytes; 0, which is not compared, where the pool's memory was made ready beforehand.
+pub const PEAK: Figure = |run| if run.ready { 0.0 } else { run.peak_bytes as f64 };
 /// All page faults.
 pub const FAULTS: Figure = |run| (run.minor_faults + run.major_faults) as f64;
 
@@ -366,6 +368,14 @@ pub mod tests {
         report.rows[0].results[1].error = Some("killed by SIGSEGV".into());
         assert_eq!(report.rows[0].best_peer(SECONDS), Some(("other", 4.0)));
         assert_eq!(report.failures(|_| true), ["one x2 on system: killed by SIGSEGV"]);
+    }
+
+    #[test]
+    fn peaks_of_ready_memory_are_not_compared() {
+        let mut report = sample();
+        report.rows[1].results.iter_mut().flat_map(|result| &mut result.runs).for_each(|run| run.ready = true);
+        assert_eq!(report.rows[1].ratio("pool", PEAK), None);
+        assert_eq!(report.summary(PEAK).unwrap().duels[0].rows, 1);
     }
 
     #[test]

@@ -79,7 +79,7 @@ fn figures(
     }
     text.push('\n');
     for row in &report.rows {
-        let own = row.median(POOL, figure).map_or("-".into(), show);
+        let own = row.median(POOL, figure).filter(|own| *own > 0.0).map_or("-".into(), show);
         _ = write!(text, "{:width$} {own:>10} {:>7}", row.label(), spread(row, figure));
         for known in &report.contenders {
             let ratio = row.ratio(&known.name, figure);

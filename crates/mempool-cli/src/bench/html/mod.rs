@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::contenders::{POOL, is_pool};
-use super::results::{Figure, Outcome, PEAK, Quantiles, Report, Row, SECONDS};
+use super::results::{Figure, Outcome, PEAK, Quantiles, Report, Row, SECONDS, Summary};
 use super::table::{QUANTILES, count, kernel_cell, size, time};
 use plot::{Axis, Bar, Line, bars, escape, lines};
 
@@ -76,29 +76,29 @@ fn head(body: &mut String, report: &Report) {
     body.push_str("</div>\n");
 }
 
+/// Each peer over the pool.
+fn means(summary: &Summary) -> String {
+    let bar = |name: &str, value: f64| Bar { name: name.into(), value, low: value, high: value };
+    let duels = summary.duels.iter().filter(|duel| duel.rows > 1);
+    let mut all: Vec<Bar> = duels.map(|duel| bar(&duel.peer, 1.0 / duel.mean)).collect();
+    all.push(bar(POOL, 1.0));
+    bars(&mut all, &[], |ratio| format!("{ratio:.2}"))
+}
+
 /// The pool against each peer, over all rows.
 fn overview(body: &mut String, report: &Report) {
     let Some(summary) = report.summary(SECONDS) else { return };
     body.push_str("<div class=\"grid\">\n");
-    let mean = |duel: &super::results::Duel| Bar {
-        name: duel.peer.clone(),
-        value: 1.0 / duel.mean,
-        low: 1.0 / duel.mean,
-        high: 1.0 / duel.mean,
-    };
-    let mut all: Vec<Bar> = summary.duels.iter().filter(|duel| duel.rows > 1).map(mean).collect();
-    all.push(Bar { name: POOL.into(), value: 1.0, low: 1.0, high: 1.0 });
-    let drawing = bars(&mut all, &[], |ratio| format!("{ratio:.2}"));
-    card(
-        body,
-        "Time over all rows, the pool's = 1",
-        &drawing,
-        "Geometric means of the rows that both have. Longer than the pool's is slower than the pool.",
-    );
+    let about = "Geometric means of the rows that both have. Longer than the pool's is worse than the pool.";
+    card(body, "Time over all rows, the pool's = 1", &means(&summary), about);
     let mut table = String::from(
         "<table><tr><th>against</th><th>time</th><th>ahead in</th><th>peak memory</th><th>ahead in</th></tr>",
     );
-    let memory = report.summary(PEAK).map(|summary| summary.duels).unwrap_or_default();
+    let memory = report.summary(PEAK);
+    if let Some(memory) = &memory {
+        card(body, "Peak memory over all rows, the pool's = 1", &means(memory), about);
+    }
+    let memory = memory.map(|summary| summary.duels).unwrap_or_default();
     for duel in &summary.duels {
         let other = memory.iter().find(|other| other.peer == duel.peer);
         let cells = other.map_or("<td>-</td><td>-</td>".into(), |other| {
@@ -134,6 +134,9 @@ fn section(body: &mut String, report: &Report, title: &str, about: &str, figure:
     _ = writeln!(body, "<h2>{title}</h2><p class=\"note\">{about}</p><div class=\"grid\">");
     for row in &report.rows {
         let mut all: Vec<Bar> = row.results.iter().filter_map(|result| bar(result, figure)).collect();
+        if all.is_empty() {
+            continue;
+        }
         let failed: Vec<String> =
             row.results.iter().filter(|result| result.error.is_some()).map(|result| result.contender.clone()).collect();
         let about = if title == "Time" { row.about.as_str() } else { "" };
