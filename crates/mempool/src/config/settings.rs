@@ -186,7 +186,7 @@ pub static SETTINGS: &[Setting] = &[
         "Inaccessible OS pages before, between and behind metadata and data.",
         c, text, choice(text, SWITCH)?, guard_pages, v => word(v, SWITCH), switch: true),
     row!("huge_pages", "MEMPOOL_HUGE_PAGES", "--huge-pages", "try", WISH_VALUES,
-        "Huge OS pages behind the segment: `required` needs `commit=eager` and makes a refusal an error at init.",
+        "Huge OS pages behind the segment. With `commit=lazy` none are asked for, since each touch would bring one; `required` needs `commit=eager` and makes a refusal an error at init.",
         c, text, choice(text, WISH)?, huge_pages, v => word(v, WISH)),
     row!("huge_page_size", "MEMPOOL_HUGE_PAGE_SIZE", "--huge-page-size", "0", BYTES_VALUES,
         "Which huge OS pages: `0` transparent ones, of any size; `2M` or `1G` those that the administrator has set aside. The segment is then a multiple of them, needs `commit=eager`, and cannot grow.",

@@ -121,7 +121,7 @@ impl Frag {
         let high = open_end.min(self.parts.fragments());
         let open = Open { low: reserve.min(high), high };
         self.set_open(open);
-        self.rebuild(open);
+        self.build_free(open);
     }
 
     /// Takes a run of `len` fragments that begins at an address which is a multiple of `align` fragments

@@ -155,7 +155,9 @@ unsafe fn prepare(
         {
             refused(values.strict, "keep memory out of core files", range.bytes, error, &mut granted.short.dump)?;
         }
-        Ok(if values.huge_pages == Wish::Off { None } else { os.huge_pages_advise(range).err() })
+        // With lazy commit a touch would bring a huge OS page, and memory that nobody asked for.
+        let wanted = values.huge_pages != Wish::Off && values.commit == Commit::Eager;
+        Ok(if wanted { os.huge_pages_advise(range).err() } else { None })
     }
 }
 
