@@ -45,6 +45,11 @@ fn read(file: &File, buffer: &mut [u8]) -> Result<usize, OsError> {
     }
 }
 
+/// The bytes from `from` to `to`. Without a panic, which must not be in reach of an allocation.
+fn part(buffer: &[u8], from: usize, to: usize) -> &[u8] {
+    buffer.get(from..to).unwrap_or(&[])
+}
+
 /// Calls `each` with the lines of a file, without their ends, until it says false.
 pub fn each_line(path: &CStr, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<(), OsError> {
     let file = open(path, libc::O_RDONLY)?;
@@ -55,23 +60,26 @@ pub fn each_line(path: &CStr, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<(),
         let got = read(&file, buffer.get_mut(filled..).unwrap_or(&mut []))?;
         filled += got;
         let mut at = 0;
-        while let Some(length) = buffer[at..filled].iter().position(|byte| *byte == b'\n') {
-            if !core::mem::take(&mut skipping) && !each(&buffer[at..at + length]) {
+        while let Some(length) = part(&buffer, at, filled).iter().position(|byte| *byte == b'\n') {
+            if !core::mem::take(&mut skipping) && !each(part(&buffer, at, at + length)) {
                 return Ok(());
             }
             at += length + 1;
         }
         if got == 0 {
             if at < filled && !skipping {
-                each(&buffer[at..filled]);
+                each(part(&buffer, at, filled));
             }
             return Ok(());
         }
-        buffer.copy_within(at..filled, 0);
+        for to in 0..filled - at {
+            let byte = buffer.get(at + to).copied().unwrap_or(0);
+            buffer.get_mut(to).into_iter().for_each(|place| *place = byte);
+        }
         filled -= at;
         if filled >= LINE {
             // A line without end: its beginning counts.
-            if !skipping && !each(&buffer[..filled]) {
+            if !skipping && !each(part(&buffer, 0, filled)) {
                 return Ok(());
             }
             skipping = true;
