@@ -10,7 +10,7 @@ use crate::family;
 use crate::latency::Latency;
 use crate::object::Object;
 
-/// How often a worker calls [`mark`].
+/// How often a worker calls `mark`.
 pub const MARK: libc::c_long = 0x6d70;
 
 /// Which threads a workload has.
