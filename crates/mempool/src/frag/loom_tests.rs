@@ -108,6 +108,51 @@ fn loom_two_takers_both_get_theirs() {
     });
 }
 
+/// Of one who parks a run and one who gives it one wins, and afterwards it is parked or free.
+#[test]
+fn loom_of_parking_and_giving_one_wins() {
+    model(|| {
+        let w = world(70);
+        let run = w.frag.take(66, 1).expect("room");
+        let other = {
+            let w = w.clone();
+            thread::spawn(move || w.frag.give(run.start, |_| {}).is_ok())
+        };
+        let parked = w.frag.park(run.start, 70).is_some();
+        assert_ne!(parked, other.join().unwrap(), "given up twice, or never");
+        assert_eq!(w.frag.verify(&mut |_| {}), Ok(()));
+        assert_eq!(w.frag.parked_fragments(), if parked { 66 } else { 0 });
+        assert_eq!(w.frag.free_fragments(), 70);
+    });
+}
+
+/// A parked run is taken over by one who remembers it or given back for all: never both, and its last user is done with it.
+#[test]
+fn loom_a_parked_run_is_taken_over_or_given_back() {
+    model(|| {
+        let w = world(70);
+        let run = w.frag.take(66, 1).expect("room");
+        let memory = Arc::new(UnsafeCell::new(0));
+        let other = {
+            let (w, memory) = (w.clone(), memory.clone());
+            thread::spawn(move || {
+                // SAFETY: the model checks that nobody else accesses the memory of the run meanwhile.
+                memory.with_mut(|memory| unsafe { *memory = 1 });
+                assert_eq!(w.frag.park(run.start, 70), Some(run));
+                w.frag.give_all_parked()
+            })
+        };
+        let taken = w.frag.unpark(run.start, run.len);
+        if taken.is_some() {
+            // SAFETY: as above.
+            memory.with_mut(|memory| unsafe { *memory = 2 });
+        }
+        let given = other.join().unwrap();
+        assert_eq!(taken.map_or(0, |run| run.len) + given, 66);
+        assert_eq!(w.frag.verify(&mut |_| {}), Ok(()));
+    });
+}
+
 /// A run that grows while its size is read by another: the old or the new size, nothing else.
 #[test]
 fn loom_growth_shows_the_old_or_the_new_length() {

@@ -123,6 +123,47 @@ fn the_others_leave_the_runs_alone() {
     }
 }
 
+/// A parked run is free in the child: its owner had given it up, and who had taken it over may be gone.
+#[test]
+fn parked_runs_are_used_or_free() {
+    for lost_lock in [false, true] {
+        let used_or_free = |runs: &[(usize, usize)]| runs == BEFORE || runs == without(10);
+        let park = |f: &Frag| assert_eq!(f.park(10, 1000), Some(run(10, 100)));
+        at_every_step(&park, lost_lock, &used_or_free);
+        let reuse = |f: &Frag| {
+            park(f);
+            assert_eq!(f.unpark(10, 100), Some(run(10, 100)));
+        };
+        at_every_step(&reuse, lost_lock, &used_or_free);
+        let give = |f: &Frag| {
+            park(f);
+            assert!(f.give_parked(10, 100));
+        };
+        at_every_step(&give, lost_lock, &used_or_free);
+    }
+}
+
+#[test]
+fn parked_runs_are_cut_and_joined_whole_or_not_at_all() {
+    let cut = |f: &Frag| {
+        // What lies behind the others, whole.
+        let all = f.take(600, 1).expect("room");
+        assert_eq!(f.park(all.start, 1000), Some(all));
+        let all = f.unpark(all.start, all.len).expect("parked");
+        let rest = f.park_rest(all, 300);
+        assert_eq!((rest.start, rest.len), (all.start + 300, 300));
+        assert_eq!(f.park(all.start, 1000), Some(run(all.start, 300)));
+        assert_eq!(f.join_parked(all.start, 300), Some(all));
+    };
+    for lost_lock in [false, true] {
+        let kept = |runs: &[(usize, usize)]| {
+            let others = runs.iter().filter(|run| !BEFORE.contains(run)).count();
+            BEFORE.iter().all(|run| runs.contains(run)) && others <= 1
+        };
+        at_every_step(&cut, lost_lock, &kept);
+    }
+}
+
 #[test]
 fn repair_keeps_internal_runs() {
     let w = world();
