@@ -211,7 +211,7 @@ fn verdict(found: &Value, name: &str) -> (String, String) {
 #[test]
 fn a_drill_tells_places_that_bear_a_refusal_from_those_that_do_not() {
     let folder = Folder::new("drill");
-    let program = folder.compile("places", PLACES, &["-O1", "-g"]);
+    let program = folder.compile("places", PLACES, &["-O0", "-g"]);
     let found = drill(&[], &program, 1);
     assert_eq!(found["usual"], "exit code 0");
     assert_eq!((found["missed"].as_u64(), found["left_out"].as_u64()), (Some(0), Some(0)));
@@ -237,7 +237,7 @@ fn a_drill_tells_places_that_bear_a_refusal_from_those_that_do_not() {
 #[test]
 fn a_drill_tries_every_request_if_asked_and_stops_at_a_number() {
     let folder = Folder::new("drill-all");
-    let program = folder.compile("places", PLACES, &["-O1", "-g"]);
+    let program = folder.compile("places", PLACES, &["-O0", "-g"]);
     let all = drill(&["--all"], &program, 1);
     let requests = all["requests"].as_u64().expect("a number");
     assert_eq!(all["runs"].as_u64().map(|runs| runs + all["missed"].as_u64().unwrap_or(0)), Some(requests));
@@ -252,7 +252,7 @@ fn a_drill_tries_every_request_if_asked_and_stops_at_a_number() {
 #[test]
 fn exit_codes_may_be_wrong() {
     let folder = Folder::new("drill-accept");
-    let program = folder.compile("places", PLACES, &["-O1", "-g"]);
+    let program = folder.compile("places", PLACES, &["-O0", "-g"]);
     assert_eq!(verdict(&drill(&["--accept", "1,2"], &program, 1), "gives_up"), ("wrong".into(), "exit code 3".into()));
     assert_eq!(
         verdict(&drill(&["--accept", "1,3"], &program, 1), "gives_up"),
@@ -263,7 +263,7 @@ fn exit_codes_may_be_wrong() {
 #[test]
 fn the_table_names_the_worst_first_and_how_to_see_it() {
     let folder = Folder::new("drill-table");
-    let program = folder.compile("places", PLACES, &["-O1", "-g"]);
+    let program = folder.compile("places", PLACES, &["-O0", "-g"]);
     let said = fails_with_output(mempool(["drill", "--timeout", "1", "--"]).arg(&program), 1);
     assert_has(
         &said,
