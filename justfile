@@ -23,8 +23,24 @@ fmt:
 doc:
     .ci/run doc
 
-# The hot path beside other allocators
+# Newer peers, for `mempool bench`
+peers:
+    crates/mempool-bench/peers/build.sh
+
+# Instructions of the hot paths against those recorded; `BLESS=1 just counts` records them
+counts:
+    .ci/run counts
+
+# The pool beside other allocators, as `mempool bench` takes it
 bench *ARGS:
+    cargo run --release --package mempool-cli -- bench {{ARGS}}
+
+# Measures everything, for an hour, and writes what docs/BENCHMARKS.md and the README show
+benchmarks: peers
+    cargo run --release --package mempool-cli -- bench --pool --json docs/bench.json --markdown docs/BENCHMARKS.md --picture docs/bench.svg --html target/bench.html
+
+# The hot path beside other allocators in one process
+hot-path *ARGS:
     cargo bench --package mempool-bench --bench hot_path -- {{ARGS}}
 
 # The page-frag tier's search, at 2 MiB, 256 MiB and 16 GiB

@@ -9,7 +9,9 @@
 use std::time::Duration;
 
 use criterion::{Criterion, SamplingMode};
-use mempool_bench::{CONTENDERS, ROWS, Row, World, pool_held};
+mod worlds;
+
+use worlds::{CONTENDERS, ROWS, Row, World, pool_held};
 
 /// Pairs of one slice: long enough to time and to warm the caches that another contender has just used, short enough
 /// that all contenders see the same machine.

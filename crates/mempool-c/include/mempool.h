@@ -94,6 +94,8 @@ enum mempool_error {
     MEMPOOL_ERROR_LOCK_LIMIT = 9,          /* ENOMEM: lock=required, and RLIMIT_MEMLOCK is too low */
     MEMPOOL_ERROR_MISALIGNED = 10,         /* EINVAL: not given by any function of this header */
     MEMPOOL_ERROR_BUSY = 11,               /* EBUSY: another thread is making or ending the pool */
+    MEMPOOL_ERROR_MEMORY = 12,             /* ENOMEM: commit=eager, and there is not that much memory */
+    MEMPOOL_ERROR_HUGE_PAGES = 13,         /* ENOMEM: huge_page_size is required, and too few are set aside */
     MEMPOOL_ERROR_ARGUMENT = 20,           /* EINVAL: a null pointer */
     MEMPOOL_ERROR_STRUCT_SIZE = 21,        /* EINVAL: a struct of a size that the library does not know */
     MEMPOOL_ERROR_CACHE_NAME = 22,         /* EINVAL: longer than 31 bytes, or not UTF-8 */
@@ -102,7 +104,8 @@ enum mempool_error {
     MEMPOOL_ERROR_CACHE_LIMIT = 25,        /* ENOSPC: max_caches caches exist */
     MEMPOOL_ERROR_CACHE_TWICE = 26,        /* EALREADY: this mp_cache_t is initialised */
     MEMPOOL_ERROR_CALLBACK_LIMIT = 27,     /* ENOSPC: 8 reclaim callbacks exist */
-    MEMPOOL_ERROR_BROKEN = 28              /* EIO: mempool_verify found damage */
+    MEMPOOL_ERROR_BROKEN = 28,             /* EIO: mempool_verify found damage */
+    MEMPOOL_ERROR_BUDGET = 29              /* ENOSPC: a budget cannot be made or entered */
 };
 
 /* The message of a code in general words: a constant string, never NULL. */
@@ -124,7 +127,7 @@ LIBEXPORT const char *mempool_version(void);
  * ignores them). With commit=eager, the default, this touches the whole segment (512 MiB by default), which takes a
  * tenth of a second or so.
  * Errors: ALREADY_INITIALISED, also when the first use has made the pool; BUSY; those of settings; TOO_SMALL; OS;
- * LOCK_LIMIT. After an error there is no pool, and init may be tried again. */
+ * LOCK_LIMIT; MEMORY; HUGE_PAGES. After an error there is no pool, and init may be tried again. */
 LIBEXPORT int mempool_init(void);
 
 /* Ends the pool: prints its table if the setting `stats` is on, one line to standard error for each size class and
@@ -144,8 +147,14 @@ LIBEXPORT bool mempool_is_ready(void);
 /* --------------------------------------------------------------------------------------------- configuration */
 
 enum { MEMPOOL_SMALL_SLAB = 0, MEMPOOL_SMALL_HEAP = 1, MEMPOOL_SMALL_SYSTEM = 2 };
-enum { MEMPOOL_EXHAUSTED_ABORT = 0, MEMPOOL_EXHAUSTED_NULL = 1, MEMPOOL_EXHAUSTED_GROW = 2 };
+enum {
+    MEMPOOL_EXHAUSTED_ABORT = 0,
+    MEMPOOL_EXHAUSTED_NULL = 1,
+    MEMPOOL_EXHAUSTED_GROW = 2,
+    MEMPOOL_EXHAUSTED_WAIT = 3
+};
 enum { MEMPOOL_COMMIT_EAGER = 0, MEMPOOL_COMMIT_LAZY = 1 };
+enum { MEMPOOL_NUMA_OFF = 0, MEMPOOL_NUMA_LOCAL = 1, MEMPOOL_NUMA_INTERLEAVE = 2, MEMPOOL_NUMA_BIND = 3 };
 enum { MEMPOOL_OFF = 0, MEMPOOL_TRY = 1, MEMPOOL_REQUIRED = 2 };
 
 /* Every setting of docs/CONFIGURATION.md, where their meanings, defaults and ranges are. Fill it with
@@ -173,6 +182,25 @@ typedef struct mempool_config {
     unsigned slot_shift;         /* for tests of the pool itself: 0 */
     unsigned reserved;           /* 0 */
     char name[32];               /* the pool's name */
+    size_t huge_page_size;       /* bytes of huge pages that are set aside; 0: transparent ones */
+    uint64_t numa_nodes;         /* with MEMPOOL_NUMA_BIND: bit n is node n */
+    int numa;                    /* MEMPOOL_NUMA_... */
+    int process;                 /* 0 or 1: lock the program itself, and lower its out-of-memory score */
+    int strict;                  /* 0 or 1: whatever is not granted is an error */
+    int reserved2;               /* 0 */
+    uint64_t wait_limit_ns;      /* nanoseconds, with MEMPOOL_EXHAUSTED_WAIT */
+    uint64_t verdict_interval_ns; /* nanoseconds between verdicts; 0: none is written */
+    size_t watermark;            /* bytes; 0: none */
+    unsigned watermark_signal;   /* a signal; 0: none */
+    unsigned watermark_fd;       /* a file descriptor; 0: none */
+    char critical[64];           /* names of threads, with commas between */
+    size_t fail_above;           /* bytes above which requests are refused, as a drill; 0: none */
+    unsigned fail_nth;           /* which request is refused, as a drill; 0: none */
+    unsigned fail_every;         /* every so many-th request is refused, as a drill; 0: none */
+    unsigned fail_seed;          /* seed that requests to refuse are drawn from, as a drill; 0: none */
+    unsigned fail_rate;          /* with a seed, one of so many requests is refused */
+    unsigned board;              /* of `mempool drill` and `mempool size`: 0 */
+    int survey;                  /* of `mempool drill`: 0 */
 } mempool_config_t;
 
 /* Fills *config with the defaults of the process's pool. Errors: ARGUMENT; STRUCT_SIZE (the program was compiled with
@@ -283,6 +311,10 @@ LIBEXPORT void mp_cache_init_aligned(mp_cache_t *cache, const char *name, size_t
  * CACHE_NAME, CACHE_ITEM, CACHE_ALIGN, CACHE_LIMIT, CACHE_TWICE, ARGUMENT, and those of mempool_init. */
 LIBEXPORT int mp_cache_try_init(mp_cache_t *cache, const char *name, size_t item_size, size_t alignment);
 
+/* The same for a cache that is charged to a budget (see below). Errors: ARGUMENT also for no such budget. */
+LIBEXPORT int mp_cache_try_init_in(unsigned budget, mp_cache_t *cache, const char *name, size_t item_size,
+                                   size_t alignment);
+
 /* Ends a cache and returns all its memory to the pool. Items still live are gone with it, and one line on
  * standard error says how many there were. Nobody may use the cache or its items during the call or afterwards;
  * a use of the struct afterwards ends the process with a message. It may be initialised again. */
@@ -312,13 +344,42 @@ LIBEXPORT size_t mp_cache_live(const mp_cache_t *cache);
 LIBEXPORT void mp_critical_enter(void);
 LIBEXPORT void mp_critical_leave(void);
 
+/* Gives up what the calling thread keeps for its next requests, as if it ended, so that others have it however long the
+ * thread sleeps. It may go on as before. */
+LIBEXPORT void mp_thread_idle(void);
+
+/* A budget: what some caches and scoped allocations may have together, at most `most` bytes, so that one tenant fails
+ * alone; `least` of them are set aside now, in whole slots (4 to 64 KiB), out of the setting `reserve`, and are the
+ * tenant's whatever others do. Charged are whole slabs. *budget becomes its number, above 0; it lasts as long as the pool, which
+ * has 16 at most. Errors: BUDGET; ARGUMENT; those of mempool_init. */
+LIBEXPORT int mp_budget_make(unsigned *budget, const char *name, size_t least, size_t most);
+
+/* What the calling thread allocates from now on, without naming a cache, is charged to the budget; with 0 to none again.
+ * Its objects are freed and reallocated like others, by any thread, at any time. *before, unless NULL, becomes the budget
+ * that was entered until now: scopes nest by entering that one again. Within a scope every call takes the long way
+ * round. Errors: BUDGET (the thread has no local heap of its own); ARGUMENT; NOT_INITIALISED. */
+LIBEXPORT int mp_budget_enter(unsigned budget, unsigned *before);
+
+/* Bytes of the slabs that are charged to the budget; 0 if there is none. */
+LIBEXPORT size_t mp_budget_used(unsigned budget);
+
 /* Called on the thread whose request for `needed` bytes found the pool exhausted, with no lock held: frees what it
- * can and says whether it freed anything. It may allocate and free; it is not called from within itself. */
+ * can and says whether it freed anything. It may allocate and free; it is not called from within itself, and not for
+ * requests of functions with `try` in their name. */
 typedef bool (*mempool_reclaim_fn)(size_t needed, void *argument);
 
 /* Adds a callback for exhaustion; makes the pool if there is none. It stays until the pool ends.
  * Errors: ARGUMENT; CALLBACK_LIMIT; those of mempool_init. */
 LIBEXPORT int mempool_on_reclaim(mempool_reclaim_fn callback, void *argument);
+
+/* The same for a callback that is also called when fewer than `level` bytes are free: once, with the bytes that are
+ * missing, and again after an eighth more than `level` was free meanwhile. Noticed up to a 4096th of the segment, or 64
+ * KiB, late. Errors: as mempool_on_reclaim; ARGUMENT also for level 0. */
+LIBEXPORT int mempool_on_low(size_t level, mempool_reclaim_fn callback, void *argument);
+
+/* Prints why a request for `size` bytes could or could not be served now, and what would help: a dozen lines, with
+ * write(2). With size 0, of the last request that was refused. Allocates nothing. Errors as mp_stats_print. */
+LIBEXPORT int mp_verdict_print(int fd, size_t size);
 
 /* Gives whole free pages of the pool back to the system; they cost a page fault when they are used again. Bytes
  * given back; 0 without a pool. For pools with commit=lazy. */
@@ -353,7 +414,7 @@ LIBEXPORT int mempool_stats_impl(void *out, size_t size);
  * write's errno. */
 LIBEXPORT int mp_stats_print(int fd);
 
-/* Prints a line for each thing that was asked for with `try` and not granted (locking, huge pages), and how to
+/* Prints a line for each thing that was asked for and not granted (locking, huge pages, nodes, ...), and how to
  * get it. Nothing when all was granted. Errors as mp_stats_print. */
 LIBEXPORT int mempool_shortfalls_print(int fd);
 

@@ -224,6 +224,12 @@ pub unsafe extern "C" fn mp_strndup(text: *const c_char, most: usize) -> *mut c_
 
 /// See the header.
 #[unsafe(no_mangle)]
+pub extern "C" fn mp_thread_idle() {
+    process::relinquish();
+}
+
+/// See the header.
+#[unsafe(no_mangle)]
 pub extern "C" fn mp_critical_enter() {
     process::critical(true);
 }

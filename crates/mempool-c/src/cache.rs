@@ -90,7 +90,7 @@ const fn natural_align(size: usize) -> usize {
 ///
 /// # Safety
 /// `cache` is null or can be written to; `name` is null or ends in a zero.
-unsafe fn make(cache: *mut MpCache, name: *const c_char, size: usize, align: usize) -> c_int {
+unsafe fn make(cache: *mut MpCache, name: *const c_char, size: usize, align: usize, budget: Option<usize>) -> c_int {
     if cache.is_null() || name.is_null() {
         let which = if cache.is_null() { "the cache" } else { "the name" };
         return fail(ARGUMENT, format_args!("cannot make a cache: {which} is NULL"));
@@ -112,7 +112,11 @@ unsafe fn make(cache: *mut MpCache, name: *const c_char, size: usize, align: usi
             return fail(CACHE_TWICE, format_args!("the cache is initialised already, as \"{}\"", info.name.as_str()));
         }
     }
-    match process::cache_create(name, size, align) {
+    let made = match budget {
+        Some(budget) => process::cache_create_for(name, size, align, budget),
+        None => process::cache_create(name, size, align),
+    };
+    match made {
         Ok(handle) => {
             let items = process::cache_info(handle).map_or(0, |info| info.items_per_slab);
             let mut made = MpCache {
@@ -140,7 +144,7 @@ unsafe fn make(cache: *mut MpCache, name: *const c_char, size: usize, align: usi
 /// As for [`make`].
 unsafe fn make_or_end(cache: *mut MpCache, name: *const c_char, size: usize, align: usize, call: &'static str) {
     // SAFETY: contract.
-    if unsafe { make(cache, name, size, align) } == OK {
+    if unsafe { make(cache, name, size, align, None) } == OK {
         return;
     }
     // SAFETY: strings that end in a zero; the name is null or one by contract.
@@ -190,7 +194,25 @@ pub unsafe extern "C" fn mp_cache_try_init(
 ) -> c_int {
     let align = if align == 0 { natural_align(item_size) } else { align };
     // SAFETY: contract.
-    unsafe { make(cache, name, item_size, align) }
+    unsafe { make(cache, name, item_size, align, None) }
+}
+
+/// See the header.
+///
+/// # Safety
+/// As for [`mp_cache_init_impl`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mp_cache_try_init_in(
+    budget: c_uint,
+    cache: *mut MpCache,
+    name: *const c_char,
+    item_size: usize,
+    align: usize,
+) -> c_int {
+    let align = if align == 0 { natural_align(item_size) } else { align };
+    let Some(number) = crate::budget::number(budget) else { return ARGUMENT };
+    // SAFETY: contract.
+    unsafe { make(cache, name, item_size, align, Some(number)) }
 }
 
 /// See the header.

@@ -8,12 +8,14 @@ use core::ffi::{CStr, c_char, c_int, c_uint};
 use core::mem::{MaybeUninit, offset_of};
 
 use mempool::InitError;
-use mempool::config::{Commit, Config, ConfigError, Exhausted, Setting, Small, Values, Wish};
+use mempool::config::{Commit, Config, ConfigError, Exhausted, Numa, Setting, Small, Values, Wish};
 
 use crate::error::{ARGUMENT, OK, STRUCT_SIZE, VALUE, fail, fail_init};
 
 /// Bytes of a pool's name in the struct, its final zero included.
 pub const POOL_NAME: usize = 32;
+/// Bytes of the critical threads' names in the struct, the final zero included.
+pub const CRITICAL: usize = 64;
 
 /// `mempool_config_t`.
 #[repr(C)]
@@ -63,12 +65,50 @@ pub struct MempoolConfig {
     pub reserved: c_uint,
     /// The pool's name, with a final zero.
     pub name: [c_char; POOL_NAME],
+    /// Bytes.
+    pub huge_page_size: usize,
+    /// Bit n is node n.
+    pub numa_nodes: u64,
+    /// See `Values::numa`.
+    pub numa: c_int,
+    /// 0 or 1.
+    pub process: c_int,
+    /// 0 or 1.
+    pub strict: c_int,
+    /// 0.
+    pub reserved2: c_int,
+    /// Nanoseconds.
+    pub wait_limit_ns: u64,
+    /// Nanoseconds.
+    pub verdict_interval_ns: u64,
+    /// Bytes.
+    pub watermark: usize,
+    /// A number.
+    pub watermark_signal: c_uint,
+    /// A number.
+    pub watermark_fd: c_uint,
+    /// Names of threads with commas between, with a final zero.
+    pub critical: [c_char; CRITICAL],
+    /// Bytes.
+    pub fail_above: usize,
+    /// A number.
+    pub fail_nth: c_uint,
+    /// A number.
+    pub fail_every: c_uint,
+    /// A number.
+    pub fail_seed: c_uint,
+    /// A number.
+    pub fail_rate: c_uint,
+    /// A file descriptor.
+    pub board: c_uint,
+    /// 0 or 1.
+    pub survey: c_int,
 }
 
 const SIZE: usize = size_of::<MempoolConfig>();
 
 const SMALL: [Small; 3] = [Small::Slab, Small::Heap, Small::System];
-const EXHAUSTED: [Exhausted; 3] = [Exhausted::Abort, Exhausted::Null, Exhausted::Grow];
+const EXHAUSTED: [Exhausted; 4] = [Exhausted::Abort, Exhausted::Null, Exhausted::Grow, Exhausted::Wait];
 const COMMIT: [Commit; 2] = [Commit::Eager, Commit::Lazy];
 const WISH: [Wish; 3] = [Wish::Off, Wish::Try, Wish::Required];
 const SWITCH: [bool; 2] = [false, true];
@@ -88,10 +128,6 @@ fn pick<T: Copy>(all: &[T], field: &'static str, at: c_int) -> Result<T, Stray> 
 
 impl MempoolConfig {
     fn of(values: &Values, use_environment: c_int) -> Self {
-        let mut name = [0; POOL_NAME];
-        for (to, from) in name.iter_mut().take(POOL_NAME - 1).zip(values.name.as_str().bytes()) {
-            *to = from as c_char;
-        }
         Self {
             struct_size: SIZE,
             use_environment,
@@ -114,7 +150,31 @@ impl MempoolConfig {
             heap_page_lifetime: values.heap_page_lifetime,
             slot_shift: values.slot_shift,
             reserved: 0,
-            name,
+            name: chars(values.name.as_str()),
+            wait_limit_ns: values.wait_limit,
+            verdict_interval_ns: values.verdict_interval,
+            watermark: values.watermark,
+            watermark_signal: values.watermark_signal,
+            watermark_fd: values.watermark_fd,
+            critical: chars(values.critical.as_str()),
+            huge_page_size: values.huge_page_size,
+            numa_nodes: if let Numa::Bind(nodes) = values.numa { nodes } else { 0 },
+            numa: match values.numa {
+                Numa::Off => 0,
+                Numa::Local => 1,
+                Numa::Interleave => 2,
+                Numa::Bind(_) => 3,
+            },
+            process: c_int::from(values.lock_process),
+            strict: c_int::from(values.strict),
+            reserved2: 0,
+            fail_above: values.fail_above,
+            fail_nth: values.fail_nth,
+            fail_every: values.fail_every,
+            fail_seed: values.fail_seed,
+            fail_rate: values.fail_rate,
+            board: values.board,
+            survey: c_int::from(values.survey),
         }
     }
 
@@ -138,19 +198,50 @@ impl MempoolConfig {
             .heap_max_alloc(self.heap_max_alloc)
             .wait_time(self.wait_time_ns)
             .heap_page_lifetime(self.heap_page_lifetime)
-            .slot_shift(self.slot_shift);
+            .slot_shift(self.slot_shift)
+            .fail_above(self.fail_above)
+            .fail_nth(self.fail_nth)
+            .fail_every(self.fail_every)
+            .fail_seed(self.fail_seed)
+            .fail_rate(self.fail_rate)
+            .board(self.board)
+            .survey(pick(&SWITCH, "survey", self.survey)?)
+            .huge_page_size(self.huge_page_size)
+            .numa(pick(&self.numas(), "numa", self.numa)?)
+            .lock_process(pick(&SWITCH, "process", self.process)?)
+            .strict(pick(&SWITCH, "strict", self.strict)?)
+            .wait_limit(self.wait_limit_ns)
+            .verdict_interval(self.verdict_interval_ns)
+            .watermark(self.watermark)
+            .watermark_signal(self.watermark_signal)
+            .watermark_fd(self.watermark_fd);
         pick(&SWITCH, "use_environment", self.use_environment)?;
         let reserved = c_int::try_from(self.reserved).unwrap_or(c_int::MAX);
         pick(&[()], "reserved", reserved)?;
+        pick(&[()], "reserved2", self.reserved2)?;
         Ok(config)
     }
 
-    /// The name's bytes up to its zero, or all.
-    fn name(&self) -> &[u8] {
-        // SAFETY: chars are bytes.
-        let bytes = unsafe { &*(&raw const self.name).cast::<[u8; POOL_NAME]>() };
-        bytes.split(|&byte| byte == 0).next().unwrap_or(bytes)
+    /// The policies by number.
+    fn numas(&self) -> [Numa; 4] {
+        [Numa::Off, Numa::Local, Numa::Interleave, Numa::Bind(self.numa_nodes)]
     }
+}
+
+/// The bytes of a text in a struct up to its zero, or all.
+fn text<const N: usize>(chars: &[c_char; N]) -> &[u8] {
+    // SAFETY: chars are bytes.
+    let bytes = unsafe { &*core::ptr::from_ref(chars).cast::<[u8; N]>() };
+    bytes.split(|&byte| byte == 0).next().unwrap_or(bytes)
+}
+
+/// A text with its final zero.
+fn chars<const N: usize>(text: &str) -> [c_char; N] {
+    let mut chars = [0; N];
+    for (to, from) in chars.iter_mut().take(N - 1).zip(text.bytes()) {
+        *to = from as c_char;
+    }
+    chars
 }
 
 /// The caller's struct, however large it is there.
@@ -184,7 +275,8 @@ pub(crate) fn config_of(known: &MempoolConfig) -> Result<Config, c_int> {
     let mut config = known.config().map_err(|Stray(field, value, count)| {
         fail(VALUE, format_args!("{field} is {value}, but must be from 0 to {}", count - 1))
     })?;
-    let named = config.apply(b"name", known.name());
+    let named = config.apply(b"name", text(&known.name));
+    let named = named.and_then(|()| config.apply(b"critical", text(&known.critical)));
     named.map_err(|error| fail_init(&InitError::Config(error)))?;
     Ok(config)
 }
@@ -280,7 +372,7 @@ mod tests {
     fn every_setting_survives_the_struct() {
         for setting in SETTINGS {
             let base = MempoolConfig::of(Config::process().values(), 0);
-            for value in ["1", "off", "null", "lazy", "17", "300M", "5ms", "12", "heap", "required"] {
+            for value in ["1", "off", "null", "lazy", "17", "300M", "5ms", "12", "heap", "required", "local", "0-3,5"] {
                 let mut wanted = Config::process();
                 let named = setting.env.as_bytes();
                 if wanted.apply(named, value.as_bytes()).is_err() {

@@ -36,9 +36,11 @@ pub const CACHE_TWICE: c_int = 26;
 pub const CALLBACK_LIMIT: c_int = 27;
 /// The consistency check found something broken.
 pub const BROKEN: c_int = 28;
+/// A budget cannot be made or entered.
+pub const BUDGET: c_int = 29;
 
 /// Every code: the name of its constant in the header, its words, its errno.
-pub const CODES: [(c_int, &str, &CStr, c_int); 21] = [
+pub const CODES: [(c_int, &str, &CStr, c_int); 24] = [
     (OK, "MEMPOOL_OK", c"success", 0),
     (1, "MEMPOOL_ERROR_UNKNOWN_SETTING", c"unknown setting", libc::EINVAL),
     (VALUE, "MEMPOOL_ERROR_VALUE", c"the value of a setting cannot be read", libc::EINVAL),
@@ -51,6 +53,8 @@ pub const CODES: [(c_int, &str, &CStr, c_int); 21] = [
     (9, "MEMPOOL_ERROR_LOCK_LIMIT", c"the lock limit (RLIMIT_MEMLOCK) is too low", libc::ENOMEM),
     (10, "MEMPOOL_ERROR_MISALIGNED", c"the buffer is not aligned", libc::EINVAL),
     (11, "MEMPOOL_ERROR_BUSY", c"the pool is being initialised or ended", libc::EBUSY),
+    (12, "MEMPOOL_ERROR_MEMORY", c"there is not enough memory to make the segment present", libc::ENOMEM),
+    (13, "MEMPOOL_ERROR_HUGE_PAGES", c"there are not enough huge OS pages", libc::ENOMEM),
     (ARGUMENT, "MEMPOOL_ERROR_ARGUMENT", c"an argument cannot be used", libc::EINVAL),
     (STRUCT_SIZE, "MEMPOOL_ERROR_STRUCT_SIZE", c"a struct has a size that this library does not know", libc::EINVAL),
     (CACHE_NAME, "MEMPOOL_ERROR_CACHE_NAME", c"the name of a cache is too long or not UTF-8", libc::EINVAL),
@@ -60,6 +64,7 @@ pub const CODES: [(c_int, &str, &CStr, c_int); 21] = [
     (CACHE_TWICE, "MEMPOOL_ERROR_CACHE_TWICE", c"the cache is initialised already", libc::EALREADY),
     (CALLBACK_LIMIT, "MEMPOOL_ERROR_CALLBACK_LIMIT", c"the pool has no room for another callback", libc::ENOSPC),
     (BROKEN, "MEMPOOL_ERROR_BROKEN", c"the pool is damaged", libc::EIO),
+    (BUDGET, "MEMPOOL_ERROR_BUDGET", c"there can be no such budget", libc::ENOSPC),
 ];
 
 /// Bytes of the last error, its final zero included.

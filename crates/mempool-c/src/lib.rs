@@ -9,6 +9,7 @@
 //! offsets of this crate.
 
 mod alloc;
+mod budget;
 mod cache;
 mod config;
 mod error;
@@ -16,6 +17,7 @@ mod pool;
 mod stats;
 
 pub use alloc::*;
+pub use budget::*;
 pub use cache::*;
 pub use config::*;
 pub use error::*;

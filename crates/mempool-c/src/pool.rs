@@ -132,6 +132,26 @@ pub extern "C" fn mempool_trim() -> usize {
 /// `callback` is null or may be called with `argument` from any thread until the pool ends.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mempool_on_reclaim(callback: Option<Reclaim>, argument: *mut c_void) -> c_int {
+    // SAFETY: contract.
+    unsafe { on_reclaim(0, callback, argument) }
+}
+
+/// See the header.
+///
+/// # Safety
+/// As for [`mempool_on_reclaim`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mempool_on_low(level: usize, callback: Option<Reclaim>, argument: *mut c_void) -> c_int {
+    if level == 0 {
+        return fail(ARGUMENT, "the level is 0 bytes, below which no memory is ever free");
+    }
+    // SAFETY: contract.
+    unsafe { on_reclaim(level, callback, argument) }
+}
+
+/// # Safety
+/// As for [`mempool_on_reclaim`].
+unsafe fn on_reclaim(level: usize, callback: Option<Reclaim>, argument: *mut c_void) -> c_int {
     let Some(callback) = callback else { return fail(ARGUMENT, "the callback is NULL") };
     if let Err(error) = process::ensure() {
         return fail_init(&error);
@@ -139,7 +159,7 @@ pub unsafe extern "C" fn mempool_on_reclaim(callback: Option<Reclaim>, argument:
     // SAFETY: the two types differ in what the second pointer is said to point to, and no code looks at that.
     let callback = unsafe { core::mem::transmute::<Reclaim, extern "C" fn(usize, *mut u8) -> bool>(callback) };
     // SAFETY: contract.
-    match unsafe { process::on_reclaim(callback, argument.cast()) } {
+    match unsafe { process::on_reclaim(level, callback, argument.cast()) } {
         Ok(()) => OK,
         Err(0) => fail_init(&InitError::NotInitialised),
         Err(most) => {
@@ -160,11 +180,24 @@ pub extern "C" fn mp_stats_print(fd: c_int) -> c_int {
 
 /// See the header.
 #[unsafe(no_mangle)]
+pub extern "C" fn mp_verdict_print(fd: c_int, size: usize) -> c_int {
+    if !process::is_ready() {
+        return fail_init(&InitError::NotInitialised);
+    }
+    let mut out = Out::new(fd);
+    let asked = (size != 0).then_some((size, 1));
+    if process::with_verdict(asked, |verdict| _ = writeln!(out, "{verdict}")).is_none() {
+        _ = writeln!(out, "mempool: no request was refused so far");
+    }
+    out.finish()
+}
+
+/// See the header.
+#[unsafe(no_mangle)]
 pub extern "C" fn mempool_shortfalls_print(fd: c_int) -> c_int {
     let Some(short) = process::shortfalls() else { return fail_init(&InitError::NotInitialised) };
     let mut out = Out::new(fd);
-    let named = [("lock", short.lock), ("huge_pages", short.huge_pages), ("dump", short.dump)];
-    for (setting, error) in named.iter().filter_map(|(name, error)| error.map(|error| (name, error))) {
+    for (setting, error) in short.each() {
         let hint = error.hint();
         let between = if hint.is_empty() { "" } else { "; " };
         _ = writeln!(out, "mempool: {setting} was not granted: {error}{between}{hint}");

@@ -19,8 +19,9 @@ pub struct MempoolStats {
     pub open: usize,
     /// Bytes in free fragments.
     pub free: usize,
-    /// Bytes of the largest free run.
+    /// Of these, bytes of freed large objects kept for the next one.
     pub parked: usize,
+    /// Bytes of the largest free run.
     pub largest_free: usize,
     /// Bytes of the reserve.
     pub reserve: usize,

@@ -38,6 +38,7 @@ in_c! {
     *mut c_char => "char *",
     *const c_char => "const char *",
     *mut usize => "size_t *",
+    *mut c_uint => "unsigned *",
     *mut MpCache => "mp_cache_t *",
     *const MpCache => "const mp_cache_t *",
     *mut MempoolConfig => "mempool_config_t *",
@@ -70,6 +71,7 @@ functions! {
     mempool_init_config(*const MempoolConfig) -> c_int;
     mempool_is_ready() -> bool;
     mempool_last_error() -> *const c_char;
+    mempool_on_low(usize, Option<Reclaim>, *mut c_void) -> c_int;
     mempool_on_reclaim(Option<Reclaim>, *mut c_void) -> c_int;
     mempool_shortfalls_print(c_int) -> c_int;
     mempool_stats_impl(*mut c_void, usize) -> c_int;
@@ -78,6 +80,9 @@ functions! {
     mempool_verify() -> c_int;
     mempool_version() -> *const c_char;
     mp_aligned_alloc(usize, usize) -> *mut c_void;
+    mp_budget_enter(c_uint, *mut c_uint) -> c_int;
+    mp_budget_make(*mut c_uint, *const c_char, usize, usize) -> c_int;
+    mp_budget_used(c_uint) -> usize;
     mp_cache_alloc(*mut MpCache) -> *mut c_void;
     mp_cache_alloc_array(*mut MpCache, c_uint) -> *mut c_void;
     mp_cache_destroy(*mut MpCache) -> ();
@@ -89,6 +94,7 @@ functions! {
     mp_cache_try_alloc(*mut MpCache) -> *mut c_void;
     mp_cache_try_alloc_array(*mut MpCache, c_uint) -> *mut c_void;
     mp_cache_try_init(*mut MpCache, *const c_char, usize, usize) -> c_int;
+    mp_cache_try_init_in(c_uint, *mut MpCache, *const c_char, usize, usize) -> c_int;
     mp_calloc(usize, usize) -> *mut c_void;
     mp_critical_enter() -> ();
     mp_critical_leave() -> ();
@@ -99,12 +105,14 @@ functions! {
     mp_stats_print(c_int) -> c_int;
     mp_strdup(*const c_char) -> *mut c_char;
     mp_strndup(*const c_char, usize) -> *mut c_char;
+    mp_thread_idle() -> ();
     mp_try_aligned_alloc(usize, usize) -> *mut c_void;
     mp_try_calloc(usize, usize) -> *mut c_void;
     mp_try_malloc(usize) -> *mut c_void;
     mp_try_realloc(*mut c_void, usize) -> *mut c_void;
     mp_try_reallocarray(*mut c_void, usize, usize) -> *mut c_void;
     mp_usable_size(*const c_void) -> usize;
+    mp_verdict_print(c_int, usize) -> c_int;
 }
 
 macro_rules! offsets {
@@ -118,7 +126,9 @@ fn truths() -> Vec<String> {
     let mut all = offsets!(MpCache, "mp_cache_t": c_item_size c_items_per_page c_item_align c_name);
     all.extend(offsets!(MempoolConfig, "mempool_config_t":
         struct_size use_environment small exhausted commit lock huge_pages guard_pages dump stats max_retries max_threads
-        max_caches segment max_segment reserve heap_max_alloc wait_time_ns heap_page_lifetime slot_shift reserved name));
+        max_caches segment max_segment reserve heap_max_alloc wait_time_ns heap_page_lifetime slot_shift reserved name
+        huge_page_size numa_nodes numa process strict reserved2
+        wait_limit_ns verdict_interval_ns watermark watermark_signal watermark_fd critical fail_above fail_nth fail_every fail_seed fail_rate board survey));
     all.extend(offsets!(MempoolStats, "mempool_stats_t":
         segment metadata open free parked largest_free reserve reserve_free live_objects live_bytes threads exhausted refused));
     let [handle, mark] = private_offsets();
@@ -143,8 +153,13 @@ fn truths() -> Vec<String> {
         (0, "MEMPOOL_EXHAUSTED_ABORT"),
         (1, "MEMPOOL_EXHAUSTED_NULL"),
         (2, "MEMPOOL_EXHAUSTED_GROW"),
+        (3, "MEMPOOL_EXHAUSTED_WAIT"),
         (0, "MEMPOOL_COMMIT_EAGER"),
         (1, "MEMPOOL_COMMIT_LAZY"),
+        (0, "MEMPOOL_NUMA_OFF"),
+        (1, "MEMPOOL_NUMA_LOCAL"),
+        (2, "MEMPOOL_NUMA_INTERLEAVE"),
+        (3, "MEMPOOL_NUMA_BIND"),
         (0, "MEMPOOL_OFF"),
         (1, "MEMPOOL_TRY"),
         (2, "MEMPOOL_REQUIRED"),
@@ -202,7 +217,7 @@ fn a_drift_would_be_noticed() {
         ("void * (*)(size_t)), \"mp_malloc\"", "void * (*)(int)), \"mp_malloc\""),
         ("mp_cache_t *, unsigned)), \"mp_cache_alloc_array\"", "mp_cache_t *, size_t)), \"mp_cache_alloc_array\""),
         ("sizeof(mp_cache_t) == ", "sizeof(mp_cache_t) == 1"),
-        ("MEMPOOL_ERROR_BROKEN == 28,", "MEMPOOL_ERROR_BROKEN == 29,"),
+        ("MEMPOOL_ERROR_BROKEN == 28,", "MEMPOOL_ERROR_BROKEN == 27,"),
         ("offsetof(mempool_config_t, name) == ", "offsetof(mempool_config_t, name) == 1"),
     ] {
         let drifted = text.replacen(from, to, 1);

@@ -50,12 +50,9 @@ const CASES: &[(&str, &str)] = &[
     ("stack", "mempool: mp_free(@): invalid pointer: not from this pool"),
     ("static", "mempool: mp_free(@): invalid pointer: not from this pool"),
     ("libc", "mempool: mp_free(@): invalid pointer: not from this pool"),
-    ("realloc-freed", "mempool: mp_realloc(@): double free: item # of slab # of size class 64 bytes is free already"),
+    ("realloc-freed", "mempool: mp_realloc(@): use after free: item # of slab # of size class 64 bytes is free"),
     ("realloc-stack", "mempool: mp_realloc(@): invalid pointer: not from this pool"),
-    (
-        "usable-freed",
-        "mempool: mp_usable_size(@): double free: item # of slab # of size class 64 bytes is free already",
-    ),
+    ("usable-freed", "mempool: mp_usable_size(@): use after free: item # of slab # of size class 64 bytes is free"),
     (
         "cache-item",
         "mempool: mp_free(@): wrong call: item # of slab # of cache \"struct request\", 64 bytes belongs to its cache and goes back there",
@@ -124,11 +121,11 @@ const CASES: &[(&str, &str)] = &[
     ("garbage-cache", "mempool: mp_cache_free: the cache is not initialised (mp_cache_init)"),
     (
         "too-much",
-        "mempool: exhausted: 8 MiB asked (alignment 16 bytes); largest free run # KiB, # KiB of # KiB free. Holders: none. Set MEMPOOL_SEGMENT=20M or more, or MEMPOOL_EXHAUSTED=null or grow.",
+        "mempool: exhausted: 8 MiB asked (alignment 16 bytes), pool \"mempool\"\n  verdict    too large: the whole pool has room for # KiB\n  memory     # KiB of # KiB free, largest run # KiB\n  stranded   nothing\n  holders    none\n  reclaimed  # slabs, # heap pages, # bytes of parked runs; # callbacks called\n  refused    # requests so far\n  set        MEMPOOL_SEGMENT=20M",
     ),
     (
         "overflow",
-        "mempool: exhausted: 18446744073709551615 bytes asked (alignment 16 bytes); largest free run # KiB, # KiB of # KiB free. Holders: none. No segment can serve it: 16 TiB is the most. Set MEMPOOL_EXHAUSTED=null.",
+        "mempool: exhausted: 18446744073709551615 bytes asked (alignment 16 bytes), pool \"mempool\"\n  verdict    too large: the whole pool has room for # KiB\n  memory     # KiB of # KiB free, largest run # KiB\n  stranded   nothing\n  holders    none\n  reclaimed  # slabs, # heap pages, # bytes of parked runs; # callbacks called\n  refused    # requests so far\n  set        none: no segment has more than 16 TiB; MEMPOOL_EXHAUSTED=null refuses",
     ),
 ];
 

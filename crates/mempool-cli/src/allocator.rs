@@ -3,6 +3,8 @@
 //! One program can so do the same work on either. Objects made before the switch stay where they are: an address tells
 //! who made it, since the pool knows its segment.
 //!
+//! Where `mempool bench` wants to know how many bytes a worker has alive, the worker's own objects are counted here.
+//!
 //! *Limits:* turned once, while the process has one thread.
 #![allow(unsafe_code)]
 
@@ -10,6 +12,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use mempool::{Config, Global, InitError, process};
+use mempool_bench::family;
 
 /// The two allocators, and which one serves.
 pub struct Switch {
@@ -44,17 +47,20 @@ impl Switch {
 unsafe impl GlobalAlloc for Switch {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        family::born(layout.size());
         // SAFETY: the caller's contract is that of both.
         unsafe { if self.is_on() { self.pool.alloc(layout) } else { System.alloc(layout) } }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        family::born(layout.size());
         // SAFETY: the caller's contract is that of both.
         unsafe { if self.is_on() { self.pool.alloc_zeroed(layout) } else { System.alloc_zeroed(layout) } }
     }
 
     #[inline]
     unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
+        family::died(layout.size());
         // SAFETY: the pool made the object if it lies in its segment, and the C library did otherwise.
         unsafe {
             if process::contains(object) { self.pool.dealloc(object, layout) } else { System.dealloc(object, layout) }
@@ -62,6 +68,8 @@ unsafe impl GlobalAlloc for Switch {
     }
 
     unsafe fn realloc(&self, object: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        family::died(layout.size());
+        family::born(size);
         // SAFETY: the pool made the object if it lies in its segment, and the C library did otherwise.
         unsafe {
             if process::contains(object) {

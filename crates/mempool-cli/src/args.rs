@@ -4,12 +4,13 @@
 //! written here.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::failure::{Failure, OWN};
-use crate::{configure, drill, run, settings, size, starve, watch};
+use crate::{bench, configure, doctor, drill, run, settings, size, starve, watch};
 
 /// What to do.
 pub enum Task {
@@ -21,8 +22,16 @@ pub enum Task {
     Drill(drill::Plan),
     /// `mempool starve`.
     Starve(starve::Plan),
-    /// What `mempool starve` starts.
+    /// What `mempool starve` starts: a worker.
     StarveWorker(starve::WorkerOrder),
+    /// What `mempool starve` starts: a hog.
+    StarveHog(starve::WorkerOrder),
+    /// `mempool doctor`.
+    Doctor(doctor::Order),
+    /// `mempool bench`.
+    Bench(Box<bench::Order>),
+    /// What `mempool bench` starts.
+    BenchWorker(bench::WorkerOrder),
     /// `mempool config`.
     Configure(configure::Order),
     /// Help, the version or a complaint about the arguments was printed: the exit code.
@@ -35,9 +44,11 @@ const EXAMPLES: &str = "\
 Examples:
   mempool run -- redis-server --save \"\"        a program on a pool of 512 MiB
   mempool run --segment 2G --stats -- sqlite3  a larger pool; its table at exit
+  mempool starve                               what it is good for, in less than 30 seconds
+  mempool doctor --segment 2G                  what this machine allows, and how to have the rest
+  mempool bench --quick                        how fast it is, beside other allocators
   mempool size -- sqlite3 :memory: < work      how large a segment it needs
   mempool drill -- ls /                        what it does when memory is refused, call by call
-  mempool starve                               what it is good for, in 20 seconds
   mempool config                               the settings in force";
 
 const RUN_EXAMPLES: &str = "\
@@ -51,6 +62,14 @@ The program takes the command's place. Exit codes: 125 if mempool itself fails, 
 cannot run on a pool (static, set-uid, another architecture), 127 if it is not found, else the program's own;
 a shell reports 128+n when it dies of signal n. Programs that it starts run on pools of their own.";
 
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  mempool doctor
+  mempool doctor --segment 2G --lock required --process
+  mempool doctor -- redis-server
+
+Exit codes: 0 if every promise holds, 1 if a pool can be made and some do not, 2 if there can be no pool, or the program
+cannot run on one, 125 if mempool itself fails.";
 const SIZE_EXAMPLES: &str = "\
 Examples:
   mempool size -- python3 -c 'print(sum(range(10**6)))'
@@ -78,11 +97,14 @@ not name, 125 if mempool itself fails, 126 and 127 as for `mempool run`.";
 const STARVE_EXAMPLES: &str = "\
 Examples:
   mempool starve
-  mempool starve --seconds 3 --json
-  mempool starve --limit 1G --segment 128M
+  mempool starve --seconds 10 --html starve.html
+  mempool starve --kinds addresses,killer --json
 
-Exit codes: 0 if the pool's worker did all its requests and the other one did not, 1 if the pool's worker failed,
-3 if nothing is shown, since both did everything, 125 if mempool itself fails.";
+Kinds: quiet (always), addresses, killer, sleep, throttle, cache, swap, overcommit. Those that this machine does not allow
+are named with the reason.
+
+Exit codes: 0 if the pool's workers did all their requests and others did not or were held up, 1 if a worker of the pool failed,
+3 if nothing is shown, since all did everything, 125 if mempool itself fails.";
 
 fn command() -> Command {
     Command::new("mempool")
@@ -96,8 +118,12 @@ fn command() -> Command {
         .subcommand(size_command())
         .subcommand(drill_command())
         .subcommand(starve_command())
+        .subcommand(doctor_command())
         .subcommand(config_command())
-        .subcommand(worker_command())
+        .subcommand(worker_command("starve-worker"))
+        .subcommand(worker_command("starve-hog"))
+        .subcommand(bench::command())
+        .subcommand(bench::worker_command())
 }
 
 fn run_command() -> Command {
@@ -204,6 +230,23 @@ fn config_command() -> Command {
         .arg(json())
 }
 
+fn doctor_command() -> Command {
+    Command::new("doctor")
+        .about("Says what this machine and user allow, which promises hold here, and how to have the rest")
+        .override_usage("mempool doctor [SETTINGS] [--json] [-- PROGRAM]")
+        .after_help(DOCTOR_EXAMPLES)
+        .args(settings::flags())
+        .arg(json())
+        .arg(Arg::new("root").long("root").hide(true).value_parser(value_parser!(PathBuf)).default_value("/"))
+        .arg(
+            Arg::new("program")
+                .value_name("PROGRAM")
+                .help("A program that is to run on a pool")
+                .value_parser(value_parser!(OsString))
+                .last(true),
+        )
+}
+
 fn json() -> Arg {
     Arg::new("json").long("json").help("Prints JSON").action(ArgAction::SetTrue)
 }
@@ -215,28 +258,58 @@ fn bytes(text: &str) -> Result<usize, String> {
 fn starve_command() -> Command {
     let bytes = |name: &'static str| Arg::new(name).long(name).value_name("BYTES").value_parser(bytes);
     Command::new("starve")
-        .about("Shows a program that does steady work while all memory is taken away, with and without a pool")
+        .about("Shows a program that does steady work while all memory is taken away, on each allocator and on a pool")
         .after_help(STARVE_EXAMPLES)
         .arg(
             Arg::new("seconds")
                 .long("seconds")
                 .value_name("N")
-                .help("Length of each of the two runs: 1 to 600")
-                .value_parser(value_parser!(u64).range(1..=600))
-                .default_value("8"),
+                .help("Length of each run: 1 to 600 [default: what makes the whole take less than 30 s]")
+                .value_parser(value_parser!(u64).range(1..=600)),
         )
-        .arg(bytes("limit").help("Address space of the process (RLIMIT_AS)").default_value("512M"))
+        .arg(bytes("limit").help("What worker and hog may have together").default_value("256M"))
         .arg(bytes("segment").help("The pool's segment").default_value("64M"))
+        .arg(
+            Arg::new("kinds")
+                .long("kinds")
+                .value_name("KIND,...")
+                .help("Kinds of starvation [default: all that the machine allows]")
+                .value_delimiter(','),
+        )
+        .arg(
+            Arg::new("allocators")
+                .long("allocators")
+                .value_name("NAME,...")
+                .help("Allocators beside the pool [default: glibc and those that are installed]")
+                .value_delimiter(','),
+        )
         .arg(json())
+        .arg(
+            Arg::new("svg")
+                .long("svg")
+                .value_name("FILE")
+                .help("Writes the page's drawings as one picture")
+                .value_parser(value_parser!(PathBuf)),
+        )
+        .arg(
+            Arg::new("html")
+                .long("html")
+                .value_name("FILE")
+                .help("Writes a page with latency over time")
+                .value_parser(value_parser!(PathBuf)),
+        )
 }
 
-/// The worker's process, which `mempool starve` starts twice.
-fn worker_command() -> Command {
+/// The processes that `mempool starve` starts.
+fn worker_command(name: &'static str) -> Command {
     let number = |name: &'static str| Arg::new(name).required(true).value_parser(value_parser!(u64));
-    Command::new("starve-worker")
+    Command::new(name)
         .hide(true)
         .arg(Arg::new("allocator").required(true).value_parser(["system", "pool"]))
-        .args(["seconds", "limit", "segment", "board"].map(number))
+        .arg(Arg::new("kind").required(true))
+        .args(["limit", "segment", "board"].map(number))
+        .arg(Arg::new("processor").required(true))
+        .arg(Arg::new("entrance").required(true).value_parser(value_parser!(OsString)))
 }
 
 /// Reads the arguments.
@@ -250,7 +323,11 @@ pub fn parse() -> Result<Task, Failure> {
         Some(("size", given)) => Ok(Task::Size(size_plan(given))),
         Some(("drill", given)) => Ok(Task::Drill(drill_plan(given))),
         Some(("starve", given)) => Ok(Task::Starve(starve_plan(given))),
-        Some(("starve-worker", given)) => Ok(Task::StarveWorker(worker_order(given))),
+        Some(("starve-worker", given)) => worker_order(given).map(Task::StarveWorker),
+        Some(("starve-hog", given)) => worker_order(given).map(Task::StarveHog),
+        Some(("doctor", given)) => Ok(Task::Doctor(doctor_order(given))),
+        Some(("bench", given)) => Ok(Task::Bench(Box::new(bench::order(given)))),
+        Some(("bench-worker", given)) => Ok(Task::BenchWorker(bench::worker_order(given))),
         Some(("config", given)) => {
             Ok(Task::Configure(configure::Order { given: settings::given(given), json: given.get_flag("json") }))
         }
@@ -305,23 +382,40 @@ fn drill_plan(matches: &ArgMatches) -> drill::Plan {
     }
 }
 
-fn starve_plan(matches: &ArgMatches) -> starve::Plan {
-    let bytes = |name| matches.get_one::<usize>(name).copied().unwrap_or(0);
-    starve::Plan {
-        seconds: matches.get_one::<u64>("seconds").copied().unwrap_or(0),
-        limit: bytes("limit"),
-        segment: bytes("segment"),
+fn doctor_order(matches: &ArgMatches) -> doctor::Order {
+    doctor::Order {
+        given: settings::given(matches),
+        program: matches.get_one::<OsString>("program").cloned(),
         json: matches.get_flag("json"),
+        root: matches.get_one::<PathBuf>("root").cloned().unwrap_or_default(),
     }
 }
 
-fn worker_order(matches: &ArgMatches) -> starve::WorkerOrder {
+fn starve_plan(matches: &ArgMatches) -> starve::Plan {
+    let bytes = |name| matches.get_one::<usize>(name).copied().unwrap_or(0);
+    let words = |name| matches.get_many::<String>(name).into_iter().flatten().cloned().collect();
+    starve::Plan {
+        millis: matches.get_one::<u64>("seconds").copied().unwrap_or(0) * 1000,
+        limit: bytes("limit"),
+        segment: bytes("segment"),
+        kinds: words("kinds"),
+        allocators: words("allocators"),
+        json: matches.get_flag("json"),
+        html: matches.get_one::<PathBuf>("html").cloned(),
+        svg: matches.get_one::<PathBuf>("svg").cloned(),
+    }
+}
+
+fn worker_order(matches: &ArgMatches) -> Result<starve::WorkerOrder, Failure> {
     let number = |name| matches.get_one::<u64>(name).copied().unwrap_or(0);
-    starve::WorkerOrder {
+    let kind = matches.get_one::<String>("kind").map_or("", String::as_str);
+    Ok(starve::WorkerOrder {
         pool: matches.get_one::<String>("allocator").is_some_and(|word| word == "pool"),
-        seconds: number("seconds"),
+        kind: starve::Kind::of(kind).ok_or_else(|| Failure::own(format_args!("{kind}: no such kind")))?,
         limit: number("limit"),
         segment: number("segment"),
         board: number("board") as i32,
-    }
+        processor: matches.get_one::<String>("processor").and_then(|number| number.parse().ok()),
+        entrance: matches.get_one::<OsString>("entrance").map(PathBuf::from).unwrap_or_default(),
+    })
 }

@@ -8,10 +8,13 @@
 
 mod allocator;
 mod args;
+mod bench;
 mod configure;
+mod doctor;
 mod drill;
 mod failure;
 mod library;
+mod peers;
 mod program;
 mod run;
 mod settings;
@@ -33,6 +36,10 @@ fn main() -> ExitCode {
         Task::Drill(plan) => drill::show(&plan),
         Task::Starve(plan) => starve::show(&plan),
         Task::StarveWorker(order) => starve::work(&order),
+        Task::StarveHog(order) => starve::hog(&order),
+        Task::Doctor(order) => doctor::show(&order),
+        Task::Bench(order) => bench::show(&order),
+        Task::BenchWorker(order) => bench::work(&order),
         Task::Configure(given) => configure::show(&given),
         Task::Shown(code) => Ok(ExitCode::from(code)),
     });

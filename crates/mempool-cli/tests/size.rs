@@ -107,15 +107,17 @@ fn threads_are_counted_and_the_segment_serves_them() {
 #include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
+static pthread_barrier_t all;
 static void *work(void *none) {
     void *objects[200];
     for (int k = 0; k < 200; k++) if (!(objects[k] = malloc(k * 40))) _exit(1);
-    usleep(50000);
+    pthread_barrier_wait(&all);
     for (int k = 0; k < 200; k++) free(objects[k]);
     return none;
 }
 int main(void) {
     pthread_t threads[5];
+    pthread_barrier_init(&all, 0, 5);
     for (int k = 0; k < 5; k++) if (pthread_create(&threads[k], 0, work, 0)) return 1;
     for (int k = 0; k < 5; k++) pthread_join(threads[k], 0);
     return 0;

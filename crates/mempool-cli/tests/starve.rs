@@ -1,9 +1,9 @@
-//! `mempool starve`: the pool's worker does everything, the other one does not.
+//! `mempool starve`: the pool's workers do everything, others do not.
 #![allow(missing_docs)]
 
 mod common;
 
-use common::{assert_has, fails, mempool, run, stderr, stdout};
+use common::{Folder, assert_has, fails, mempool, run, stderr, stdout};
 use serde_json::Value;
 
 fn starve(arguments: &[&str]) -> (i32, Value) {
@@ -18,57 +18,113 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
-#[test]
-fn on_the_pool_all_is_done_and_elsewhere_it_is_not() {
-    let (code, report) = starve(&["--seconds", "2"]);
-    assert_eq!((code, number(&report["exit_code"])), (0, 0), "{report:#}");
-    let (pool, system) = (&report["pool"], &report["system"]);
-    assert_eq!(number(&pool["planned"]), 2000);
-    assert_eq!((&pool["done"], &system["planned"]), (&pool["planned"], &pool["planned"]));
-    for count in ["failed", "wrong", "not_tried"] {
-        assert_eq!(number(&pool[count]), 0, "{count}");
+/// The runs of a kind.
+fn runs<'a>(report: &'a Value, kind: &str) -> Vec<&'a Value> {
+    report["runs"].as_array().expect("runs").iter().filter(|run| run["kind"] == kind).collect()
+}
+
+/// What holds of the pool's worker in any kind of starvation.
+fn assert_whole(run: &Value) {
+    assert_eq!((&run["allocator"], &run["done"]), (&Value::from("mempool"), &run["planned"]), "{run:#}");
+    for count in ["failed", "wrong", "not_tried", "page_faults"] {
+        assert_eq!(number(&run[count]), 0, "{count} in {run:#}");
     }
-    assert_eq!((&pool["ended"], number(&pool["exit_code"])), (&Value::from("by itself"), 0));
-    assert!(number(&system["done"]) < 1500, "{report:#}");
-    assert_eq!(number(&system["wrong"]), 0);
-    let sum: u64 = ["done", "failed", "wrong", "not_tried"].iter().map(|count| number(&system[count])).sum();
-    assert_eq!(sum, 2000);
-    for side in [pool, system] {
-        // Nothing was left: the limit but for the process itself and the segment.
-        assert!(number(&side["hog"]["bytes"]) > 300 << 20 && number(&side["hog"]["refused"]) > 0, "{report:#}");
-        let latency = &side["latency_ns"];
-        let times = ["median", "p99", "worst"].map(|name| number(&latency[name]));
-        assert!(times[0] > 0 && times.is_sorted(), "{latency}");
-    }
-    assert!(number(&system["first_refused_bytes"]) > 0 || system["signal"].is_i64());
+    assert_eq!((&run["ended"], number(&run["exit_code"])), (&Value::from("by itself"), 0));
 }
 
 #[test]
-fn the_table_stands_side_by_side() {
-    let output = run(&mut mempool(["starve", "--seconds", "1", "--limit", "300M", "--segment", "48M"]));
+fn without_addresses_the_pool_does_all_and_glibc_does_not() {
+    let (code, report) = starve(&["--seconds", "2", "--kinds", "addresses", "--allocators", "glibc"]);
+    assert_eq!((code, number(&report["exit_code"])), (0, 0), "{report:#}");
+    let (quiet, starved) = (runs(&report, "quiet"), runs(&report, "addresses"));
+    assert_eq!((quiet.len(), starved.len()), (2, 2));
+    assert_whole(starved[0]);
+    assert!(quiet.iter().all(|run| run["done"] == run["planned"] && number(&run["planned"]) == 2000), "{report:#}");
+    let glibc = starved[1];
+    assert!(number(&glibc["done"]) < 1500 && number(&glibc["wrong"]) == 0, "{glibc:#}");
+    let sum: u64 = ["done", "failed", "wrong", "not_tried"].iter().map(|count| number(&glibc[count])).sum();
+    assert_eq!(sum, 2000);
+    for run in starved {
+        // Nothing was left: the limit but for the process itself and the segment.
+        assert!(number(&run["hog"]["bytes"]) > 100 << 20 && number(&run["hog"]["refused"]) > 0, "{run:#}");
+        assert!(number(&run["starved_at_request"]) < 200, "{run:#}");
+        let times = ["p50", "p99", "p99.9", "max"].map(|name| number(&run["latency_ns"][name]));
+        assert!(times[0] > 0 && times.is_sorted(), "{times:?}");
+    }
+    assert!(number(&glibc["first_refused_bytes"]) > 0 || glibc["signal"].is_i64());
+    let calls = &report["counted"][0]["memory_system_calls"];
+    assert!(calls.is_null() || (number(&calls["calls"]) == 0 && number(&calls["requests"]) > 200), "{calls}");
+}
+
+/// Each kind that takes place in a memory cgroup, where one can be made; where not, each is named with the reason.
+#[test]
+fn in_a_full_cgroup_the_pool_does_all() {
+    let (code, report) =
+        starve(&["--seconds", "1", "--kinds", "killer,sleep,throttle,cache,swap", "--allocators", "glibc"]);
+    assert!(code == 0 || code == 3, "{report:#}");
+    let reasons = report["left_out"].as_array().expect("reasons");
+    for kind in ["killer", "sleep", "throttle", "cache", "swap"] {
+        let runs = runs(&report, kind);
+        let reason = reasons.iter().find(|reason| reason["kind"] == kind);
+        match reason {
+            Some(reason) => {
+                assert!(runs.is_empty() && reason["why"].as_str().expect("a reason").len() > 10, "{reason}")
+            }
+            None => {
+                assert_eq!(runs.len(), 2, "{kind}");
+                assert_whole(runs[0]);
+                assert!(number(&runs[0]["hog"]["bytes"]) > 100 << 20 && runs[0]["starved_at_request"].is_u64());
+            }
+        }
+        if kind == "sleep" && reason.is_none() {
+            let glibc = runs[1];
+            assert!(glibc["stopped"] == true && number(&glibc["not_tried"]) > 0, "{glibc:#}");
+            assert_has(glibc["ended"].as_str().expect("words"), &["stopped for good"]);
+        }
+    }
+}
+
+#[test]
+fn the_table_and_the_page_show_every_run() {
+    let folder = Folder::new("starve");
+    let page = folder.path("starve.html");
+    let picture = folder.path("starve.svg");
+    let arguments = ["--seconds", "1", "--limit", "300M", "--segment", "48M", "--kinds", "addresses", "--html", &page];
+    let output = run(mempool(["starve", "--allocators", "glibc", "--svg", &picture]).args(arguments));
     let table = stdout(&output);
     assert_eq!(output.status.code(), Some(0), "{table}{}", stderr(&output));
     assert_has(
         &table,
-        &["C library", "pool of 48 MiB", "requests planned", "wrong", "done in, worst", "hog holds", "300 MiB"],
+        &["300 MiB", "RLIMIT_AS", "no hog", "mempool ", "glibc ", "p99.9", "wrong", "System calls about memory"],
     );
-    assert_has(&table, &["On the pool all requests were done, none wrong; on the C library's allocator "]);
+    assert_has(&table, &["On the pool all requests were done, none wrong, in every kind of starvation"]);
     assert!(!table.contains('\x1b') && stderr(&output).is_empty());
+    let html = std::fs::read_to_string(&page).expect("a page");
+    assert_has(&html, &["<!doctype html>", "<svg", "nothing is left", "RLIMIT_AS", "<title>glibc</title>", "</html>"]);
+    let svg = std::fs::read_to_string(&picture).expect("a picture");
+    assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n") && svg.contains("glibc") && !svg.contains("no hog"));
+    let links = html.replace("http://www.w3.org/2000/svg", "");
+    assert!(!links.contains("http") && !html.contains("<script") && !html.contains("src="), "it needs something else");
 }
 
 #[test]
 fn a_pool_that_is_too_small_is_reported_as_failed() {
-    let (code, report) = starve(&["--seconds", "1", "--segment", "4M", "--limit", "200M"]);
+    let arguments = ["--seconds", "1", "--segment", "4M", "--limit", "200M", "--kinds", "addresses"];
+    let (code, report) = starve(&[&arguments[..], &["--allocators", "mempool"]].concat());
     assert_eq!(code, 1, "{report:#}");
-    assert!(number(&report["pool"]["failed"]) + number(&report["pool"]["not_tried"]) > 0);
+    let pool = runs(&report, "addresses")[0];
+    assert!(number(&pool["failed"]) + number(&pool["not_tried"]) > 0);
     assert_has(report["verdict"].as_str().unwrap(), &["The pool's worker failed", "--segment large enough?"]);
 }
 
 #[test]
-fn without_a_limit_that_matters_nothing_is_shown() {
-    // More addresses than there are: the hog is refused neither here nor there within a second.
-    let (code, report) = starve(&["--seconds", "1", "--limit", "15T"]);
-    assert!(code == 3 || number(&report["system"]["hog"]["refused"]) > 0, "{report:#}");
+fn what_cannot_be_done_here_is_named() {
+    let (_, report) = starve(&["--seconds", "1", "--kinds", "swap,overcommit", "--allocators", "mempool"]);
+    let reasons = report["left_out"].as_array().expect("reasons");
+    for kind in ["swap", "overcommit"] {
+        let ran = !runs(&report, kind).is_empty();
+        assert!(ran || reasons.iter().any(|reason| reason["kind"] == kind), "{report:#}");
+    }
 }
 
 #[test]
@@ -81,4 +137,6 @@ fn bad_arguments_are_refused() {
     );
     assert_has(&fails(&mut mempool(["starve", "--seconds", "0"]), 125), &["--seconds", "1..=600"]);
     assert_has(&fails(&mut mempool(["starve", "--limit", "1GB"]), 125), &["--limit", "KB, MB, GB and TB mean"]);
+    assert_has(&fails(&mut mempool(["starve", "--kinds", "hunger"]), 125), &["no such kind", "killer, sleep"]);
+    assert_has(&fails(&mut mempool(["starve", "--allocators", "x"]), 125), &["no such allocator", "mempool, glibc"]);
 }

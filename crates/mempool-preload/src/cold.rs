@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use mempool::process::{self, Claim, Refusal};
 
-use crate::start;
+use crate::{critical, start};
 
 /// The largest request: no pool can be set to serve more.
 const MOST: usize = mempool::config::SEGMENT_MOST;
@@ -44,16 +44,50 @@ pub fn os_page() -> usize {
     keeping_errno(|| unsafe { libc::getauxval(libc::AT_PAGESZ) }) as usize
 }
 
-/// `size` bytes at a multiple of `align`, a power of two; null and ENOMEM when refused.
+/// `size` bytes at a multiple of `align`, a power of two; null and ENOMEM when refused. Behind a hot path this is a jump, so
+/// that the address above it on the stack is where `malloc` was called from; elsewhere it lies in this library.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
+pub extern "C" fn get(size: usize, align: usize, zeroed: bool, call: &'static &'static str) -> *mut c_void {
+    core::arch::naked_asm!("mov r8, qword ptr [rsp]", "jmp {}", sym get_for)
+}
+
+/// As above, where nobody knows who calls.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn get(size: usize, align: usize, zeroed: bool, call: &'static &'static str) -> *mut c_void {
+    get_for(size, align, zeroed, call, 0)
+}
+
+/// As [`get`], for whoever runs at `caller`. The dynamic loader, which makes memory for threads and their variables, and
+/// has no way to go on without, may use the reserve.
 #[cold]
 #[inline(never)]
-pub fn get(size: usize, align: usize, zeroed: bool, call: &'static str) -> *mut c_void {
-    if align == 1 && !zeroed {
-        let object = process::pop_behind(size);
+extern "C" fn get_for(
+    size: usize,
+    align: usize,
+    zeroed: bool,
+    call: &'static &'static str,
+    caller: usize,
+) -> *mut c_void {
+    if let Some(room) = process::room_for(size, align) {
+        let object = if align == 1 { process::pop_behind(size) } else { process::pop_aligned(room) };
         if !object.is_null() {
+            if zeroed {
+                // SAFETY: so many bytes were just handed out.
+                unsafe { object.write_bytes(0, size) };
+            }
             return object.cast();
         }
     }
+    if critical::is_loader(caller) {
+        return critical::scope(|| get_now(size, align, zeroed, call));
+    }
+    get_now(size, align, zeroed, call)
+}
+
+/// The bytes, wherever they are.
+#[inline(always)]
+fn get_now(size: usize, align: usize, zeroed: bool, call: &'static str) -> *mut c_void {
     if size > MOST || align > MOST {
         return refuse(libc::ENOMEM);
     }
@@ -98,7 +132,7 @@ pub unsafe fn put_sized(object: *mut c_void, size: usize, align: usize, claim: C
 pub unsafe fn resize(old: *mut c_void, size: usize, call: &'static str) -> *mut c_void {
     if old.is_null() {
         let object = process::pop(size);
-        return if object.is_null() { get(size, 1, false, call) } else { object.cast() };
+        return if object.is_null() { get_now(size, 1, false, call) } else { object.cast() };
     }
     if size == 0 {
         // SAFETY: contract.

@@ -19,7 +19,7 @@ use crate::cold;
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
     let object = process::pop(size);
-    if object.is_null() { cold::get(size, 1, false, "malloc") } else { object.cast() }
+    if object.is_null() { cold::get(size, 1, false, &"malloc") } else { object.cast() }
 }
 
 /// As in C. Keeps errno.
@@ -50,7 +50,7 @@ pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     let Some(bytes) = count.checked_mul(size) else { return cold::refuse(libc::ENOMEM) };
     let object = process::pop(bytes);
     if object.is_null() {
-        return cold::get(bytes, 1, true, "calloc");
+        return cold::get(bytes, 1, true, &"calloc");
     }
     // SAFETY: so many bytes were just handed out.
     unsafe { object.write_bytes(0, bytes) };
@@ -80,7 +80,7 @@ pub unsafe extern "C" fn posix_memalign(out: *mut *mut c_void, align: usize, siz
     if !align.is_power_of_two() || !align.is_multiple_of(size_of::<*mut c_void>()) {
         return libc::EINVAL;
     }
-    let object = cold::keeping_errno(|| cold::get(size, align, false, "posix_memalign"));
+    let object = cold::keeping_errno(|| cold::get(size, align, false, &"posix_memalign"));
     if object.is_null() {
         return libc::ENOMEM;
     }
@@ -92,14 +92,14 @@ pub unsafe extern "C" fn posix_memalign(out: *mut *mut c_void, align: usize, siz
 /// As in C23: the alignment is a power of two; the size need not be a multiple of it.
 #[unsafe(no_mangle)]
 pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
-    if align.is_power_of_two() { cold::get(size, align, false, "aligned_alloc") } else { cold::refuse(libc::EINVAL) }
+    if align.is_power_of_two() { cold::get(size, align, false, &"aligned_alloc") } else { cold::refuse(libc::EINVAL) }
 }
 
 /// As in glibc: the alignment is rounded up to a power of two.
 #[unsafe(no_mangle)]
 pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
     match align.checked_next_power_of_two() {
-        Some(align) => cold::get(size, align, false, "memalign"),
+        Some(align) => cold::get(size, align, false, &"memalign"),
         None => cold::refuse(libc::EINVAL),
     }
 }
@@ -107,7 +107,7 @@ pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
 /// At a multiple of the OS page.
 #[unsafe(no_mangle)]
 pub extern "C" fn valloc(size: usize) -> *mut c_void {
-    cold::get(size, cold::os_page(), false, "valloc")
+    cold::get(size, cold::os_page(), false, &"valloc")
 }
 
 /// Whole OS pages, at least one.
@@ -115,7 +115,7 @@ pub extern "C" fn valloc(size: usize) -> *mut c_void {
 pub extern "C" fn pvalloc(size: usize) -> *mut c_void {
     let page = cold::os_page();
     match size.max(1).checked_next_multiple_of(page) {
-        Some(bytes) => cold::get(bytes, page, false, "pvalloc"),
+        Some(bytes) => cold::get(bytes, page, false, &"pvalloc"),
         None => cold::refuse(libc::ENOMEM),
     }
 }

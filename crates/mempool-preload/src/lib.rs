@@ -57,6 +57,7 @@
 extern crate std;
 
 mod cold;
+mod critical;
 mod cxx;
 mod drill;
 mod entry;

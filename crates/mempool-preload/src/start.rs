@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 use mempool::{Text, process};
 
 use crate::cold::keeping_errno;
-use crate::cxx;
+use crate::{critical, cxx};
 
 /// What the program exits with when there can be no pool.
 const EXIT: c_int = 125;
@@ -55,6 +55,7 @@ pub fn stop(why: fmt::Arguments<'_>) -> ! {
 /// Runs when the dynamic loader starts the library.
 extern "C" fn constructor() {
     ready();
+    critical::find_loader();
     cxx::find_replacements();
     keeping_errno(crate::drill::begin);
     if process::values().is_some_and(|values| values.stats_at_exit) {

@@ -90,3 +90,23 @@ fn first_calls_before_constructors_and_last_ones_after_destructors_work() {
     // What was configured counts from the very first call on.
     assert!(ran.err.contains(" 33554432 bytes"), "{}", ran.err);
 }
+
+#[test]
+fn threads_libraries_and_exceptions_have_the_reserve_when_all_else_is_used() {
+    let program = compile("error_path.cpp", "error-path", &["-std=c++17"]);
+    let late = compile("late.c", "late-for-error-path", &["-shared", "-fPIC"]);
+    let on = |reserve: &str| {
+        let mut command = on_pool(&program);
+        command.arg(&late).envs([("MEMPOOL_SEGMENT", "8M"), ("MEMPOOL_EXHAUSTED", "null"), ("MEMPOOL_WAIT_TIME", "0")]);
+        run(command.env("MEMPOOL_RESERVE", reserve))
+    };
+    let with = on("1M");
+    assert_eq!(
+        with.out, "threads 8 libraries 1 exceptions 2 refused 3\n",
+        "{:?} {:?} {}",
+        with.code, with.signal, with.err
+    );
+    // Without one it is the same program that fails.
+    let without = on("0");
+    assert_ne!(without.out, with.out, "{}", without.err);
+}

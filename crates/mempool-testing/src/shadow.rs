@@ -162,7 +162,7 @@ impl<'p> Shadow<'p> {
         assert!(stats.refused > 0);
         // A slab or a heap page is a slot or two, and begins at a slot.
         let slot = 2usize << 16;
-        let need = size.max(1).saturating_add(align.max(FRAGMENT)).saturating_add(if size > 8192 { 0 } else { slot });
+        let need = size.max(1).saturating_add(align.max(FRAGMENT)).saturating_add(if size > 16_384 { 0 } else { slot });
         assert!(
             stats.largest_free < need.saturating_add(stats.reserve),
             "{size} bytes aligned to {align} refused with {} in one run",

@@ -94,7 +94,7 @@ fn blocks_without_a_size_take_nothing_and_grow_into_real_ones() {
         for align in [1, 16, 64, 4096, MIB] {
             let (empty, real) = (layout(0, align), layout(100, align));
             let block = pool.allocate(empty).expect("always");
-            assert!(block.len() == 0 && block.addr().get().is_multiple_of(align));
+            assert!(block.is_empty() && block.addr().get().is_multiple_of(align));
             assert_eq!(pool.stats().live(), 0);
             // SAFETY: allocated above with this layout.
             let block = unsafe { pool.grow(block.cast(), empty, real) }.expect("room");

@@ -87,10 +87,10 @@ extern "C" fn count(_: usize, argument: *mut u8) -> bool {
 
 static CALLS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
 
-/// Callbacks may have no argument; each that was added is called, once per exhausted request.
+/// Callbacks may have no argument; each that was added is called, once per exhausted request, but for one that only tries.
 #[test]
 fn callbacks_without_an_argument() {
-    let pool = World::of(256 << 10).config.build().expect("a pool");
+    let pool = World::of(256 << 10).config.exhausted(mempool::config::Exhausted::Null).build().expect("a pool");
     for _ in 0..8 {
         // SAFETY: the function lives for ever.
         unsafe { pool.on_reclaim(count, std::ptr::null_mut()) }.expect("a place");
@@ -99,6 +99,8 @@ fn callbacks_without_an_argument() {
     assert_eq!(unsafe { pool.on_reclaim(count, std::ptr::null_mut()) }, Err(8));
     let _ = pool.try_alloc(layout(120 << 10, 1)).expect("half of it");
     assert!(pool.try_alloc(layout(120 << 10, 1)).is_err());
+    assert_eq!(CALLS.load(std::sync::atomic::Ordering::Relaxed), 0);
+    assert!(pool.alloc(layout(120 << 10, 1)).is_err());
     assert_eq!(CALLS.load(std::sync::atomic::Ordering::Relaxed), 8);
 }
 

@@ -9,6 +9,7 @@
 //! *Limits:* a `Config` says what is wanted. What the machine grants is the pool's to find out and report.
 
 use crate::bytes::{Bytes, Compact};
+use crate::text::Text;
 
 mod error;
 mod read;
@@ -17,6 +18,7 @@ mod settings;
 mod tests;
 
 pub use error::{ConfigError, Short, Unreadable};
+pub(crate) use read::Nodes;
 pub use read::parse_duration;
 pub use settings::{INTERNAL, SETTINGS, Setting};
 
@@ -49,6 +51,8 @@ pub enum Exhausted {
     Null,
     /// Commits more of a larger reservation, up to `max_segment`; then gives null, or `Err`.
     Grow,
+    /// Waits for other threads to free, up to `wait_limit`; then gives null, or `Err`.
+    Wait,
 }
 
 /// When the segment gets its memory.
@@ -75,6 +79,22 @@ pub enum Wish {
 
 /// Whether the segment is locked in memory.
 pub type Lock = Wish;
+
+/// On which memory nodes the segment lies, on a machine that has several (NUMA).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Numa {
+    /// Where the policy of the process says.
+    #[default]
+    Off,
+    /// On the node of the thread that makes the pool; elsewhere when it is full.
+    Local,
+    /// OS page by OS page over all nodes that the process may use.
+    Interleave,
+    /// On these nodes and no others: bit n is node n.
+    Bind(u64),
+}
+/// Names of threads, with commas between.
+pub type ThreadNames = Text<64>;
 
 /// A pool's name, as it appears in the list of mappings and in messages: 1 to 31 bytes of printable ASCII
 /// without `` \`$[] ``, which the kernel refuses.
@@ -160,6 +180,18 @@ pub struct Values {
     pub max_retries: u32,
     /// How long each wait lasts, in nanoseconds.
     pub wait_time: u64,
+    /// How long a request waits in all with [`Exhausted::Wait`], in nanoseconds.
+    pub wait_limit: u64,
+    /// Least time between two verdicts of a pool that goes on when it is exhausted, in nanoseconds; 0: none is written.
+    pub verdict_interval: u64,
+    /// Bytes of free memory below which the process is told; 0: never.
+    pub watermark: usize,
+    /// The signal that tells it; 0: none.
+    pub watermark_signal: u32,
+    /// The file descriptor that a line is written to; 0: none.
+    pub watermark_fd: u32,
+    /// Names of threads that are always in a critical scope, with commas between.
+    pub critical: ThreadNames,
     /// The largest request that the best-fit heap serves, in bytes.
     pub heap_max_alloc: usize,
     /// Operations of the heap between the making of a heap page and its going back, at least.
@@ -172,8 +204,16 @@ pub struct Values {
     pub guard_pages: bool,
     /// Whether huge OS pages are wanted.
     pub huge_pages: Wish,
+    /// Bytes of the huge OS pages that are set aside by the system's administrator; 0 means transparent ones.
+    pub huge_page_size: usize,
+    /// On which memory nodes the segment lies.
+    pub numa: Numa,
     /// Whether core files contain the segment.
     pub dump: bool,
+    /// Whether the program itself is locked and protected too.
+    pub lock_process: bool,
+    /// Whether each shortfall is an error.
+    pub strict: bool,
     /// The pool's name.
     pub name: Name,
     /// Whether the pool's table goes to standard error when the process ends.
@@ -220,13 +260,23 @@ builders! {
     reserve: usize, "Sets the bytes that only critical allocations may use.";
     max_retries: u32, "Sets how often an exhausted pool waits and looks again.";
     wait_time: u64, "Sets how long each such wait lasts, in nanoseconds.";
+    wait_limit: u64, "Sets how long a request waits in all with [`Exhausted::Wait`], in nanoseconds.";
+    verdict_interval: u64, "Sets the least time between two verdicts of a pool that goes on when exhausted, in nanoseconds; 0: none.";
+    watermark: usize, "Sets the bytes of free memory below which `watermark_signal` and `watermark_fd` tell; 0: never.";
+    watermark_signal: u32, "Sets the signal that the process gets when free memory falls below `watermark`; 0: none.";
+    watermark_fd: u32, "Sets the file descriptor that gets a line when free memory falls below `watermark`; 0: none.";
+    critical: ThreadNames, "Sets the names of threads that are always in a critical scope, with commas between.";
     heap_max_alloc: usize, "Sets the largest request that the best-fit heap serves, in bytes.";
     heap_page_lifetime: u64, "Sets how many operations of the heap a page outlives at least before it goes back when empty.";
     max_threads: u32, "Sets how many threads can have a local heap at once; 0 means by segment.";
     max_caches: u32, "Sets how many named caches there can be; 0 means by segment.";
     guard_pages: bool, "Sets whether guard OS pages surround metadata and data.";
     huge_pages: Wish, "Sets whether huge OS pages are wanted.";
+    huge_page_size: usize, "Sets the bytes of the reserved huge OS pages behind the segment; 0 means transparent ones.";
+    numa: Numa, "Sets on which memory nodes the segment lies.";
     dump: bool, "Sets whether core files contain the segment.";
+    lock_process: bool, "Sets whether the program's text, libraries and stack are locked too, and its out-of-memory score lowered.";
+    strict: bool, "Sets whether each thing that was asked for and not granted is an error.";
     stats_at_exit: bool, "Sets whether the pool's table goes to standard error when the process ends.";
     fail_nth: u32, "Sets which request is refused, counted from 1, as a drill; 0 for none.";
     fail_every: u32, "Sets that every so many-th request is refused, as a drill; 0 for none.";
@@ -242,9 +292,14 @@ builders! {
 pub const SEGMENT_LEAST: usize = 256 << 10;
 /// The largest segment, in bytes.
 pub const SEGMENT_MOST: usize = 16 << 40;
+/// The least and the largest size of huge OS pages that a kernel could have, in bytes.
+const HUGE_PAGE_LEAST: usize = 64 << 10;
+const HUGE_PAGE_MOST: usize = 16 << 30;
 /// A growing segment's limit where none is set, in segments.
 const GROWTH: usize = 4;
 const SECOND: u64 = 1_000_000_000;
+/// The last signal that Linux has.
+const SIGNAL_MOST: u64 = 64;
 
 impl Config {
     /// The defaults of a pool that a program makes for itself: 64 MiB.
@@ -260,13 +315,23 @@ impl Config {
             reserve: 0,
             max_retries: 8,
             wait_time: 1_000_000,
+            wait_limit: 10 * SECOND,
+            verdict_interval: 10 * SECOND,
+            watermark: 0,
+            watermark_signal: 0,
+            watermark_fd: 0,
+            critical: Text::new(),
             heap_max_alloc: 256,
             heap_page_lifetime: 1024,
             max_threads: 0,
             max_caches: 0,
             guard_pages: true,
             huge_pages: Wish::Try,
+            huge_page_size: 0,
+            numa: Numa::Off,
             dump: true,
+            lock_process: false,
+            strict: false,
             name: Name::new(b"mempool"),
             stats_at_exit: false,
             fail_nth: 0,
@@ -376,10 +441,17 @@ impl Config {
         }
         count("max_retries", v.max_retries, 1_000_000)?;
         time("wait_time", v.wait_time, 60 * SECOND)?;
+        time("wait_limit", v.wait_limit, 3600 * SECOND)?;
+        time("verdict_interval", v.verdict_interval, 3600 * SECOND)?;
+        count("watermark_signal", v.watermark_signal, SIGNAL_MOST)?;
+        count("watermark_fd", v.watermark_fd, 1 << 20)?;
         bytes("heap_max_alloc", v.heap_max_alloc, 4, HEAP_MAX_ALLOC)?;
         ConfigError::check("heap_page_lifetime", v.heap_page_lifetime, 0, u64::from(u32::MAX), ConfigError::COUNT)?;
         count("max_threads", v.max_threads, 65_536)?;
         count("max_caches", v.max_caches, 1 << 20)?;
+        if v.huge_page_size != 0 {
+            bytes("huge_page_size", v.huge_page_size, HUGE_PAGE_LEAST, HUGE_PAGE_MOST)?;
+        }
         ConfigError::check("fail_rate", u64::from(v.fail_rate), 1, u64::from(u32::MAX), ConfigError::COUNT)?;
         if v.slot_shift != 0 {
             ConfigError::check("slot_shift", u64::from(v.slot_shift), 12, 16, ConfigError::COUNT)?;
@@ -403,12 +475,46 @@ impl Config {
         if v.reserve >= v.segment {
             return conflict("reserve must be less than segment", v.reserve, v.segment);
         }
+        if v.watermark >= v.segment {
+            return conflict("watermark must be less than segment", v.watermark, v.segment);
+        }
+        if v.watermark == 0 && (v.watermark_signal != 0 || v.watermark_fd != 0) {
+            return conflict("watermark_signal and watermark_fd have a meaning with a watermark alone", 0, 0);
+        }
         if v.huge_pages == Wish::Required && v.commit == Commit::Lazy {
             return conflict(
                 "huge_pages=required needs commit=eager, since huge OS pages are made at init",
                 v.segment,
                 v.segment,
             );
+        }
+        if v.huge_page_size != 0 {
+            self.check_huge_page_size()?;
+        }
+        if v.numa == Numa::Bind(0) {
+            return conflict("numa must name at least one node", 0, 0);
+        }
+        Ok(())
+    }
+
+    fn check_huge_page_size(&self) -> Result<(), ConfigError> {
+        let v = &self.values;
+        let conflict = |rule| Err(ConfigError::Conflict { rule, value: v.huge_page_size, limit: v.huge_page_size });
+        if !v.huge_page_size.is_power_of_two() {
+            return conflict("huge_page_size must be a power of two, such as 2M or 1G");
+        }
+        if v.huge_pages == Wish::Off {
+            return conflict("huge_page_size has a meaning with huge_pages=try or required alone");
+        }
+        if v.commit == Commit::Lazy {
+            return conflict("huge_page_size needs commit=eager, since reserved huge OS pages are taken at init");
+        }
+        if v.exhausted == Exhausted::Grow {
+            return conflict("huge_page_size excludes exhausted=grow, since reserved huge OS pages are taken at init");
+        }
+        if v.segment < v.huge_page_size {
+            let (rule, value, limit) = ("segment must not be less than huge_page_size", v.segment, v.huge_page_size);
+            return Err(ConfigError::Conflict { rule, value, limit });
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use core::fmt;
 
 use crate::bytes::Bytes;
 use crate::config::ConfigError;
-use crate::os::OsError;
+use crate::os::{Bound, OsError};
 
 /// Why a pool could not be made, used or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +55,31 @@ pub enum InitError {
     },
     /// The process-wide pool is being made or ended by another thread, or by this one further up.
     Busy,
+    /// The segment is to be made present, and there is not that much memory.
+    Memory {
+        /// Bytes to be made present.
+        need: usize,
+        /// Bytes that could be.
+        available: usize,
+        /// What bounds them.
+        bound: Bound,
+    },
+    /// Huge OS pages that the administrator sets aside are required, and there are too few.
+    HugePages {
+        /// Bytes to be backed by them.
+        need: usize,
+        /// Bytes of each.
+        size: usize,
+        /// Bytes of those that are free.
+        free: usize,
+    },
 }
 
 // An error travels through `Result`s on init paths; a large one would make each of them large.
 const _: () = assert!(size_of::<InitError>() <= 128);
 
 /// Every code with its message in general words, for an interface that has the number alone.
-const CODES: [(i32, &str); 12] = [
+const CODES: [(i32, &str); 14] = [
     (0, "success"),
     (1, "unknown setting"),
     (2, "the value of a setting cannot be read"),
@@ -74,6 +92,8 @@ const CODES: [(i32, &str); 12] = [
     (9, "the lock limit (RLIMIT_MEMLOCK) is too low"),
     (10, "the buffer is not aligned"),
     (11, "the pool is being initialised or ended"),
+    (12, "there is not enough memory to make the segment present"),
+    (13, "there are not enough huge OS pages"),
 ];
 
 impl InitError {
@@ -92,6 +112,8 @@ impl InitError {
             Self::LockLimit { .. } => 9,
             Self::Misaligned { .. } => 10,
             Self::Busy => 11,
+            Self::Memory { .. } => 12,
+            Self::HugePages { .. } => 13,
         }
     }
 
@@ -104,11 +126,23 @@ impl InitError {
 
     /// What the user can do about it; empty where nothing general can be said.
     #[must_use]
-    pub const fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> &'static str {
         match self {
             Self::Os { error, .. } => error.hint(),
             Self::LockLimit { .. } => {
-                "raise it (ulimit -l, LimitMEMLOCK=, memlock in limits.conf), grant CAP_IPC_LOCK, or set lock=try"
+                "raise it (ulimit -l, memlock in /etc/security/limits.conf, LimitMEMLOCK= of systemd, --ulimit memlock of a container), grant CAP_IPC_LOCK (--cap-add IPC_LOCK), or set lock=try"
+            }
+            Self::Memory { bound, .. } => match bound {
+                Bound::Machine => "end other programs, add memory, ask for a smaller segment, or set commit=lazy",
+                Bound::Cgroup1 => {
+                    "raise memory.limit_in_bytes (MemoryLimit= of systemd, --memory of a container), ask for a smaller segment, or set commit=lazy"
+                }
+                Bound::Cgroup2 => {
+                    "raise memory.max and memory.high (MemoryMax= and MemoryHigh= of systemd, --memory of a container), ask for a smaller segment, or set commit=lazy"
+                }
+            },
+            Self::HugePages { .. } => {
+                "set more aside: write their number to /sys/kernel/mm/hugepages/hugepages-*kB/nr_hugepages, or boot with hugepagesz= and hugepages=; or set huge_pages=try"
             }
             Self::TooSmall { .. } => "ask for a larger segment, fewer threads or fewer caches",
             _ => "",
@@ -137,6 +171,17 @@ impl fmt::Display for InitError {
             Self::LockLimit { need, soft, hard } => {
                 let (need, soft, hard) = (Bytes(*need), Limit(*soft), Limit(*hard));
                 write!(f, "cannot lock {need}: the lock limit is {soft}, and this process may raise it to {hard}")?;
+            }
+            Self::Memory { need, available, bound } => {
+                let of = match bound {
+                    Bound::Machine => "the machine has",
+                    Bound::Cgroup1 | Bound::Cgroup2 => "the limit of its memory cgroup leaves",
+                };
+                write!(f, "cannot make {} present: {of} {} available", Bytes(*need), Bytes(*available))?;
+            }
+            Self::HugePages { need, size, free } => {
+                let (pages, free) = (need / (*size).max(1), free / (*size).max(1));
+                write!(f, "cannot get {pages} huge OS pages of {}: {free} are free", Bytes(*size))?;
             }
             Self::Misaligned { address, align } => {
                 write!(f, "the buffer at {address:#x} does not begin at a multiple of {}", Bytes(*align))?;
@@ -226,6 +271,8 @@ mod tests {
             InitError::LockLimit { need: 64 << 20, soft: 8 << 20, hard: usize::MAX },
             InitError::Misaligned { address: 0x1001, align: 4096 },
             InitError::Busy,
+            InitError::Memory { need: 2 << 30, available: 300 << 20, bound: Bound::Cgroup2 },
+            InitError::HugePages { need: 64 << 20, size: 2 << 20, free: 6 << 20 },
         ]);
         let base = crate::config::Config::new();
         let mut copy = base;
@@ -240,12 +287,12 @@ mod tests {
     fn codes_are_stable_and_have_words() {
         let mut codes: Vec<i32> = samples().iter().map(InitError::code).collect();
         codes.sort_unstable();
-        assert_eq!(codes, (1..=11).collect::<Vec<_>>());
+        assert_eq!(codes, (1..=13).collect::<Vec<_>>());
         for (place, (code, text)) in CODES.iter().enumerate() {
             assert_eq!((*code, InitError::text_of(*code)), (place as i32, *text));
         }
         assert_eq!(InitError::text_of(-1), "unknown error code");
-        assert_eq!(InitError::text_of(12), "unknown error code");
+        assert_eq!(InitError::text_of(14), "unknown error code");
     }
 
     #[test]
@@ -261,6 +308,11 @@ mod tests {
         says(all[1], &["4 KiB", "256 KiB"]);
         says(all[4], &["64 MiB", "8 MiB", "unlimited", "ulimit -l", "CAP_IPC_LOCK"]);
         says(all[5], &["0x1001", "4 KiB"]);
+        says(all[7], &["2 GiB", "300 MiB", "memory cgroup", "memory.max", "MemoryMax=", "commit=lazy"]);
+        says(all[8], &["32 huge OS pages of 2 MiB", "3 are free", "nr_hugepages"]);
+        let words = [Bound::Machine, Bound::Cgroup1, Bound::Cgroup2]
+            .map(|bound| InitError::Memory { need: 2, available: 1, bound }.hint());
+        assert!(words[0] != words[1] && words[1] != words[2]);
         let fork = InitError::Os {
             what: "register the fork handler",
             bytes: 0,
@@ -277,7 +329,7 @@ mod tests {
         use core::error::Error;
         let all = samples();
         assert_eq!(all[0].source().map(ToString::to_string), Some(OsError { call: "mmap", errno: 12 }.to_string()));
-        assert!(all[7].source().is_some());
+        assert!(all[9].source().is_some());
         assert!(InitError::Busy.source().is_none());
     }
 

@@ -8,6 +8,8 @@
 extern crate std;
 
 pub mod bitmap;
+#[cfg(not(loom))]
+mod budget;
 pub mod bytes;
 pub mod config;
 mod error;
@@ -36,11 +38,12 @@ mod verify;
 
 pub use config::Config;
 pub use error::{AllocError, InitError};
-pub use segment::Shortfalls;
+pub use segment::{Granted, Shortfalls};
 pub use text::Text;
 #[cfg(not(loom))]
 pub use {
-    front::{CacheError, CacheInfo},
+    budget::Budget,
+    front::{BudgetError, BudgetInfo, CacheError, CacheInfo, Verdict, Why},
     pool::Pool,
     process::Global,
     raw::RawCache,

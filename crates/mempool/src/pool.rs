@@ -7,22 +7,36 @@ use core::ptr::NonNull;
 
 use crate::config::{Config, Exhausted, Small};
 use crate::error::{AllocError, InitError};
-use crate::front::{self, Core, Events, Fail, Request, SpinLock, Threads};
+use crate::front::{self, Budgets, Core, Events, Fail, Reclaim, Request, SpinLock, Threads};
 use crate::os::{Os, OsError, Range};
 use crate::segment::{
-    Header, Layout as Areas, MAGIC, NAME_LEN, Needs, Shortfalls, SlotGeometry, Slots, VERSION, Wish, make_real,
+    Granted, Header, Layout as Areas, MAGIC, NAME_LEN, Needs, SlotGeometry, Slots, VERSION, Wish, make_huge, make_real,
 };
 use crate::slab::{CLASSES, LocalHeap, MAX_SMALL, SlabTier, class_size, largest};
-use crate::stats::{CacheStats, Stats, Table};
 use crate::sync::AtomicU64;
 use crate::units::{FRAGMENT, GRANULE};
 
 // What may be configured and what the tiers can do are the same.
 const _: () = assert!(crate::config::HEAP_MAX_ALLOC == crate::heap::LARGEST_LIMIT);
 
+mod care;
 mod door;
+mod parts;
+mod reservation;
+
+use parts::{frag_parts, heap_parts, slab_parts, thread_parts};
+use reservation::Reservation;
+
+#[cfg(all(test, not(loom)))]
+mod real_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
+#[cfg(all(test, not(loom)))]
+mod tests_budget;
+#[cfg(all(test, not(loom)))]
+mod tests_stranded;
+#[cfg(all(test, not(loom)))]
+mod tests_verdict;
 
 /// An autonomous memory pool: one segment, from which every allocation is served.
 ///
@@ -74,6 +88,15 @@ impl Pool {
     /// As [`Config::build`].
     pub(crate) fn on(os: &'static dyn Os, config: &Config) -> Result<Pool, InitError> {
         check(config)?;
+        let mut granted = Granted::default();
+        if config.values().huge_page_size > 0 {
+            match Self::on_huge(os, config, &mut granted) {
+                Ok(pool) => return Ok(pool),
+                // Only too few huge OS pages lead on to the small ones, with a note.
+                Err(error) if is_required(config) || granted.short.huge_pages.is_none() => return Err(error),
+                Err(_) => {}
+            }
+        }
         let values = config.values();
         let page = os.os_page().max(1);
         let bytes = config.growth_limit().next_multiple_of(page);
@@ -81,43 +104,33 @@ impl Pool {
         let areas = plan(config, bytes, guard, page)?;
         // Two MiB, so that huge OS pages can lie under it.
         let align = (1usize << areas.slot_shift).max(if bytes >= 4 << 20 { 2 << 20 } else { 0 }).max(page);
-        let failed = |error| InitError::Os { what: "reserve addresses", bytes, error };
-        let start = os.reserve(bytes, align).map_err(failed)?;
-        let made = {
-            // SAFETY: the reservation has `bytes` bytes, of which the areas use fewer (`plan`).
-            unsafe { Self::furnish(os, config, start, bytes, guard, &areas) }
-        };
-        made.inspect_err(|_| {
-            // SAFETY: nothing uses the reservation. There is nobody to tell if this fails too.
-            let _ = unsafe { os.release(Range::new(start, bytes)) };
-        })
+        let open = open_bytes(config, &areas, bytes);
+        let reservation = Reservation::new(os, bytes, align)?;
+        let start = reservation.range.start;
+        // SAFETY: inside the reservation, of which the areas use fewer bytes (`plan`).
+        let (metadata, data) = unsafe { (start.add(guard), start.add(guard + areas.data as usize)) };
+        let ranges = [Range::new(metadata, areas.metadata_end as usize), Range::new(data, open.next_multiple_of(page))];
+        // SAFETY: both lie in the reservation, nobody uses them yet, and they hold what the areas say.
+        unsafe {
+            make_real(os, &ranges, values, &mut granted)?;
+            reservation.furnish(config, metadata, &areas, open, granted)
+        }
     }
 
-    /// Commits what a reservation needs and builds the pool in it.
-    ///
-    /// # Safety
-    /// `start` is a reservation of `bytes` bytes, laid out as `areas` says behind `guard` bytes.
-    unsafe fn furnish(
-        os: &'static dyn Os,
-        config: &Config,
-        start: *mut u8,
-        bytes: usize,
-        guard: usize,
-        areas: &Areas,
-    ) -> Result<Pool, InitError> {
-        let page = os.os_page().max(1);
-        let mut short = Shortfalls::default();
-        // SAFETY: inside the reservation (contract); whole OS pages.
-        let (metadata, data) = unsafe { (start.add(guard), start.add(guard + areas.data as usize)) };
-        let open = open_bytes(config, areas, bytes);
-        let values = config.values();
-        // SAFETY: both ranges lie in the reservation and nobody uses them yet.
+    /// A pool in huge OS pages that the administrator has set aside: metadata and data in one range, between addresses
+    /// of a huge OS page each as guards.
+    fn on_huge(os: &'static dyn Os, config: &Config, granted: &mut Granted) -> Result<Pool, InitError> {
+        let size = config.values().huge_page_size.max(1);
+        let config = config.segment(config.values().segment.next_multiple_of(size));
+        let bytes = config.values().segment;
+        let areas = plan(&config, bytes, 0, os.os_page().max(1))?;
+        let reservation = Reservation::new(os, bytes.saturating_add(2 * size), size)?;
+        // SAFETY: one huge OS page into the reservation, which has two more than the range.
+        let range = Range::new(unsafe { reservation.range.start.add(size) }, bytes);
+        // SAFETY: a whole number of huge OS pages of the reservation, which nobody uses yet.
         unsafe {
-            make_real(os, Range::new(metadata, areas.metadata_end as usize), values, &mut short)?;
-            make_real(os, Range::new(data, open.next_multiple_of(page)), values, &mut short)?;
-            // A courtesy for people who read /proc/PID/maps.
-            let _ = os.name(Range::new(start, bytes), values.name.as_str());
-            Ok(Self::construct(os, config, metadata, (start, bytes), areas, open, short))
+            make_huge(os, range, config.values(), granted)?;
+            reservation.furnish(&config, range.start, &areas, areas.data_len(), *granted)
         }
     }
 
@@ -169,7 +182,7 @@ impl Pool {
         let open = areas.data_len();
         // SAFETY: laid out by `plan`, zeroed above.
         let pool = unsafe {
-            Self::construct(os, &fixed, metadata, (core::ptr::null_mut(), 0), &areas, open, Shortfalls::default())
+            Self::construct(os, &fixed, metadata, (core::ptr::null_mut(), 0), &areas, open, Granted::default())
         };
         // Whatever the caller left there.
         pool.core().frag.mark_all_touched();
@@ -188,7 +201,7 @@ impl Pool {
         reservation: (*mut u8, usize),
         areas: &Areas,
         open: usize,
-        shortfalls: Shortfalls,
+        granted: Granted,
     ) -> Pool {
         let values = *config.values();
         let serial = front::next_serial();
@@ -219,8 +232,9 @@ impl Pool {
             threads: thread_parts(areas, &words),
             next: core::cell::Cell::new(core::ptr::null()),
             caches: words(areas.caches),
-            callbacks: [const { [const { AtomicU64::new(0) }; 2] }; front::CALLBACKS],
-            shortfalls,
+            reclaim: Reclaim::new(values.watermark),
+            budgets: Budgets::default(),
+            granted,
             events: Events::default(),
             drill: front::Drill::new(&values),
             write_holders: crate::stats::write_holders,
@@ -244,6 +258,11 @@ impl Pool {
         // SAFETY: the core lives in the metadata until `drop`.
         unsafe { self.core.as_ref() }
     }
+}
+
+/// Whether the pool must not be made without huge OS pages.
+fn is_required(config: &Config) -> bool {
+    config.values().strict || config.values().huge_pages == crate::config::Wish::Required
 }
 
 /// Whether the configuration is sound, and possible here.
@@ -303,60 +322,6 @@ fn open_bytes(config: &Config, areas: &Areas, bytes: usize) -> usize {
     (areas.data_len().saturating_sub(later) / slot * slot).max(slot)
 }
 
-fn slab_parts(areas: &Areas, words: &dyn Fn(u64) -> *const AtomicU64, slots: Slots, data: usize) -> SlabTier {
-    SlabTier {
-        slots,
-        data,
-        hints: words(areas.hints),
-        class_hints: words(areas.class_hints),
-        shapes: words(areas.shapes),
-        classes: areas.classes as usize,
-        zero: words(areas.zero),
-        lock: words(areas.slab_lock),
-    }
-}
-
-fn thread_parts(areas: &Areas, words: &dyn Fn(u64) -> *const AtomicU64) -> Threads {
-    Threads {
-        directory: words(areas.directory),
-        most: areas.max_threads as usize,
-        shared: words(areas.shared).cast_mut().cast::<LocalHeap>(),
-        lock: SpinLock::new(),
-        low: AtomicU64::new(0),
-    }
-}
-
-fn frag_parts(areas: &Areas, words: &dyn Fn(u64) -> *const AtomicU64, data: usize) -> crate::frag::FragParts {
-    crate::frag::FragParts {
-        busy: words(areas.busy),
-        first: words(areas.first),
-        last: words(areas.last),
-        length: words(areas.length).cast(),
-        touched: words(areas.touched),
-        tree: words(areas.tree),
-        control: words(areas.frag_control),
-        cells: areas.cells as usize,
-        base_address: data,
-    }
-}
-
-fn heap_parts(
-    areas: &Areas,
-    words: &dyn Fn(u64) -> *const AtomicU64,
-    slots: Slots,
-    data: *mut u8,
-    values: &crate::config::Values,
-) -> crate::heap::HeapParts {
-    crate::heap::HeapParts {
-        control: words(areas.heap_control),
-        slots,
-        data,
-        limit: values.heap_max_alloc,
-        lifetime: values.heap_page_lifetime,
-        patience: crate::heap::DEFAULT_PATIENCE,
-    }
-}
-
 impl Drop for Pool {
     fn drop(&mut self) {
         let core = self.core();
@@ -397,7 +362,7 @@ impl Pool {
     /// The pool is exhausted.
     #[inline]
     pub fn try_alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        self.serve(layout, false, Fail::Null)
+        self.serve(layout, false, Fail::Try)
     }
 
     /// As [`Pool::alloc`], all bytes zero. Memory that was never handed out is not cleared again.
@@ -413,7 +378,7 @@ impl Pool {
     /// # Errors
     /// The pool is exhausted.
     pub fn try_alloc_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        self.serve(layout, true, Fail::Null)
+        self.serve(layout, true, Fail::Try)
     }
 
     #[inline]
@@ -466,7 +431,7 @@ impl Pool {
     /// # Safety
     /// As for [`Pool::realloc`].
     pub unsafe fn try_realloc(&self, object: NonNull<u8>, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        self.move_to(object, layout, Fail::Null)
+        self.move_to(object, layout, Fail::Try)
     }
 
     fn move_to(&self, object: NonNull<u8>, layout: Layout, fail: Fail) -> Result<NonNull<u8>, AllocError> {
@@ -485,85 +450,5 @@ impl Pool {
     #[must_use]
     pub fn contains(&self, address: *const u8) -> bool {
         self.core().contains(address as usize)
-    }
-}
-
-/// Looking inside, and taking care.
-impl Pool {
-    /// The figures, computed from the bitmaps. O(segment / 256 bytes / 64).
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        Stats::of(self.core())
-    }
-
-    /// Calls `f` with the figures of each named cache.
-    pub fn each_cache(&self, mut f: impl FnMut(&CacheStats)) {
-        Stats::each_cache(self.core(), &mut f);
-    }
-
-    /// The table of docs/STATS.md, ready to print.
-    #[must_use]
-    pub fn table(&self) -> impl core::fmt::Display + '_ {
-        Table(self.core())
-    }
-
-    /// Walks everything and checks every invariant. For a moment when no other thread uses the pool.
-    ///
-    /// # Errors
-    /// The first broken invariant.
-    pub fn verify(&self) -> Result<(), crate::verify::Broken> {
-        crate::verify::verify(self.core())
-    }
-
-    /// Gives whole free pages back to the OS; they read as zeros and are faulted in again when used. For lazily
-    /// committed pools. Bytes given back. O(segment / 16 KiB).
-    pub fn trim(&self) -> usize {
-        self.core().trim()
-    }
-
-    /// Runs `f` with the right to use the reserve when all else is exhausted. Scopes nest; they end also by panic.
-    pub fn critical<R>(&self, f: impl FnOnce() -> R) -> R {
-        struct Scope<'a>(&'a Core);
-        impl Drop for Scope<'_> {
-            fn drop(&mut self) {
-                self.0.critical(false);
-            }
-        }
-        self.core().critical(true);
-        let _scope = Scope(self.core());
-        f()
-    }
-
-    /// Adds a callback for exhaustion: it gets the bytes needed and `argument`, frees what it can and says whether it
-    /// freed anything. Called on the thread that found the pool exhausted, outside all locks, never from within itself.
-    ///
-    /// # Errors
-    /// There are as many callbacks as a pool takes, `front::CALLBACKS`, already: that number.
-    ///
-    /// # Safety
-    /// `callback` may be called with `argument` from any thread until the pool is dropped.
-    pub unsafe fn on_reclaim(
-        &self,
-        callback: extern "C" fn(usize, *mut u8) -> bool,
-        argument: *mut u8,
-    ) -> Result<(), usize> {
-        if self.core().on_reclaim(callback, argument) { Ok(()) } else { Err(front::CALLBACKS) }
-    }
-
-    /// What was asked for with `try` and not granted.
-    #[must_use]
-    pub fn shortfalls(&self) -> Shortfalls {
-        self.core().shortfalls
-    }
-
-    /// The configuration that the pool was made with.
-    #[must_use]
-    pub fn values(&self) -> &crate::config::Values {
-        &self.core().config
-    }
-
-    /// Tells the process's list of pools about this one: thread exits and forks are handled from now on.
-    pub(crate) fn enlist(&self) {
-        front::enlist(self.core());
     }
 }

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::error::InitError;
 use crate::front::{self, Core, Fail, Request};
 use crate::pool::Pool;
-use crate::segment::Shortfalls;
+use crate::segment::{Granted, Shortfalls};
 use crate::stats::{Stats, Table};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Release};
@@ -325,7 +325,13 @@ pub fn values() -> Option<&'static crate::config::Values> {
 /// What was asked for with `try` and not granted.
 #[must_use]
 pub fn shortfalls() -> Option<Shortfalls> {
-    core().map(|core| core.shortfalls)
+    core().map(|core| core.granted.short)
+}
+
+/// What was got of what was asked for at init.
+#[must_use]
+pub fn granted() -> Option<Granted> {
+    core().map(|core| core.granted)
 }
 
 /// Checks every invariant; see [`Pool::verify`]. Nothing when there is no process pool.

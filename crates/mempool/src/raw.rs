@@ -32,8 +32,20 @@ impl Pool {
     /// # Errors
     /// As [`Pool::cache`].
     pub fn raw_cache(&self, name: &str, item: Layout) -> Result<RawCache<'_>, CacheError> {
-        let handle = self.core().cache_create(name, item.size(), item.align())?;
-        Ok(RawCache { pool: self, handle, item })
+        RawCache::made_for(self, name, item, None)
+    }
+}
+
+impl<'p> RawCache<'p> {
+    /// A cache that is charged to a budget, if one is given.
+    pub(crate) fn made_for(
+        pool: &'p Pool,
+        name: &str,
+        item: Layout,
+        budget: Option<usize>,
+    ) -> Result<Self, CacheError> {
+        let handle = pool.core().cache_create_for(name, item.size(), item.align(), budget, false)?;
+        Ok(RawCache { pool, handle, item })
     }
 }
 
@@ -57,7 +69,7 @@ impl RawCache<'_> {
     /// # Errors
     /// The pool is exhausted.
     pub fn try_alloc(&self) -> Result<NonNull<u8>, AllocError> {
-        self.serve(1, Fail::Null)
+        self.serve(1, Fail::Try)
     }
 
     /// `n` consecutive items, one item's size (rounded up to its alignment) apart; 0 counts as 1. O(slab).
@@ -73,7 +85,7 @@ impl RawCache<'_> {
     /// # Errors
     /// The pool is exhausted.
     pub fn try_alloc_array(&self, n: usize) -> Result<NonNull<u8>, AllocError> {
-        self.serve(n, Fail::Null)
+        self.serve(n, Fail::Try)
     }
 
     fn serve(&self, n: usize, fail: Fail) -> Result<NonNull<u8>, AllocError> {

@@ -7,7 +7,7 @@ use core::fmt;
 
 use crate::bytes::Bytes;
 use crate::front::{CacheInfo, Core};
-use crate::segment::{NAME_LEN, State};
+use crate::segment::{NAME_LEN, Report, State};
 use crate::slab::{CLASSES, class_size};
 use crate::sync::Ordering::Relaxed;
 use crate::text::Text;
@@ -70,12 +70,18 @@ pub struct Stats {
     pub local_heap_bytes: usize,
     /// Slabs carved since the pool was made.
     pub slabs_carved: u64,
-    /// Requests served with a run of their own since the pool was made.
+    /// Requests served with a run of their own since the pool was made; those that got a parked one are not counted.
     pub runs_served: u64,
     /// Requests that found the pool exhausted at first.
     pub exhausted: u64,
     /// Requests that were refused in the end.
     pub refused: u64,
+    /// Bytes that the pool has grown by.
+    pub grown: u64,
+    /// Of those, bytes that were to be locked and are not.
+    pub grown_unlocked: u64,
+    /// Of those, bytes that were to lie in huge OS pages and do not.
+    pub grown_small: u64,
 }
 
 /// The figures of one named cache.
@@ -190,6 +196,9 @@ impl Stats {
             runs_served: core.events.runs.load(Relaxed),
             exhausted: core.events.exhausted.load(Relaxed),
             refused: core.events.refused.load(Relaxed),
+            grown: core.events.grown.load(Relaxed),
+            grown_unlocked: core.events.grown_unlocked.load(Relaxed),
+            grown_small: core.events.grown_small.load(Relaxed),
         }
     }
 
@@ -266,6 +275,17 @@ impl fmt::Display for Table<'_> {
         writeln!(f, "  slabs carved     {:>14}", s.slabs_carved)?;
         writeln!(f, "  runs served      {:>14}", s.runs_served)?;
         writeln!(f, "  exhausted        {:>14} times, {} refused", s.exhausted, s.refused)?;
+        if s.grown > 0 {
+            let (unlocked, small) = (s.grown_unlocked, s.grown_small);
+            writeln!(
+                f,
+                "  grown            {:>14} bytes, {unlocked} not locked, {small} not in huge OS pages",
+                s.grown
+            )?;
+        }
+        if !core.reservation.0.is_null() {
+            write!(f, "{}", Report(&core.config, &core.granted))?;
+        }
         writeln!(
             f,
             "  {:<24} {:>9} {:>12} {:>12} {:>14} {:>14}",
@@ -302,7 +322,7 @@ pub(crate) fn write_holders(core: &Core, to: &mut dyn fmt::Write) -> fmt::Result
     let mut separator = "";
     for holder in Stats::of(core).top_holders(core) {
         write!(to, "{separator}{holder}")?;
-        separator = ", ";
+        separator = "\n             ";
     }
     if separator.is_empty() { to.write_str("none") } else { Ok(()) }
 }

@@ -33,8 +33,15 @@ impl Pool {
     /// # Errors
     /// The name has more than 31 bytes, `T` is larger than 1 MiB or has no size, or there are too many caches.
     pub fn cache<T>(&self, name: &str) -> Result<Cache<'_, T>, CacheError> {
-        let handle = self.core().cache_create(name, size_of::<T>(), align_of::<T>())?;
-        Ok(Cache { pool: self, handle, items: PhantomData })
+        Cache::made_for(self, name, None)
+    }
+}
+
+impl<'p, T> Cache<'p, T> {
+    /// A cache that is charged to a budget, if one is given.
+    pub(crate) fn made_for(pool: &'p Pool, name: &str, budget: Option<usize>) -> Result<Self, CacheError> {
+        let handle = pool.core().cache_create_for(name, size_of::<T>(), align_of::<T>(), budget, false)?;
+        Ok(Cache { pool, handle, items: PhantomData })
     }
 }
 
@@ -60,7 +67,7 @@ impl<T> Cache<'_, T> {
     /// The pool is exhausted.
     #[inline]
     pub fn try_alloc(&self, value: T) -> Result<CacheBox<'_, T>, AllocError> {
-        self.place(value, Fail::Null)
+        self.place(value, Fail::Try)
     }
 
     #[inline]
@@ -92,7 +99,7 @@ impl<T> Cache<'_, T> {
     /// # Errors
     /// The pool is exhausted.
     pub fn try_alloc_slice(&self, n: usize, make: impl FnMut(usize) -> T) -> Result<CacheSlice<'_, T>, AllocError> {
-        self.place_slice(n, make, Fail::Null)
+        self.place_slice(n, make, Fail::Try)
     }
 
     fn place_slice(

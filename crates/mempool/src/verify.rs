@@ -47,6 +47,7 @@ fn slab(core: &Core, slot: usize) -> Result<(), &'static str> {
     match owner.state() {
         State::Free | State::Heap => return Ok(()),
         State::Giving => return Err("was being given back and never was"),
+        State::Tapped => return Err("was tapped and never let go"),
         State::Continued => {
             let head = core.slabs.slots.slot(slot).recip().load(crate::sync::Ordering::Relaxed) as usize;
             return if head < slot { Ok(()) } else { Err("continues a slab that begins behind it") };

@@ -1,6 +1,7 @@
 /* What exhaustion means: null, grow, the reserve, reclaim callbacks, waiting, giving back. */
 #include "check.h"
 #include <pthread.h>
+#include <unistd.h>
 
 #define SEGMENT ((size_t)4 << 20)
 
@@ -165,6 +166,115 @@ static void callbacks(void) {
     mempool_fini();
 }
 
+static int low_calls;
+static size_t low_needed;
+
+static bool low(size_t needed, void *argument) {
+    low_calls++;
+    low_needed = needed;
+    CHECK(argument == NULL);
+    mp_free(mp_malloc(100));
+    return false;
+}
+
+/* A callback at a level of free memory, and once more at exhaustion; the verdict on request. */
+static void levels(void) {
+    void **list = NULL, **object;
+    mempool_stats_t stats;
+    int file[2];
+    char text[4096];
+    ssize_t length;
+    make_pool(MEMPOOL_EXHAUSTED_NULL, SEGMENT);
+    FAILS(mempool_on_low(0, low, NULL), MEMPOOL_ERROR_ARGUMENT, EINVAL, "level is 0");
+    FAILS(mempool_on_low(1, NULL, NULL), MEMPOOL_ERROR_ARGUMENT, EINVAL, "callback is NULL");
+    CHECK(mempool_on_low(1 << 20, low, NULL) == MEMPOOL_OK);
+    CHECK(pipe(file) == 0);
+    CHECK(mp_verdict_print(file[1], 0) == MEMPOOL_OK);
+    CHECK(read(file[0], text, sizeof(text)) == 39 && memcmp(text, "mempool: no request was refused so far\n", 39) == 0);
+    while ((object = mp_malloc(50000)) != NULL) {
+        *object = list;
+        list = object;
+        CHECK(mempool_stats(&stats) == MEMPOOL_OK);
+        CHECK(low_calls == (stats.free < 1 << 20));
+        CHECK(low_calls == 0 || low_needed <= 60000 + 65536);
+    }
+    CHECK(low_calls == 2 && low_needed == 50000);
+    CHECK(mp_try_malloc(50000) == NULL && low_calls == 2);
+    CHECK(mp_verdict_print(file[1], 0) == MEMPOOL_OK);
+    length = read(file[0], text, sizeof(text) - 1);
+    CHECK(length > 200);
+    text[length] = 0;
+    CHECK(strstr(text, "mempool: exhausted: 50000 bytes asked") == text && strstr(text, "\n  set        MEMPOOL_SEGMENT="));
+    give_all(list);
+    CHECK(mp_verdict_print(file[1], 50000) == MEMPOOL_OK);
+    length = read(file[0], text, sizeof(text) - 1);
+    text[length] = 0;
+    CHECK(strstr(text, "not exhausted") != NULL);
+    CHECK(close(file[0]) == 0 && close(file[1]) == 0);
+    mempool_fini();
+}
+
+/* Two tenants: one fails alone at its cap; what is set aside for the other is there when nothing else is. */
+static void budgets(void) {
+    mempool_config_t config;
+    unsigned small, sure, before = 7;
+    mp_cache_t cache;
+    void **list = NULL, **object, *mine, **rest;
+    size_t count = 0;
+    CHECK(mempool_config_defaults(&config) == MEMPOOL_OK);
+    config.segment = SEGMENT;
+    config.exhausted = MEMPOOL_EXHAUSTED_NULL;
+    config.max_retries = 0;
+    config.reserve = 512 << 10;
+    FAILS(mp_budget_enter(0, NULL), MEMPOOL_ERROR_NOT_INITIALISED, ENXIO, "not initialised");
+    CHECK(mempool_init_config(&config) == MEMPOOL_OK);
+    FAILS(mp_budget_make(NULL, "a", 0, 1), MEMPOOL_ERROR_ARGUMENT, EINVAL, "its place is NULL");
+    FAILS(mp_budget_make(&small, NULL, 0, 1), MEMPOOL_ERROR_ARGUMENT, EINVAL, "its name is NULL");
+    FAILS(mp_budget_make(&small, "a", 1 << 20, 1 << 20), MEMPOOL_ERROR_BUDGET, ENOSPC, "512 KiB is left");
+    FAILS(mp_budget_enter(1, NULL), MEMPOOL_ERROR_ARGUMENT, EINVAL, "no budget 1");
+    FAILS(mp_cache_try_init_in(1, &cache, "a", 10, 0), MEMPOOL_ERROR_ARGUMENT, EINVAL, "no budget 1");
+    CHECK(mp_budget_make(&small, "small", 0, 512 << 10) == MEMPOOL_OK);
+    CHECK(mp_budget_make(&sure, "sure", 256 << 10, 1 << 20) == MEMPOOL_OK && sure != small);
+    CHECK(mp_cache_try_init_in(small, &cache, "items", 100, 0) == MEMPOOL_OK);
+    CHECK(mp_budget_enter(small, &before) == MEMPOOL_OK && before == 0);
+    while ((object = mp_malloc(1000)) != NULL) {
+        *object = list;
+        list = object;
+        count++;
+    }
+    CHECK(errno == ENOMEM && count > 400 && count <= 524);
+    CHECK(mp_budget_used(small) <= 512 << 10);
+    GIVES_NULL(mp_cache_alloc(&cache), ENOMEM, "100 bytes");
+    CHECK(mp_budget_enter(0, &before) == MEMPOOL_OK && before == small);
+    mine = mp_malloc(1000);
+    CHECK(mine != NULL && mp_usable_size(mine) >= 1000);
+    mine = mp_realloc(mine, 3000);
+    CHECK(mine != NULL);
+    mp_free(mine);
+    CHECK(give_all(list) == count);
+    mine = mp_cache_alloc(&cache);
+    CHECK(mine != NULL);
+    mp_cache_free(&cache, mine);
+    rest = take_all(50000);
+    list = take_all(16);
+    CHECK(mp_try_malloc(16) == NULL);
+    CHECK(mp_budget_enter(sure, NULL) == MEMPOOL_OK);
+    for (count = 0; (object = mp_malloc(2000)) != NULL; count++) {
+        CHECK(mp_usable_size(object) >= 2000);
+    }
+    CHECK(count >= 100 && mp_budget_used(sure) >= 256 << 10);
+    CHECK(mp_budget_enter(0, NULL) == MEMPOOL_OK);
+    give_all(list);
+    give_all(rest);
+    mp_thread_idle();
+    mine = mp_malloc(16);
+    CHECK(mine != NULL);
+    mp_free(mine);
+    CHECK(mempool_verify() == MEMPOOL_OK);
+    mp_cache_destroy(&cache);
+    CHECK(mempool_fini_quiet(NULL, NULL) == MEMPOOL_OK);
+}
+
 static int counted;
 
 static bool count(size_t needed, void *argument) {
@@ -194,7 +304,12 @@ static void callbacks_at_once(void) {
             CHECK(pthread_join(threads[i], NULL) == 0);
         }
         counted = 0;
-        give_all(take_all(50000));
+        {
+            void **list = take_all(50000);
+            CHECK(counted == 0);
+            CHECK(mp_malloc(50000) == NULL);
+            give_all(list);
+        }
         lost += counted != 8;
         pthread_barrier_destroy(&together);
         mempool_fini();
@@ -229,6 +344,8 @@ int main(void) {
     grow();
     reserve();
     callbacks();
+    levels();
+    budgets();
     callbacks_at_once();
     giving_back();
     return done();

@@ -1,7 +1,8 @@
-//! The board: shared memory in which the worker counts, and which outlives it.
+//! The board: shared memory in which a worker notes every request, and which outlives it.
 //!
-//! Counts are Relaxed atomics: each has one writer, and who reads them while the worker lives wants a rough picture;
-//! the end of the process orders everything before the final reading.
+//! A head of counters, and one word per request. Everything is a Relaxed atomic: each word has one writer, and who
+//! reads while the worker lives wants a rough picture; the end of the process orders everything before the final reading.
+//! The runner makes it present, and each process maps it present, so that noting something never needs memory.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -11,16 +12,13 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Latencies are counted in buckets: 8 for each power of two, so that a figure read back is at most an eighth too high.
-const BUCKETS: usize = 64 * STEPS;
-const STEPS: usize = 8;
-const STEP_BITS: u32 = STEPS.trailing_zeros();
-
 /// What a worker and its hog did. All zero at the start.
 #[repr(C)]
-pub struct Board {
+pub struct Head {
     /// Requests that are to be done.
     pub planned: AtomicU64,
+    /// Requests that have been begun.
+    pub begun: AtomicU64,
     /// Requests that were done, with the right result.
     pub done: AtomicU64,
     /// Requests given up because an allocation was refused.
@@ -29,80 +27,77 @@ pub struct Board {
     pub wrong: AtomicU64,
     /// Bytes of the first allocation that was refused.
     pub refused_bytes: AtomicU64,
+    /// 1 from the moment when the hog is to start.
+    pub starve: AtomicU64,
+    /// Requests begun when the hog first got nothing more, plus 1; 0: not yet.
+    pub starved: AtomicU64,
     /// Bytes that the hog holds.
     pub hog_bytes: AtomicU64,
+    /// The most that it held.
+    pub hog_most: AtomicU64,
     /// How often the hog tried and got nothing more.
     pub hog_refused: AtomicU64,
-    /// The longest latency in nanoseconds.
-    pub worst: AtomicU64,
-    latencies: [AtomicU64; BUCKETS],
+    /// Page faults of the worker's thread while it was starved.
+    pub faults: AtomicU64,
+    /// System calls about memory of the worker's thread, where they were counted.
+    pub calls: AtomicU64,
+    /// Requests in which they were counted, plus 1; 0: they could not be.
+    pub counted: AtomicU64,
 }
 
-impl Board {
+/// A board mapped into this process.
+pub struct Board {
+    head: NonNull<Head>,
+    /// One for each request: nanoseconds from when it was due to its end; 0: not done.
+    times: NonNull<AtomicU64>,
+    count: usize,
+    bytes: usize,
+}
+
+// SAFETY: all that is shared are atomics.
+unsafe impl Send for Board {}
+// SAFETY: as above.
+unsafe impl Sync for Board {}
+
+impl Head {
+    /// Notes what the hog holds.
+    pub fn hold(&self, bytes: usize) {
+        self.hog_bytes.store(bytes as u64, Relaxed);
+        self.hog_most.fetch_max(bytes as u64, Relaxed);
+    }
+
     /// Counts one more of something.
     pub fn count(counter: &AtomicU64) {
         counter.store(counter.load(Relaxed) + 1, Relaxed);
     }
+}
 
-    /// Notes how long a request took.
-    pub fn note(&self, nanoseconds: u64) {
-        if let Some(bucket) = self.latencies.get(bucket(nanoseconds)) {
-            Self::count(bucket);
-        }
-        if nanoseconds > self.worst.load(Relaxed) {
-            self.worst.store(nanoseconds, Relaxed);
-        }
-    }
-
-    /// The latency in nanoseconds that `share` of the requests stayed within.
-    pub fn quantile(&self, share: f64) -> u64 {
-        let all: u64 = self.latencies.iter().map(|bucket| bucket.load(Relaxed)).sum();
-        let wanted = ((all as f64 * share).ceil() as u64).max(1);
-        let mut seen = 0;
-        let reached = self.latencies.iter().position(|bucket| {
-            seen += bucket.load(Relaxed);
-            seen >= wanted
-        });
-        reached.map_or(0, |bucket| upper_end(bucket).min(self.worst.load(Relaxed)))
+impl Board {
+    /// The words of the requests.
+    pub fn times(&self) -> &[AtomicU64] {
+        // SAFETY: the mapping lives as long as `self` and has `count` words there; any content is a value.
+        unsafe { std::slice::from_raw_parts(self.times.as_ptr(), self.count) }
     }
 }
 
-fn bucket(nanoseconds: u64) -> usize {
-    let power = nanoseconds.max(STEPS as u64).ilog2() - STEP_BITS;
-    (power as usize) * STEPS + (nanoseconds >> power) as usize
-}
+impl Deref for Board {
+    type Target = Head;
 
-/// The largest latency that the bucket counts.
-fn upper_end(bucket: usize) -> u64 {
-    if bucket < 2 * STEPS {
-        return bucket as u64;
-    }
-    let power = bucket / STEPS - 1;
-    (((STEPS + bucket % STEPS) as u64 + 1) << power) - 1
-}
-
-/// A board mapped into this process.
-pub struct Mapped(NonNull<Board>);
-
-impl Deref for Mapped {
-    type Target = Board;
-
-    fn deref(&self) -> &Board {
-        // SAFETY: the mapping lives as long as `self`, is as large as a board, aligned to an OS page, and all its
-        // fields are atomics, for which any content is a value.
-        unsafe { self.0.as_ref() }
+    fn deref(&self) -> &Head {
+        // SAFETY: the mapping lives as long as `self` and begins with a head, whose fields are atomics.
+        unsafe { self.head.as_ref() }
     }
 }
 
-impl Drop for Mapped {
+impl Drop for Board {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and nobody can use it after `self`.
-        unsafe { libc::munmap(self.0.as_ptr().cast(), size_of::<Board>()) };
+        unsafe { libc::munmap(self.head.as_ptr().cast(), self.bytes) };
     }
 }
 
-/// A new board, and its file, which a child process inherits.
-pub fn create() -> io::Result<(Mapped, File)> {
+/// A new board for `planned` requests, and its file, which a child process inherits.
+pub fn create(planned: u64) -> io::Result<(Board, File)> {
     // SAFETY: the name ends in zero.
     let number = unsafe { libc::memfd_create(c"mempool-starve".as_ptr(), 0) };
     if number < 0 {
@@ -110,19 +105,29 @@ pub fn create() -> io::Result<(Mapped, File)> {
     }
     // SAFETY: the number is that of a file just opened, which nobody else closes.
     let file = unsafe { File::from_raw_fd(number) };
-    file.set_len(size_of::<Board>() as u64)?;
-    Ok((open(file.as_raw_fd())?, file))
+    file.set_len((size_of::<Head>() + 8 * planned as usize) as u64)?;
+    let board = open(file.as_raw_fd())?;
+    board.planned.store(planned, Relaxed);
+    Ok((board, file))
 }
 
 /// The board in the open file `number`.
-pub fn open(number: i32) -> io::Result<Mapped> {
-    let (prot, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
-    // SAFETY: the kernel chooses a free place; a wrong `number` is an error.
-    let place = unsafe { libc::mmap(std::ptr::null_mut(), size_of::<Board>(), prot, shared, number, 0) };
-    match NonNull::new(place.cast::<Board>()) {
-        Some(board) if place != libc::MAP_FAILED => Ok(Mapped(board)),
-        _ => Err(io::Error::last_os_error()),
+pub fn open(number: i32) -> io::Result<Board> {
+    // SAFETY: all zeros is a valid `stat`.
+    let mut about: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: fills a live struct; a wrong `number` is an error.
+    if unsafe { libc::fstat(number, &raw mut about) } != 0 {
+        return Err(io::Error::last_os_error());
     }
+    let bytes = about.st_size as usize;
+    let (prot, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_POPULATE);
+    // SAFETY: the kernel chooses a free place.
+    let place = unsafe { libc::mmap(std::ptr::null_mut(), bytes, prot, shared, number, 0) };
+    let head = NonNull::new(place.cast::<Head>()).filter(|_| place != libc::MAP_FAILED && bytes >= size_of::<Head>());
+    let head = head.ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the words lie behind the head, in the mapping.
+    let times = unsafe { head.add(1).cast::<AtomicU64>() };
+    Ok(Board { head, times, count: (bytes - size_of::<Head>()) / 8, bytes })
 }
 
 #[cfg(test)]
@@ -130,28 +135,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn buckets_follow_one_another_and_hold_what_they_say() {
-        let mut last = 0;
-        for value in (0..100_000).chain((17..64).flat_map(|power| [(1 << power) - 1, 1 << power, (1 << power) + 1])) {
-            let at = bucket(value);
-            assert!(at == last || at == last + 1 || value > 100_000, "{value}: {last} to {at}");
-            assert!(at < BUCKETS && upper_end(at) >= value && (at == 0 || upper_end(at - 1) < value), "{value}: {at}");
-            assert!(upper_end(at) - value <= value / STEPS as u64, "{value}: {}", upper_end(at));
-            last = at;
-        }
-        assert_eq!(bucket(u64::MAX), bucket(u64::MAX - 1));
-    }
-
-    #[test]
-    fn quantiles_come_from_the_notes_of_all_requests() {
-        let (board, _file) = create().unwrap();
-        assert_eq!((board.quantile(0.5), board.quantile(0.99)), (0, 0));
-        for value in 1..=1000 {
-            board.note(value);
-        }
-        assert!((500..=562).contains(&board.quantile(0.5)), "{}", board.quantile(0.5));
-        assert!((990..=1000).contains(&board.quantile(0.99)));
-        assert_eq!(board.worst.load(Relaxed), 1000);
-        assert_eq!(board.quantile(1.0), 1000);
+    fn what_one_mapping_notes_the_other_reads() {
+        let (board, file) = create(1000).unwrap();
+        let other = open(file.as_raw_fd()).unwrap();
+        assert_eq!((other.times().len(), other.planned.load(Relaxed)), (1000, 1000));
+        other.times()[999].store(7, Relaxed);
+        Head::count(&other.done);
+        drop(other);
+        assert_eq!((board.times()[999].load(Relaxed), board.done.load(Relaxed)), (7, 1));
+        assert!(open(-1).is_err());
     }
 }

@@ -1,68 +1,113 @@
 //! `mempool starve`: what a pool is good for, shown on one program.
 //!
-//! A worker does steady work while a hog in the same process takes every byte of address space that `RLIMIT_AS`
-//! leaves, and goes on trying for more, so that what the worker gives back is gone. This happens twice, in a process of
-//! its own each time: once with the worker on the C library's allocator, once on a pool made before the hog starts.
+//! A worker does steady work while a hog takes all memory, in each kind of starvation that the machine allows
+//! ([`kinds`]), on each allocator that is here (`crate::peers`) and on a pool made before the hog starts. Each
+//! run is a process of its own, and so is the hog, but for one kind.
 //!
 //! ```text
-//!   show ── starts ──> work (system)          board: shared memory; counts survive the worker's death
-//!        ── starts ──> work (pool)            service: the requests;  hog: the thread that takes all
-//!        ── prints <── report
+//!   show ── starts ──> work             board: shared memory; every request noted, survives the worker's death
+//!        ── starts ──> hog (in the worker's cgroup, when the worker says so; again when it is killed)
+//!        ── ends   ──> a worker that has stopped for good
+//!        ── prints <── report, html
 //! ```
 //!
-//! *Limits:* `RLIMIT_AS` counts addresses, not memory, so the hog reserves and does not touch; the machine around
-//! the process is left alone.
+//! *Limits:* the hog is confined to a cgroup or an address space of the size that `--limit` says; the machine around it
+//! is left alone, and what could only be done to the whole machine is done when it is named.
 #![allow(unsafe_code)]
 
 mod board;
+mod cgroup;
 mod hog;
+mod html;
+mod kinds;
+mod outcome;
 mod records;
 mod report;
+mod runner;
 mod service;
+mod watch;
 
-use std::io::{IsTerminal, Read, Write};
-use std::os::fd::AsRawFd;
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use mempool::config::{Config, Exhausted};
 
 use crate::failure::Failure;
-use board::Board;
-use report::{Outcome, Report};
+use crate::peers::{self, Missing, Peer};
+use kinds::ALL;
+pub use kinds::Kind;
+use report::Report;
 
 /// What `mempool starve` was asked for. Sizes are bytes.
 pub struct Plan {
-    /// Length of each run.
-    pub seconds: u64,
-    /// Address space of the worker's process.
+    /// Length of each run in milliseconds; 0: what makes the whole take [`WHOLE`].
+    pub millis: u64,
+    /// What worker and hog may have together.
     pub limit: usize,
     /// The pool's segment.
     pub segment: usize,
+    /// The kinds that were named; empty: all that are allowed.
+    pub kinds: Vec<String>,
+    /// The allocators that were named; empty: all that are here.
+    pub allocators: Vec<String>,
     /// As JSON.
     pub json: bool,
+    /// Where a page goes.
+    pub html: Option<PathBuf>,
+    /// Where a picture goes.
+    pub svg: Option<PathBuf>,
 }
 
 /// What a worker's process was asked for.
 pub struct WorkerOrder {
-    /// On a pool, else on the C library's allocator.
+    /// On a pool, else on what `malloc` is.
     pub pool: bool,
-    /// Length of the run.
-    pub seconds: u64,
-    /// Address space in bytes.
+    /// The kind of starvation.
+    pub kind: Kind,
+    /// What there is, in bytes.
     pub limit: u64,
     /// The pool's segment in bytes.
     pub segment: u64,
     /// The file of the board.
     pub board: i32,
+    /// The processor that the worker has for itself, if any.
+    pub processor: Option<usize>,
+    /// The file that takes the process into its cgroup; empty for none.
+    pub entrance: PathBuf,
 }
 
+/// Requests in each second.
+const RATE: u64 = 1000;
+/// Milliseconds that all runs take together, if nothing is said.
+const WHOLE: u64 = 20_000;
+/// Milliseconds of a run in which system calls are counted.
+const COUNTING: u64 = 300;
 /// Address space that the process needs beside the segment: its own image, libraries, stacks, the C library's heap.
 const ROOM: usize = 64 << 20;
 /// Bytes of stack that are made real beforehand, since a stack cannot grow either when nothing is left.
 const STACK: usize = 256 << 10;
 
-/// Runs both workers and prints what became of them.
+/// An allocator and what the report calls it.
+#[derive(Clone)]
+pub enum Side {
+    /// What `malloc` is, or a preloaded one.
+    Peer(Peer),
+    /// The pool.
+    Pool,
+}
+
+impl Side {
+    /// Its name.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Peer(peer) => peer.name,
+            Self::Pool => "mempool",
+        }
+    }
+}
+
+/// Runs every worker and prints what became of them.
 pub fn show(plan: &Plan) -> Result<ExitCode, Failure> {
     let least = plan.segment.saturating_add(ROOM);
     if plan.limit < least {
@@ -71,68 +116,128 @@ pub fn show(plan: &Plan) -> Result<ExitCode, Failure> {
         return Err(Failure::own(message));
     }
     config(plan.segment).validate().map_err(Failure::own)?;
-    let report = Report { plan, system: run_worker(plan, false)?, pool: run_worker(plan, true)? };
-    let text = if plan.json { report.json() } else { report.table() };
-    let written = std::io::stdout().lock().write_all(text.as_bytes());
-    written.map_err(|error| Failure::own(format_args!("standard output: {error}")))?;
+    let (kinds, left_out) = chosen(&plan.kinds)?;
+    let (sides, missing) = sides(&plan.allocators)?;
+    let own = apart();
+    let runs = (kinds.len() * sides.len()) as u64;
+    let millis = if plan.millis > 0 { plan.millis } else { (WHOLE / runs.max(1)).clamp(200, 4000) };
+    let (mut outcomes, mut counted) = (Vec::new(), Vec::new());
+    for side in &sides {
+        let progress = runner::Progress { index: 0, of: runs };
+        counted.push(runner::run(
+            plan,
+            &runner::Order { millis: COUNTING, kind: Kind::Counted, side, processor: own },
+            &progress,
+        )?);
+    }
+    for kind in &kinds {
+        for side in &sides {
+            let progress = runner::Progress { index: outcomes.len() as u64 + 1, of: runs };
+            let order = runner::Order { millis, kind: *kind, side, processor: own };
+            outcomes.push(runner::run(plan, &order, &progress)?);
+        }
+    }
+    let report = Report { plan, millis, outcomes, counted, left_out, missing, apart: own };
+    publish(plan, &report)?;
     Ok(report.exit_code())
 }
 
+/// The processors that are left to hogs and the runner.
+static OTHERS: std::sync::OnceLock<Vec<usize>> = std::sync::OnceLock::new();
+
+/// The processors that this process may run on.
+fn processors() -> Vec<usize> {
+    // SAFETY: all zeros is the empty set, and the call fills at most the size it is told.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set);
+        set
+    };
+    // SAFETY: numbers within the set.
+    (0..libc::CPU_SETSIZE as usize).filter(|number| unsafe { libc::CPU_ISSET(*number, &set) }).collect()
+}
+
+/// Keeps the calling thread, and what it starts, to these processors.
+fn keep_to(processors: &[usize]) {
+    // SAFETY: all zeros is the empty set; numbers within it; the call reads it. Where it is refused all stays as it is.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        processors.iter().for_each(|number| libc::CPU_SET(*number, &mut set));
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
+    }
+}
+
+/// Leaves the last processor to the workers, so that what is measured is the lack of memory and not of processors. Its
+/// number; None where there is only one.
+fn apart() -> Option<usize> {
+    let all = processors();
+    let (last, others) = all.split_last()?;
+    if others.is_empty() {
+        return None;
+    }
+    keep_to(others);
+    Some(*last)
+}
+
+/// The pool and those of the allocators that are here, and those that are not.
+fn sides(names: &[String]) -> Result<(Vec<Side>, Vec<Missing>), Failure> {
+    let (peers, mut missing) = peers::find();
+    let mut sides: Vec<Side> = std::iter::once(Side::Pool).chain(peers.into_iter().map(Side::Peer)).collect();
+    let named = |name: &str| names.is_empty() || names.iter().any(|known| known == name);
+    let known: Vec<&str> = sides.iter().map(Side::name).collect();
+    if let Some(bad) = names.iter().find(|name| !known.contains(&name.as_str())) {
+        let known = known.join(", ");
+        return Err(Failure::own(format_args!("--allocators {bad}: no such allocator here; there are {known}")));
+    }
+    sides.retain(|side| named(side.name()) || matches!(side, Side::Pool));
+    missing.retain(|missing| named(missing.name));
+    Ok((sides, missing))
+}
+
+/// Those of the kinds that can be run, and why the others cannot.
+fn chosen(names: &[String]) -> Result<(Vec<Kind>, Refusals), Failure> {
+    let known = || ALL.map(Kind::name).join(", ");
+    if let Some(bad) = names.iter().find(|name| Kind::of(name).is_none()) {
+        return Err(Failure::own(format_args!("--kinds {bad}: no such kind; there are {}", known())));
+    }
+    let (mut run, mut left_out) = (Vec::new(), Vec::new());
+    for kind in ALL {
+        let named = names.iter().any(|name| name == kind.name());
+        if !names.is_empty() && !named && kind != Kind::Quiet {
+            continue;
+        }
+        match kind.refusal(named) {
+            None => run.push(kind),
+            Some(why) => left_out.push((kind, why)),
+        }
+    }
+    Ok((run, left_out))
+}
+
+fn publish(plan: &Plan, report: &Report<'_>) -> Result<(), Failure> {
+    let write = |path: &PathBuf, text: String| {
+        std::fs::write(path, text).map_err(|error| Failure::own(format_args!("{}: {error}", path.display())))
+    };
+    plan.html.as_ref().map_or(Ok(()), |path| write(path, html::page(report)))?;
+    plan.svg.as_ref().map_or(Ok(()), |path| write(path, html::picture(report)))?;
+    let text = if plan.json { report.json() } else { report.table(std::io::stdout().is_terminal()) };
+    let written = std::io::stdout().lock().write_all(text.as_bytes());
+    written.map_err(|error| Failure::own(format_args!("standard output: {error}")))
+}
+
 fn config(segment: usize) -> Config {
-    Config::process().segment(segment).exhausted(Exhausted::Null).name("starve")
-}
-
-/// Starts a worker's process and waits for its end.
-fn run_worker(plan: &Plan, pool: bool) -> Result<Outcome, Failure> {
-    let (board, file) = board::create().map_err(|error| Failure::own(format_args!("shared memory: {error}")))?;
-    let own = std::env::current_exe().map_err(|error| Failure::own(format_args!("the command's own file: {error}")))?;
-    let numbers = [plan.seconds as i64, plan.limit as i64, plan.segment as i64, file.as_raw_fd().into()];
-    let child = Command::new(own)
-        .args(["starve-worker", if pool { "pool" } else { "system" }])
-        .args(numbers.map(|number| number.to_string()))
-        .env_remove(crate::library::PRELOAD)
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = child.map_err(|error| Failure::own(format_args!("cannot start the worker: {error}")))?;
-    let status = watch(&mut child, &board, plan, pool)
-        .map_err(|error| Failure::own(format_args!("cannot wait for the worker: {error}")))?;
-    let mut said = Vec::new();
-    if let Some(mut pipe) = child.stderr.take() {
-        // What it said is only a part of the report.
-        let _ = pipe.read_to_end(&mut said);
-    }
-    Ok(Outcome::new(&board, status, &String::from_utf8_lossy(&said)))
-}
-
-/// Waits for the worker with a progress line on a terminal, and kills it if it takes far longer than planned.
-fn watch(child: &mut Child, board: &Board, plan: &Plan, pool: bool) -> std::io::Result<std::process::ExitStatus> {
-    let terminal = std::io::stderr().is_terminal();
-    let (start, most) = (Instant::now(), Duration::from_secs(plan.seconds * 10 + 20));
-    loop {
-        if let Some(status) = child.try_wait()? {
-            if terminal {
-                eprint!("\r\x1b[K");
-            }
-            return Ok(status);
-        }
-        if terminal {
-            eprint!("\r{}\x1b[K", report::progress(board, pool, start.elapsed()));
-        }
-        if start.elapsed() > most {
-            child.kill()?;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    Config::process().segment(segment).exhausted(Exhausted::Null).lock_process(true).name("starve")
 }
 
 /// The worker's process.
 pub fn work(order: &WorkerOrder) -> Result<ExitCode, Failure> {
     let board = board::open(order.board).map_err(|error| Failure::own(format_args!("shared memory: {error}")))?;
-    // The hog never ends and counts on it.
+    // The hog's thread never ends and counts on it.
     let board = Box::leak(Box::new(board));
-    limit(libc::RLIMIT_CORE, 0)?;
-    limit(libc::RLIMIT_AS, order.limit)?;
+    enter(order)?;
+    if order.kind == Kind::Addresses {
+        limit(libc::RLIMIT_AS, order.limit)?;
+    }
     if order.pool {
         let segment = usize::try_from(order.segment).unwrap_or(usize::MAX);
         crate::ALLOCATOR
@@ -140,8 +245,46 @@ pub fn work(order: &WorkerOrder) -> Result<ExitCode, Failure> {
             .map_err(|error| Failure::own(format_args!("the pool cannot be made: {error}")).fix(error.hint()))?;
     }
     harden_stack();
+    if let Some(processor) = order.processor {
+        // Set once, here. The hog's thread goes back to those.
+        let _ = OTHERS.set(processors());
+        keep_to(&[processor]);
+    }
+    be_on_time();
     service::serve(board, order).map_err(Failure::own)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What else runs on the machine is not what is measured: sleeps end when they should, not up to 50 us later, and who
+/// wakes runs at once, by real-time priority. Where the right is lacking the worker is as all others are.
+fn be_on_time() {
+    let lowest = libc::sched_param { sched_priority: 1 };
+    // SAFETY: plain numbers and a live struct; all for the calling thread.
+    unsafe {
+        libc::prctl(libc::PR_SET_TIMERSLACK, 1);
+        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const lowest);
+    }
+}
+
+/// The hog's process.
+pub fn hog(order: &WorkerOrder) -> Result<ExitCode, Failure> {
+    let board = board::open(order.board).map_err(|error| Failure::own(format_args!("shared memory: {error}")))?;
+    enter(order)?;
+    let limit = usize::try_from(order.limit).unwrap_or(usize::MAX);
+    hog::work(&board, order.kind, limit).map_err(|error| Failure::own(format_args!("the hog: {error}")))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Goes into the cgroup, leaves no core files, and does not outlive the runner.
+fn enter(order: &WorkerOrder) -> Result<(), Failure> {
+    // SAFETY: plain numbers.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    limit(libc::RLIMIT_CORE, 0)?;
+    if order.entrance.as_os_str().is_empty() {
+        return Ok(());
+    }
+    std::fs::write(&order.entrance, "0")
+        .map_err(|error| Failure::own(format_args!("{}: {error}", order.entrance.display())))
 }
 
 fn limit(what: libc::__rlimit_resource_t, most: u64) -> Result<(), Failure> {
@@ -154,8 +297,22 @@ fn limit(what: libc::__rlimit_resource_t, most: u64) -> Result<(), Failure> {
     Err(Failure::own(format_args!("cannot limit the process to {most} bytes: {error}")))
 }
 
+/// What the kernel counts for a thread or process.
+fn usage(who: i32) -> Option<libc::rusage> {
+    // SAFETY: all zeros is a valid value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: fills a live structure.
+    (unsafe { libc::getrusage(who, &raw mut usage) } == 0).then_some(usage)
+}
+
 /// Touches [`STACK`] bytes of the stack.
 #[inline(never)]
 fn harden_stack() {
     std::hint::black_box(&mut [1u8; STACK]);
 }
+
+/// Kinds that this machine does not allow, and why.
+pub type Refusals = Vec<(Kind, String)>;
+
+/// What the report says of peers that are not here.
+pub type Absent = Vec<Missing>;

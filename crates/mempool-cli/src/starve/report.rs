@@ -1,234 +1,203 @@
-//! What became of the two workers: as a table, as JSON, as an exit code, and the line that shows progress.
+//! What became of all workers: as a table, as JSON, as an exit code.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitCode, ExitStatus};
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::fmt::Write;
+use std::process::ExitCode;
 
 use mempool::bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::Plan;
-use super::board::Board;
+use super::kinds::{ALL, Kind};
+use super::outcome::{Outcome, grouped, size, time};
+use super::{Absent, Plan, Refusals};
 
 /// The exit code when there is no contrast to show.
 const NOTHING_SHOWN: u8 = 3;
+/// A p99.9 that is so many times the pool's in the same kind counts as held up.
+const SLOWER: u64 = 5;
+/// What the pool is called.
+const POOL: &str = "mempool";
 
-/// What became of one worker. Latencies in nanoseconds.
-pub struct Outcome {
-    planned: u64,
-    done: u64,
-    failed: u64,
-    wrong: u64,
-    refused_bytes: u64,
-    median: u64,
-    p99: u64,
-    worst: u64,
-    hog_bytes: u64,
-    hog_refused: u64,
-    signal: Option<i32>,
-    code: Option<i32>,
-    said: String,
-}
-
-impl Outcome {
-    /// From the board, how the process ended, and what it said.
-    pub fn new(board: &Board, status: ExitStatus, said: &str) -> Self {
-        Self {
-            planned: board.planned.load(Relaxed),
-            done: board.done.load(Relaxed),
-            failed: board.failed.load(Relaxed),
-            wrong: board.wrong.load(Relaxed),
-            refused_bytes: board.refused_bytes.load(Relaxed),
-            median: board.quantile(0.5),
-            p99: board.quantile(0.99),
-            worst: board.worst.load(Relaxed),
-            hog_bytes: board.hog_bytes.load(Relaxed),
-            hog_refused: board.hog_refused.load(Relaxed),
-            signal: status.signal(),
-            code: status.code(),
-            said: said.lines().find(|line| !line.is_empty()).unwrap_or_default().to_owned(),
-        }
-    }
-
-    /// All requests done and none wrong, by a worker that ended by itself.
-    fn is_whole(&self) -> bool {
-        let all = self.planned > 0 && self.done == self.planned && self.failed == 0 && self.wrong == 0;
-        all && self.code == Some(0)
-    }
-
-    /// Whether the hog got all there was.
-    fn starved(&self) -> bool {
-        self.hog_refused > 0
-    }
-
-    fn ended(&self) -> String {
-        let said = if self.said.is_empty() { String::new() } else { format!(": {}", self.said) };
-        match (self.signal, self.code) {
-            (Some(signal), _) => format!("killed by {}{said}", signal_name(signal)),
-            (_, Some(0)) => "by itself".into(),
-            (_, code) => format!("with exit code {}{said}", code.unwrap_or(-1)),
-        }
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "planned": self.planned, "done": self.done, "failed": self.failed, "wrong": self.wrong,
-            "not_tried": self.not_tried(), "first_refused_bytes": self.refused_bytes,
-            "latency_ns": {"median": self.median, "p99": self.p99, "worst": self.worst},
-            "hog": {"bytes": self.hog_bytes, "refused": self.hog_refused},
-            "ended": self.ended(), "signal": self.signal, "exit_code": self.code,
-        })
-    }
-
-    fn not_tried(&self) -> u64 {
-        self.planned.saturating_sub(self.done + self.failed + self.wrong)
-    }
-}
-
-fn signal_name(signal: i32) -> String {
-    match signal {
-        libc::SIGABRT => "SIGABRT".into(),
-        libc::SIGSEGV => "SIGSEGV".into(),
-        libc::SIGBUS => "SIGBUS".into(),
-        libc::SIGKILL => "SIGKILL".into(),
-        other => format!("signal {other}"),
-    }
-}
-
-/// A figure's name in the table, and where it comes from.
-type Figure = (&'static str, fn(&Outcome) -> u64);
-
-/// Both outcomes.
+/// All outcomes, and what was left out.
 pub struct Report<'a> {
     /// What was asked for.
     pub plan: &'a Plan,
-    /// The worker on the C library's allocator.
-    pub system: Outcome,
-    /// The worker on the pool.
-    pub pool: Outcome,
+    /// Length of each run in milliseconds.
+    pub millis: u64,
+    /// In the order of the runs.
+    pub outcomes: Vec<Outcome>,
+    /// The runs in which system calls were counted.
+    pub counted: Vec<Outcome>,
+    /// The processor that the workers had for themselves.
+    pub apart: Option<usize>,
+    /// Kinds that this machine does not allow, and why.
+    pub left_out: Refusals,
+    /// Allocators that are not here.
+    pub missing: Absent,
 }
 
 impl Report<'_> {
-    /// 0 when the pool's worker did everything and the other one did not; see the help in [`crate::args`].
+    /// 0 when the pool's workers did everything and others did not; see the help in [`crate::args`].
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code())
     }
 
+    fn pools(&self) -> impl Iterator<Item = &Outcome> {
+        self.outcomes.iter().filter(|outcome| outcome.side == POOL)
+    }
+
+    fn others(&self) -> impl Iterator<Item = &Outcome> {
+        self.outcomes.iter().filter(|outcome| outcome.side != POOL)
+    }
+
+    /// Whether a worker was held up where the pool's was not.
+    fn is_held_up(&self, other: &Outcome) -> bool {
+        let pool = self.pools().find(|pool| pool.kind == other.kind);
+        pool.is_some_and(|pool| other.latency[2] > SLOWER * pool.latency[2])
+    }
+
     fn code(&self) -> u8 {
-        let contrast = self.pool.starved() && self.system.starved() && !self.system.is_whole();
-        match (self.pool.is_whole(), contrast) {
+        let whole = self.pools().all(Outcome::is_whole);
+        let contrast = self.others().any(|other| other.starved() && (!other.is_whole() || self.is_held_up(other)));
+        match (whole, contrast) {
             (false, _) => 1,
             (true, false) => NOTHING_SHOWN,
             (true, true) => 0,
         }
     }
 
-    /// The table for people.
-    pub fn table(&self) -> String {
-        let plan = self.plan;
+    /// The kinds that were run.
+    pub fn kinds(&self) -> impl Iterator<Item = (Kind, Vec<&Outcome>)> {
+        let of = |kind| self.outcomes.iter().filter(|outcome| outcome.kind == kind).collect::<Vec<_>>();
+        ALL.into_iter().map(move |kind| (kind, of(kind))).filter(|(_, all)| !all.is_empty())
+    }
+
+    /// How many times the p99.9 of the same allocator without a hog; None where either is missing.
+    pub fn ratio(&self, outcome: &Outcome) -> Option<f64> {
+        let same = |other: &&Outcome| other.kind == Kind::Quiet && other.side == outcome.side;
+        let quiet = self.outcomes.iter().find(same)?.latency[2];
+        (quiet > 0 && outcome.latency[2] > 0 && outcome.kind != Kind::Quiet)
+            .then(|| outcome.latency[2] as f64 / quiet as f64)
+    }
+
+    /// The table for people; in colour where the output is a terminal.
+    pub fn table(&self, terminal: bool) -> String {
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let (bold, red, plain) = if colour { ("\x1b[1m", "\x1b[31m", "\x1b[0m") } else { ("", "", "") };
         let mut text = format!(
-            "A worker does requests for {} s while a hog takes all of the {} that its process may have.\n\n",
-            plan.seconds,
-            Bytes(plan.limit),
+            "A worker does {} requests in {:.1} s on each allocator, while a hog takes the rest of {}.\n",
+            grouped(self.outcomes.first().map_or(0, |outcome| outcome.planned)),
+            self.millis as f64 / 1000.0,
+            Bytes(self.plan.limit),
         );
-        let mut row = |name: &str, system: String, pool: String| {
-            text += &format!("  {name:<24} {system:>18} {pool:>18}\n");
-        };
-        row("", "C library".into(), format!("pool of {:#}", Bytes(plan.segment)));
-        let counts: [Figure; 5] = [
-            ("requests planned", |o| o.planned),
-            ("done", |o| o.done),
-            ("failed, no memory", |o| o.failed),
-            ("never tried", Outcome::not_tried),
-            ("wrong", |o| o.wrong),
-        ];
-        for (name, get) in counts {
-            row(name, grouped(get(&self.system)), grouped(get(&self.pool)));
+        for (kind, outcomes) in self.kinds() {
+            // Writing to a string does not fail, here and below.
+            let _ = writeln!(text, "\n{bold}{}{plain}", kind.words());
+            let _ = writeln!(
+                text,
+                "  {:<10} {:>7} {:>7} {:>6} {:>9} {:>9} {:>9} {:>9} {:>8} {:>8}  ended",
+                "allocator", "done", "failed", "wrong", "p50", "p99", "p99.9", "max", "p99.9 by", "faults"
+            );
+            for outcome in outcomes {
+                let [median, p99, p999, worst] = outcome.latency.map(time);
+                let ratio = self.ratio(outcome).map_or("-".into(), |ratio| format!("{ratio:.2}"));
+                let mark = if outcome.is_whole() { "" } else { red };
+                // Who was ended could not say.
+                let faults = if outcome.done == 0 { "-".into() } else { grouped(outcome.faults) };
+                let _ = writeln!(
+                    text,
+                    "  {mark}{:<10} {:>7} {:>7} {:>6} {median:>9} {p99:>9} {p999:>9} {worst:>9} {ratio:>8} {faults:>8}  {}{plain}",
+                    outcome.side,
+                    grouped(outcome.done),
+                    grouped(outcome.failed + outcome.not_tried()),
+                    grouped(outcome.wrong),
+                    outcome.ended(),
+                );
+            }
         }
-        let times: [Figure; 3] =
-            [("done in, median", |o| o.median), ("done in, 99%", |o| o.p99), ("done in, worst", |o| o.worst)];
-        for (name, get) in times {
-            row(name, time(get(&self.system)), time(get(&self.pool)));
-        }
-        let refused = |outcome: &Outcome| match outcome.failed {
-            0 => "-".into(),
-            _ => format!("{} bytes", grouped(outcome.refused_bytes)),
-        };
-        row("first refused", refused(&self.system), refused(&self.pool));
-        row("hog holds", size(self.system.hog_bytes), size(self.pool.hog_bytes));
-        row("hog asked in vain", grouped(self.system.hog_refused), grouped(self.pool.hog_refused));
-        text += &format!("\n  worker on the C library ended {}\n", self.system.ended());
-        text += &format!("  worker on the pool ended {}\n\n{}\n", self.pool.ended(), self.verdict());
+        self.notes(&mut text);
+        let _ = writeln!(text, "\n{}", self.verdict());
         text
     }
 
-    fn verdict(&self) -> String {
-        let done = |outcome: &Outcome| format!("{} of {}", grouped(outcome.done), grouped(outcome.planned));
+    fn notes(&self, text: &mut String) {
+        let calls = |outcome: &Outcome| Some(format!("{} {}", outcome.side, grouped(outcome.calls?.0)));
+        let counted: Vec<String> = self.counted.iter().filter_map(calls).collect();
+        let requests = self.counted.iter().find_map(|outcome| Some(outcome.calls?.1)).unwrap_or(0);
+        let _ = match counted.is_empty() {
+            true => {
+                writeln!(text, "\nSystem calls about memory were not counted: no seccomp listener is allowed here.")
+            }
+            false => writeln!(
+                text,
+                "\nSystem calls about memory in {requests} requests (brk, mmap, munmap, mremap, mprotect, madvise, mlock): {}.",
+                counted.join(", ")
+            ),
+        };
+        if self.apart.is_none() {
+            let _ = writeln!(text, "There is one processor: workers wait for it while hogs run, and latency shows it.");
+        }
+        let _ = writeln!(
+            text,
+            "Latency counts from when a request was due. \"p99.9 by\": against the same allocator without a hog.\nWorkers \
+             have a processor of their own and real-time priority, where the machine allows it. The pool: {}, process=on.",
+            size(self.plan.segment as u64)
+        );
+        for (kind, why) in &self.left_out {
+            let _ = writeln!(text, "Left out: {} ({}): {why}.", kind.name(), kind.words());
+        }
+        for missing in &self.missing {
+            let _ = writeln!(text, "Left out: {}: not here; {}.", missing.name, missing.get);
+        }
+    }
+
+    /// The outcome in a sentence.
+    pub fn verdict(&self) -> String {
+        let share = |all: &mut dyn Iterator<Item = &Outcome>| {
+            let (done, planned) = all.fold((0, 0), |(done, planned), one| (done + one.done, planned + one.planned));
+            format!("{} of {}", grouped(done), grouped(planned))
+        };
+        let worst = |all: &mut dyn Iterator<Item = &Outcome>| time(all.map(|one| one.latency[2]).max().unwrap_or(0));
+        let stopped = self.others().filter(|other| !other.is_whole()).count();
         match self.code() {
             0 => format!(
-                "On the pool all requests were done, none wrong; on the C library's allocator {}.",
-                done(&self.system)
+                "On the pool all requests were done, none wrong, in every kind of starvation, with a p99.9 of at most {}; on the others \
+                 {stopped} of {} workers did not finish ({} requests done), and the worst p99.9 was {}.",
+                worst(&mut self.pools()),
+                self.others().count(),
+                share(&mut self.others()),
+                worst(&mut self.others()),
             ),
-            NOTHING_SHOWN => "Nothing is shown: the hog could not take everything, or both workers did all requests. \
-                              Use a smaller --limit."
-                .into(),
+            NOTHING_SHOWN => {
+                "Nothing is shown: the hog could not take everything, or all workers did all requests. Use a \
+                              smaller --limit."
+                    .into()
+            }
             _ => format!(
                 "The pool's worker failed: {} requests done right. Is --segment large enough?",
-                done(&self.pool)
+                share(&mut self.pools())
             ),
         }
     }
 
     /// For programs.
     pub fn json(&self) -> String {
-        let plan = json!({"seconds": self.plan.seconds, "limit": self.plan.limit, "segment": self.plan.segment});
+        let kinds: Vec<&str> = self.kinds().map(|(kind, _)| kind.name()).collect();
+        let plan = json!({
+            "milliseconds": self.millis, "limit": self.plan.limit, "segment": self.plan.segment, "kinds": kinds,
+        });
+        let run = |outcome: &Outcome| {
+            let mut value = outcome.json();
+            value["p99.9_by_quiet"] = self.ratio(outcome).map_or(Value::Null, |ratio| json!(ratio));
+            value
+        };
+        let left_out: Vec<Value> = (self.left_out.iter().map(|(kind, why)| json!({"kind": kind.name(), "why": why})))
+            .chain(self.missing.iter().map(|missing| json!({"allocator": missing.name, "why": missing.get})))
+            .collect();
         let all = json!({
-            "plan": plan, "system": self.system.json(), "pool": self.pool.json(),
+            "plan": plan, "counted": self.counted.iter().map(Outcome::json).collect::<Vec<_>>(),
+            "processor_of_its_own": self.apart.is_some(), "runs": self.outcomes.iter().map(run).collect::<Vec<_>>(), "left_out": left_out,
             "exit_code": self.code(), "verdict": self.verdict(),
         });
         format!("{all:#}\n")
     }
-}
-
-/// The line that shows how far a worker is.
-pub fn progress(board: &Board, pool: bool, elapsed: Duration) -> String {
-    let (planned, done) = (board.planned.load(Relaxed), board.done.load(Relaxed));
-    let failed = board.failed.load(Relaxed) + board.wrong.load(Relaxed);
-    let share = (done + failed).saturating_mul(20).checked_div(planned).unwrap_or(0).min(20) as usize;
-    let bar: String = (0..20).map(|place| if place < share { '#' } else { '.' }).collect();
-    format!(
-        "{} of 2  worker on {:<13} [{bar}] {} of {} done, {failed} failed, hog holds {}, {:.0} s",
-        1 + u8::from(pool),
-        if pool { "the pool" } else { "the C library" },
-        grouped(done),
-        grouped(planned),
-        size(board.hog_bytes.load(Relaxed)),
-        elapsed.as_secs_f64(),
-    )
-}
-
-fn size(bytes: u64) -> String {
-    format!("{:#}", Bytes(usize::try_from(bytes).unwrap_or(usize::MAX)))
-}
-
-fn time(nanoseconds: u64) -> String {
-    match nanoseconds {
-        0..10_000 => format!("{nanoseconds} ns"),
-        10_000..10_000_000 => format!("{} us", grouped(nanoseconds / 1000)),
-        _ => format!("{} ms", grouped(nanoseconds / 1_000_000)),
-    }
-}
-
-/// A number with commas between thousands.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

@@ -4,21 +4,21 @@
 //! `HashMap`), and answered with a text of 1 to 64 KiB. Everything in it follows from the request's number, so that the
 //! result is checked against a sum that needs no memory. Sessions live for thousands of requests, and are
 //! checked again when they end; their number swings between [`QUIET`] and [`BUSY`], as the load of a real
-//! service does. The hog starts in the first quiet time.
+//! service does. The hog starts in the first quiet time. A request is late from the moment when it was due: who is held
+//! up answers the next ones late too, and that counts.
 //!
 //! Where the standard library lets a program survive a refused allocation (`try_reserve`), this one does: it gives
 //! the request up and goes on. `BTreeMap` has no such way; there the process ends, as programs do.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::board::{Board, Mapped};
+use super::board::{Board, Head};
+use super::kinds::Kind;
 use super::records::{Record, RecordBox, Records};
-use super::{WorkerOrder, hog};
+use super::{RATE, WorkerOrder, hog, watch};
 
-/// Requests in each second.
-const RATE: u64 = 1000;
 /// Sessions at the quietest time, and at the busiest.
 const QUIET: u64 = 1000;
 const BUSY: u64 = 9000;
@@ -233,24 +233,40 @@ fn wanted_sessions(number: u64, planned: u64) -> u64 {
     QUIET + (BUSY - QUIET) * height / wave
 }
 
-/// Does all requests of the run, and counts on `board`.
+/// The request with which the hog starts.
+pub fn hog_request(planned: u64) -> u64 {
+    planned / BEFORE_HOG / WAVES
+}
+
+/// Does all requests of the run, and notes each on `board`.
 ///
 /// # Errors
 /// The service cannot start.
-pub fn serve(board: &'static Mapped, order: &WorkerOrder) -> Result<(), String> {
-    let planned = order.seconds * RATE;
-    board.planned.store(planned, Relaxed);
+pub fn serve(board: &'static Board, order: &WorkerOrder) -> Result<(), String> {
+    let planned = board.planned.load(Relaxed);
     let mut sessions = Sessions { records: Records::new(order.pool)?, list: VecDeque::new(), next: 0 };
+    let (mut faults, mut counted) = (0, false);
     let start = Instant::now();
-    for number in 0..planned {
-        if number == planned / BEFORE_HOG / WAVES {
-            hog::start(board).map_err(|error| format!("cannot start the hog: {error}"))?;
+    for (number, slot) in (0..).zip(board.times()) {
+        if number == hog_request(planned) {
+            if order.kind == Kind::Addresses {
+                hog::start_thread(board).map_err(|error| format!("cannot start the hog: {error}"))?;
+            }
+            counted = order.kind == Kind::Counted && watch::begin();
+            board.starve.store(1, Relaxed);
+            faults = thread_faults();
         }
+        board.begun.store(number + 1, Relaxed);
         let due = Duration::from_nanos(number * 1_000_000_000 / RATE);
         std::thread::sleep(due.saturating_sub(start.elapsed()));
-        let begun = Instant::now();
         let done = sessions.approach(wanted_sessions(number, planned)).and_then(|kept| Ok(answer(number)? && kept));
-        tally(board, &done, begun.elapsed());
+        let late = start.elapsed().saturating_sub(due).as_nanos();
+        tally(board, &done, slot, u64::try_from(late).unwrap_or(u64::MAX));
+        board.faults.store(thread_faults().saturating_sub(faults), Relaxed);
+    }
+    if counted {
+        board.calls.store(watch::CALLS.load(Relaxed), Relaxed);
+        board.counted.store(planned - hog_request(planned) + 1, Relaxed);
     }
     let first = sessions.next - sessions.list.len() as u64;
     let wrong = (first..).zip(&sessions.list).filter(|(id, session)| !session.is_right(*id)).count();
@@ -258,19 +274,24 @@ pub fn serve(board: &'static Mapped, order: &WorkerOrder) -> Result<(), String> 
     Ok(())
 }
 
-/// Counts a request; how long it took counts only if it was done, since giving up is quick.
-fn tally(board: &Board, done: &Result<bool, Refused>, took: Duration) {
+/// Page faults of this thread so far.
+fn thread_faults() -> u64 {
+    super::usage(libc::RUSAGE_THREAD).map_or(0, |usage| (usage.ru_minflt + usage.ru_majflt) as u64)
+}
+
+/// Notes a request; how late it was counts only if it was done, since giving up is quick.
+fn tally(board: &Board, done: &Result<bool, Refused>, slot: &AtomicU64, late: u64) {
     match done {
         Ok(true) => {
-            board.note(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
-            Board::count(&board.done);
+            slot.store(late.max(1), Relaxed);
+            Head::count(&board.done);
         }
-        Ok(false) => Board::count(&board.wrong),
+        Ok(false) => Head::count(&board.wrong),
         Err(Refused(bytes)) => {
             if board.failed.load(Relaxed) == 0 {
                 board.refused_bytes.store(*bytes as u64, Relaxed);
             }
-            Board::count(&board.failed);
+            Head::count(&board.failed);
         }
     }
 }

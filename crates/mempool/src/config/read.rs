@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::Unreadable;
+use super::{Numa, Unreadable};
 use crate::bytes::{digits_value, parse_bytes_ascii, split_digits};
 
 /// Units of time, largest first: name, nanoseconds.
@@ -49,6 +49,13 @@ pub(super) fn number(text: &[u8]) -> Result<u32, Unreadable> {
     }
 }
 
+/// Names of threads with commas between: printable ASCII that fits.
+pub(super) fn names(text: &[u8]) -> Result<super::ThreadNames, Unreadable> {
+    let printable = text.iter().all(|byte| (0x20..0x7F).contains(byte));
+    let names = core::str::from_utf8(text).ok().filter(|text| printable && text.len() < 64);
+    names.map(super::ThreadNames::of).ok_or(Unreadable::Choice)
+}
+
 /// The value that `text` names, in any case, among `words`.
 pub(super) fn choice<T: Copy>(text: &[u8], words: &[(&str, T)]) -> Result<T, Unreadable> {
     let found = words.iter().find(|(word, _)| word.as_bytes().eq_ignore_ascii_case(text));
@@ -58,4 +65,50 @@ pub(super) fn choice<T: Copy>(text: &[u8], words: &[(&str, T)]) -> Result<T, Unr
 /// The first word for `value`.
 pub(super) fn word<T: Copy + PartialEq>(value: T, words: &[(&'static str, T)]) -> &'static str {
     words.iter().find(|(_, known)| *known == value).map_or("?", |(word, _)| word)
+}
+
+/// Reads a NUMA policy: a word, or nodes from 0 to 63 as single numbers and ranges, separated by commas.
+pub(super) fn nodes(text: &[u8]) -> Result<Numa, Unreadable> {
+    let words = [("off", Numa::Off), ("local", Numa::Local), ("interleave", Numa::Interleave)];
+    if let Ok(policy) = choice(text, &words) {
+        return Ok(policy);
+    }
+    let node = |text: &[u8]| number(text).ok().filter(|node| *node < 64).ok_or(Unreadable::Choice);
+    let mut all = 0u64;
+    for part in text.split(|byte| *byte == b',') {
+        let mut ends = part.splitn(2, |byte| *byte == b'-');
+        let first = node(ends.next().unwrap_or(&[]))?;
+        let last = ends.next().map_or(Ok(first), node)?;
+        if first > last {
+            return Err(Unreadable::Choice);
+        }
+        all |= (u64::MAX >> (63 - (last - first))) << first;
+    }
+    Ok(Numa::Bind(all))
+}
+
+/// A NUMA policy, printed so that [`nodes`] reads it back.
+pub struct Nodes(pub Numa);
+
+impl fmt::Display for Nodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut left = match self.0 {
+            Numa::Off => return f.write_str("off"),
+            Numa::Local => return f.write_str("local"),
+            Numa::Interleave => return f.write_str("interleave"),
+            Numa::Bind(nodes) => nodes,
+        };
+        let mut separator = "";
+        while left != 0 {
+            let first = left.trailing_zeros();
+            let length = (left >> first).trailing_ones();
+            write!(f, "{separator}{first}")?;
+            if length > 1 {
+                write!(f, "-{}", first + length - 1)?;
+            }
+            left &= !((u64::MAX >> (64 - length)) << first);
+            separator = ",";
+        }
+        Ok(())
+    }
 }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::read::{Duration, bytes, choice, number, parse_duration, word};
+use super::read::{Duration, Nodes, bytes, choice, names, nodes, number, parse_duration, word};
 use super::{Commit, Compact, Config, Exhausted, Name, PREFIX, Small, Unreadable, Wish};
 
 /// Words for the values of a setting; the first for each value is the one that is printed.
@@ -10,7 +10,7 @@ type Words<T> = [(&'static str, T)];
 
 const SMALL: &Words<Small> = &[("slab", Small::Slab), ("heap", Small::Heap), ("system", Small::System)];
 const EXHAUSTED: &Words<Exhausted> =
-    &[("abort", Exhausted::Abort), ("null", Exhausted::Null), ("grow", Exhausted::Grow)];
+    &[("abort", Exhausted::Abort), ("null", Exhausted::Null), ("grow", Exhausted::Grow), ("wait", Exhausted::Wait)];
 const COMMIT: &Words<Commit> = &[("eager", Commit::Eager), ("lazy", Commit::Lazy)];
 const WISH: &Words<Wish> = &[("off", Wish::Off), ("try", Wish::Try), ("required", Wish::Required)];
 const SWITCH: &Words<bool> = &[("on", true), ("off", false), ("1", true), ("0", false)];
@@ -19,6 +19,7 @@ const BYTES_VALUES: &str = "bytes: 4096, 64K, 512M, 2G, 64KiB (powers of 1024)";
 const TIME_VALUES: &str = "a whole number with ns, us, ms or s; or 0";
 const NUMBER_VALUES: &str = "a whole number";
 const WISH_VALUES: &str = "off, try, required";
+const NUMA_VALUES: &str = "off, local, interleave, or nodes: 0-3,5";
 const SWITCH_VALUES: &str = "on, off, 1, 0";
 
 /// One setting.
@@ -133,8 +134,8 @@ pub static SETTINGS: &[Setting] = &[
     row!("small", "MEMPOOL_SMALL", "--small", "slab", "slab, heap, system",
         "Who serves small requests: `slab` is fastest and checks every free; `heap` packs tightest, for tiny segments; `system` hands everything to the C library, and the pool is not autonomous.",
         c, text, choice(text, SMALL)?, small, v => word(v, SMALL)),
-    row!("exhausted", "MEMPOOL_EXHAUSTED", "--exhausted", "abort", "abort, null, grow",
-        "When no run that fits is left: `abort` ends the process with a message; `null` gives null or `Err`; `grow` commits more, up to `max_segment`, then gives null or `Err`.",
+    row!("exhausted", "MEMPOOL_EXHAUSTED", "--exhausted", "abort", "abort, null, grow, wait",
+        "When no run that fits is left: `abort` ends the process with a message; `null` gives null or `Err`; `grow` commits more, up to `max_segment`, then gives null or `Err`; `wait` waits for other threads to free, up to `wait_limit`, then gives null or `Err`.",
         c, text, choice(text, EXHAUSTED)?, exhausted, v => word(v, EXHAUSTED)),
     row!("commit", "MEMPOOL_COMMIT", "--commit", "eager", "eager, lazy",
         "When the segment gets its memory: `eager` at init, so that no later access faults; `lazy` at the first touch of each OS page.",
@@ -151,6 +152,24 @@ pub static SETTINGS: &[Setting] = &[
     row!("wait_time", "MEMPOOL_WAIT_TIME", "--wait-time", "1ms", TIME_VALUES,
         "How long each such wait lasts: 0 to 60s.",
         c, text, parse_duration(text)?, wait_time, v => Duration(v)),
+    row!("wait_limit", "MEMPOOL_WAIT_LIMIT", "--wait-limit", "10s", TIME_VALUES,
+        "How long a request waits in all with `exhausted=wait`: 0 to 3600s.",
+        c, text, parse_duration(text)?, wait_limit, v => Duration(v)),
+    row!("verdict_interval", "MEMPOOL_VERDICT_INTERVAL", "--verdict-interval", "10s", TIME_VALUES,
+        "A pool that goes on when it is exhausted (`null`, `grow`, `wait`) writes why to standard error, at most once in so long: up to 3600s; 0 writes nothing.",
+        c, text, parse_duration(text)?, verdict_interval, v => Duration(v)),
+    row!("watermark", "MEMPOOL_WATERMARK", "--watermark", "0", BYTES_VALUES,
+        "The process is told when so many bytes are free no more, by `watermark_signal` and `watermark_fd`: less than `segment`; 0 means never.",
+        c, text, bytes(text)?, watermark, v => Compact(v)),
+    row!("watermark_signal", "MEMPOOL_WATERMARK_SIGNAL", "--watermark-signal", "0", NUMBER_VALUES,
+        "The signal that the process gets when free memory falls below `watermark`, and once more when the pool is exhausted: up to 64; 0 means none.",
+        c, text, number(text)?, watermark_signal, v => v),
+    row!("watermark_fd", "MEMPOOL_WATERMARK_FD", "--watermark-fd", "0", NUMBER_VALUES,
+        "The file descriptor that gets a line at the same moments, if it can be written to at once: up to 1048576; 0 means none.",
+        c, text, number(text)?, watermark_fd, v => v),
+    row!("critical", "MEMPOOL_CRITICAL", "--critical", "", "names of threads with commas between, up to 63 bytes",
+        "Threads of these names (as `ps -L` shows them) may use the reserve always, as if in a critical scope.",
+        c, text, names(text)?, critical, v => v.as_str()),
     row!("heap_max_alloc", "MEMPOOL_HEAP_MAX_ALLOC", "--heap-max-alloc", "256", BYTES_VALUES,
         "The largest request that the best-fit heap serves, with `small=heap`: 4 to 3200 bytes.",
         c, text, bytes(text)?, heap_max_alloc, v => Compact(v)),
@@ -167,11 +186,23 @@ pub static SETTINGS: &[Setting] = &[
         "Inaccessible OS pages before, between and behind metadata and data.",
         c, text, choice(text, SWITCH)?, guard_pages, v => word(v, SWITCH), switch: true),
     row!("huge_pages", "MEMPOOL_HUGE_PAGES", "--huge-pages", "try", WISH_VALUES,
-        "Huge OS pages behind the segment: `required` needs `commit=eager` and makes a refusal an error at init.",
+        "Huge OS pages behind the segment. With `commit=lazy` none are asked for, since each touch would bring one; `required` needs `commit=eager` and makes a refusal an error at init.",
         c, text, choice(text, WISH)?, huge_pages, v => word(v, WISH)),
+    row!("huge_page_size", "MEMPOOL_HUGE_PAGE_SIZE", "--huge-page-size", "0", BYTES_VALUES,
+        "Which huge OS pages: `0` transparent ones, of any size; `2M` or `1G` those that the administrator has set aside. The segment is then a multiple of them, needs `commit=eager`, and cannot grow.",
+        c, text, bytes(text)?, huge_page_size, v => Compact(v)),
+    row!("numa", "MEMPOOL_NUMA", "--numa", "off", NUMA_VALUES,
+        "Memory nodes of the segment, set before its first touch: `off` leaves it to the process's policy, `local` prefers the node of the thread that makes the pool, `interleave` spreads it over all nodes, a list binds it to those.",
+        c, text, nodes(text)?, numa, v => Nodes(v)),
     row!("dump", "MEMPOOL_DUMP", "--dump", "on", SWITCH_VALUES,
         "Whether core files contain the segment; `mempool inspect` needs it there.",
         c, text, choice(text, SWITCH)?, dump, v => word(v, SWITCH), switch: true),
+    row!("process", "MEMPOOL_PROCESS", "--process", "off", SWITCH_VALUES,
+        "Also locks the program's text, libraries and stack in memory, makes a MiB of stack present, and asks for an out-of-memory score of -900.",
+        c, text, choice(text, SWITCH)?, lock_process, v => word(v, SWITCH), switch: true),
+    row!("strict", "MEMPOOL_STRICT", "--strict", "off", SWITCH_VALUES,
+        "Makes everything `required`: whatever was asked for and not granted is an error at init.",
+        c, text, choice(text, SWITCH)?, strict, v => word(v, SWITCH), switch: true),
     row!("name", "MEMPOOL_NAME", "--name", "mempool", "1 to 31 bytes of printable ASCII without \\ ` $ [ ]",
         "The pool's name in the list of mappings and in messages.",
         c, text, Name::new(text), name, v => v.as_str()),

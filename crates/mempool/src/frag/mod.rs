@@ -121,7 +121,7 @@ impl Frag {
         let high = open_end.min(self.parts.fragments());
         let open = Open { low: reserve.min(high), high };
         self.set_open(open);
-        self.rebuild(open);
+        self.build_free(open);
     }
 
     /// Takes a run of `len` fragments that begins at an address which is a multiple of `align` fragments
@@ -139,14 +139,22 @@ impl Frag {
     /// of the run are zero.
     #[must_use]
     pub fn take_zeroed(&self, len: usize, align: usize, reserve: bool, mut dirty: impl FnMut(Run)) -> Option<Run> {
-        let run = if reserve { self.claim_reserve(len, align) } else { self.claim_open(len, align) }?;
+        let run =
+            if reserve { self.claim_within(0..self.open().low, len, align) } else { self.claim_open(len, align) }?;
         Some(self.publish(run, &mut dirty))
     }
 
     /// Takes a run of the reserve, like [`Frag::take`] otherwise. Linear in the reserve.
+    #[cfg(test)]
     #[must_use]
     pub fn take_reserve(&self, len: usize, align: usize) -> Option<Run> {
-        Some(self.publish(self.claim_reserve(len, align)?, &mut |_| {}))
+        self.take_within(0..self.open().low, len, align)
+    }
+
+    /// Takes a run from `range`, a part of the reserve, like [`Frag::take`] otherwise. Linear in the range.
+    #[must_use]
+    pub fn take_within(&self, range: core::ops::Range<usize>, len: usize, align: usize) -> Option<Run> {
+        Some(self.publish(self.claim_within(range, len, align)?, &mut |_| {}))
     }
 
     /// Takes fragments for the pool's own use: they are no run, so [`Frag::give`] refuses them, and only

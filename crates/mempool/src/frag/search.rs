@@ -5,7 +5,8 @@
 //! entered, but its ends are joined with those of its neighbours. So a search costs the height of the tree
 //! for each gap it looks at, and it looks at few.
 //!
-//! Of the first 8 gaps that fit the shortest is taken, at its lowest address; an exact fit ends the search.
+//! Of the first 8 gaps that fit the shortest is taken, at its lowest address; an exact fit ends the search. What is to be
+//! aligned, slabs above all, takes the first: all of them have one size, so that what is left of a gap serves the next.
 
 use super::Frag;
 use super::tree::{Node, Open};
@@ -45,7 +46,7 @@ impl Choice {
             self.misfits += 1;
             return self.misfits >= self.most_misfits;
         };
-        self.fits += 1;
+        self.fits += if self.align == 1 { 1 } else { FITS };
         if self.best.is_none_or(|(least, _)| len < least) {
             self.best = Some((len, at));
         }

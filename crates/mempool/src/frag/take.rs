@@ -131,14 +131,14 @@ impl Frag {
         None
     }
 
-    /// Claims `len` fragments of the reserve. Linear in the reserve.
+    /// Claims `len` fragments of `range`, a part of the reserve. Linear in the range.
     #[cold]
     #[inline(never)]
-    pub(super) fn claim_reserve(&self, len: usize, align: usize) -> Option<Run> {
-        if len == 0 || len >= MOST || !align.is_power_of_two() {
+    pub(super) fn claim_within(&self, range: core::ops::Range<usize>, len: usize, align: usize) -> Option<Run> {
+        if range.is_empty() || len == 0 || len >= MOST || !align.is_power_of_two() {
             return None;
         }
-        let reserve = Open { low: 0, high: self.open().low };
+        let reserve = Open { low: range.start, high: range.end.min(self.open().low) };
         for round in 0..ROUNDS {
             let before = self.begin_direct();
             let run = self.claim_scanning(reserve, len, align);

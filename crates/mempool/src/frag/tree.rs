@@ -248,6 +248,25 @@ impl Frag {
         }
     }
 
+    /// As [`Self::rebuild`], when nothing is in use: what lies in the open range as a whole is not looked at.
+    pub(super) fn build_free(&self, open: Open) {
+        for level in 0..self.shape.levels {
+            let span = Shape::span(level);
+            for index in 0..self.shape.count(level) {
+                let node = if index * span >= open.low && (index + 1) * span <= open.high {
+                    Node { start: span, max: span, end: span }
+                } else if index * span >= open.high {
+                    Node::default()
+                } else if level == 0 {
+                    self.leaf_from_bits(open, index)
+                } else {
+                    self.node_from_children(level, index)
+                };
+                self.set_node(level, index, node);
+            }
+        }
+    }
+
     /// The first node that does not say what the bits say, as (level, index).
     pub(super) fn wrong_node(&self, open: Open) -> Option<(usize, usize)> {
         let all = (0..self.shape.levels).flat_map(|level| (0..self.shape.count(level)).map(move |i| (level, i)));

@@ -5,7 +5,7 @@ use core::fmt;
 use core::num::NonZeroUsize;
 
 use super::core::Core;
-use super::exhausted::Fail;
+use super::exhausted::{Fail, Plea};
 use super::misuse::{ItemText, Misuse};
 use super::route::{Holder, MAX_REQUEST, Request};
 use crate::segment::{CACHE_WORDS, NAME_LEN};
@@ -23,6 +23,10 @@ pub const ITEM_MAX: usize = 1 << 20;
 const SIZE: usize = 4;
 const ALIGN: usize = 5;
 const STATE: usize = 6;
+/// The number of its budget plus one, 0 for none; and [`SCOPED`].
+const BUDGET: usize = 7;
+/// The cache serves scoped allocations, whose objects are freed as if they were of no cache.
+const SCOPED: u64 = 1 << 32;
 /// States of an entry.
 const VACANT: u64 = 0;
 const MAKING: u64 = 1;
@@ -44,6 +48,16 @@ impl CacheHandle {
 
     const fn array_class(self) -> usize {
         self.class() + 1
+    }
+
+    /// Whether `class` is one of a cache's arrays.
+    pub(crate) const fn is_array(class: usize) -> bool {
+        class >= CLASSES && (class - CLASSES) % 2 == 1
+    }
+
+    /// The class of arrays of the cache that `class` belongs to.
+    pub(crate) const fn array_of(class: usize) -> usize {
+        if Self::is_array(class) { class } else { class + 1 }
     }
 }
 
@@ -102,6 +116,24 @@ impl Core {
 
     /// Makes a cache. O(caches).
     pub(crate) fn cache_create(&self, name: &str, size: usize, align: usize) -> Result<CacheHandle, CacheError> {
+        self.cache_create_for(name, size, align, None, false)
+    }
+
+    /// The number of the budget that the cache of `class` is charged to, and whether it serves scoped allocations.
+    pub(super) fn cache_budget(&self, class: usize) -> (Option<usize>, bool) {
+        let word = self.cache_word((class - CLASSES) / 2, BUDGET).load(Relaxed);
+        ((word as u32 as usize).checked_sub(1), word & SCOPED != 0)
+    }
+
+    /// Makes a cache that is charged to a budget.
+    pub(crate) fn cache_create_for(
+        &self,
+        name: &str,
+        size: usize,
+        align: usize,
+        budget: Option<usize>,
+        scoped: bool,
+    ) -> Result<CacheHandle, CacheError> {
         if name.len() > NAME_MAX {
             return Err(CacheError::NameTooLong(name.len()));
         }
@@ -124,8 +156,10 @@ impl Core {
         self.write_name(index, name);
         self.cache_word(index, SIZE).store(size as u64, Relaxed);
         self.cache_word(index, ALIGN).store(align as u64, Relaxed);
+        let budget = budget.map_or(0, |number| number as u64 + 1) | if scoped { SCOPED } else { 0 };
+        self.cache_word(index, BUDGET).store(budget, Relaxed);
         let handle = CacheHandle { index: index as u32, generation };
-        let stride = size.next_multiple_of(align);
+        let stride = (size + align - 1) & !(align - 1);
         let single = Shape { align, ..self.slabs.shape_for(handle.class(), stride) };
         let array = Shape { align, ..self.slabs.array_shape_for(handle.array_class(), stride) };
         self.slabs.define(handle.class(), &single);
@@ -197,21 +231,24 @@ impl Core {
         }
         let class = handle.class();
         let request = Request { size: info.item_size, align: info.align, zeroed: false };
-        self.finish(&request, fail, &mut || self.with_local(|local| self.cache_pop(local, class)))
+        let plea = Plea { request: &request, class: Some(class), fail };
+        self.finish(&plea, &mut || self.with_local(|local| self.cache_pop(local, class)))
     }
 
-    fn cache_pop(&self, local: &LocalHeap, class: usize) -> Option<NonZeroUsize> {
+    pub(super) fn cache_pop(&self, local: &LocalHeap, class: usize) -> Option<NonZeroUsize> {
         local.bin(class).and_then(crate::slab::Bin::pop).or_else(|| {
-            let popped = self.slabs.pop(self, local, class).unwrap_or_else(|bad| self.late_double_free(bad));
+            let runs = self.runs_of(class, false);
+            let popped = self.slabs.pop(&runs, local, class).unwrap_or_else(|bad| self.late_double_free(bad));
             popped.and_then(NonZeroUsize::new)
         })
     }
 
-    fn finish(&self, request: &Request, fail: Fail, serve: &mut dyn FnMut() -> Option<NonZeroUsize>) -> *mut u8 {
-        if self.drill.is_on() && self.refuses(request, fail) {
+    pub(super) fn finish(&self, plea: &Plea<'_>, serve: &mut dyn FnMut() -> Option<NonZeroUsize>) -> *mut u8 {
+        if self.drill.is_on() && self.refuses(plea.request, plea.fail) {
             return core::ptr::null_mut();
         }
-        let served = serve().or_else(|| self.exhausted(request, fail, serve));
+        let served = serve().or_else(|| self.exhausted(plea, serve));
+        self.look_after(plea.fail);
         served.map_or(core::ptr::null_mut(), |address| address.get() as *mut u8)
     }
 
@@ -228,12 +265,13 @@ impl Core {
         if self.is_system() {
             return crate::os::system::alloc(size, info.align, false);
         }
-        self.finish(&request, fail, &mut || {
+        let class = handle.array_class();
+        let plea = Plea { request: &request, class: Some(class), fail };
+        self.finish(&plea, &mut || {
             if size > self.data_len {
                 return None;
             }
-            let class = handle.array_class();
-            let popped = self.with_local(|local| self.slabs.pop_array(self, local, class, n));
+            let popped = self.with_local(|local| self.slabs.pop_array(&self.runs_of(class, false), local, class, n));
             popped.unwrap_or_else(|bad| self.late_double_free(bad)).and_then(NonZeroUsize::new)
         })
     }

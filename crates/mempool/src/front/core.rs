@@ -3,19 +3,18 @@
 
 use core::fmt::Write;
 
+use super::budget::Budgets;
 use super::local::Threads;
+use super::reclaim::Reclaim;
 use crate::config::{Small, Values, Wish};
 use crate::frag::Frag;
 use crate::heap::Heap;
 use crate::os::{Os, Range};
-use crate::segment::{Layout, Shortfalls};
+use crate::segment::{Granted, Layout};
 use crate::slab::{LocalHeap, SlabTier};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
 use crate::units::{FRAGMENT, FRAGMENT_SHIFT};
-
-/// Most reclaim callbacks of a pool.
-pub const CALLBACKS: usize = 8;
 
 /// A pool. Lives in the segment's metadata, never moves, and is shared by all threads.
 #[repr(C)]
@@ -45,10 +44,12 @@ pub struct Core {
     pub(crate) next: core::cell::Cell<*const Core>,
     /// Claims on cache table entries, one bit each.
     pub(crate) caches: *const AtomicU64,
-    /// Reclaim callbacks: function and argument, 0 for none.
-    pub(crate) callbacks: [[AtomicU64; 2]; CALLBACKS],
-    /// What the pool could not get although it was asked to try.
-    pub(crate) shortfalls: Shortfalls,
+    /// Whom to tell that memory runs low.
+    pub(crate) reclaim: Reclaim,
+    /// Caps on what some caches may have together.
+    pub(crate) budgets: Budgets,
+    /// What the pool got of what it was asked for at init.
+    pub(crate) granted: Granted,
     pub(crate) events: Events,
     /// Requests refused on purpose, or watched.
     pub(crate) drill: super::drill::Drill,
@@ -67,6 +68,17 @@ pub struct Events {
     pub exhausted: AtomicU64,
     /// Requests that were refused in the end.
     pub refused: AtomicU64,
+    /// Bytes that the pool has grown by since it was made.
+    pub grown: AtomicU64,
+    /// Of those, bytes that were to be locked and are not.
+    pub grown_unlocked: AtomicU64,
+    /// Of those, bytes that were to lie in huge OS pages and do not.
+    pub grown_small: AtomicU64,
+    /// Bytes and alignment of the last of them; alignment 0: there was none.
+    pub refused_size: AtomicU64,
+    pub refused_align: AtomicU64,
+    /// When the last verdict was written, in nanoseconds; 0: never.
+    pub verdict_at: AtomicU64,
 }
 
 // SAFETY: all that changes after the pool is made are atomics, but for `next`, which the list's lock guards.
@@ -105,7 +117,11 @@ impl Core {
 
     /// Bytes of the segment at its largest, guards and metadata included.
     pub(crate) fn segment_bytes(&self) -> usize {
-        if self.reservation.1 > 0 { self.reservation.1 } else { self.layout.end as usize }
+        // Around reserved huge OS pages lie addresses of that size, as guards.
+        match self.reservation.1.saturating_sub(2 * self.granted.huge_page) {
+            0 => self.layout.end as usize,
+            bytes => bytes,
+        }
     }
 
     /// Fragments in a slot.
@@ -118,12 +134,14 @@ impl Core {
     /// Defragments the heap, then gives whole free pages back to the OS. Bytes given back.
     pub(crate) fn trim(&self) -> usize {
         self.heap.defragment(self);
+        self.slabs.steal_empty(self);
         self.frag.give_all_parked();
-        if self.reservation.0.is_null() {
+        // Huge OS pages that were set aside are kept: another process could take them, and the next touch would fail.
+        if self.reservation.0.is_null() || self.granted.huge_page > 0 {
             return 0;
         }
         let page = self.os.os_page();
-        let locked = self.config.lock != Wish::Off && self.shortfalls.lock.is_none();
+        let locked = self.config.lock != Wish::Off && self.granted.short.lock.is_none();
         let mut release = |run: crate::frag::Run| {
             let (from, to) = (self.data + run.start * FRAGMENT, self.data + (run.start + run.len) * FRAGMENT);
             if !from.is_multiple_of(page) || !to.is_multiple_of(page) {
@@ -133,6 +151,18 @@ impl Core {
             unsafe { self.os.decommit(Range::new(from as *mut u8, to - from), locked) }.is_ok()
         };
         self.frag.trim(&mut release) * FRAGMENT
+    }
+
+    /// Counts a growth by `bytes` and what was granted of it.
+    pub(crate) fn note_growth(&self, bytes: usize, granted: &Granted) {
+        let count = |counter: &AtomicU64, bytes: usize| _ = counter.fetch_add(bytes as u64, Relaxed);
+        count(&self.events.grown, bytes);
+        if granted.short.lock.is_some() {
+            count(&self.events.grown_unlocked, bytes);
+        }
+        if granted.short.huge_pages.is_some() {
+            count(&self.events.grown_small, bytes - granted.huge.min(bytes));
+        }
     }
 
     /// The pool's end: its memory goes back to the OS. Where other threads still have local heaps in it these are made
@@ -153,11 +183,11 @@ impl Core {
             let _ = unsafe { os.release(Range::new(start, bytes)) };
             return;
         }
-        let locked = self.config.lock != Wish::Off && self.shortfalls.lock.is_none();
+        let locked = self.config.lock != Wish::Off && self.granted.short.lock.is_none();
         let mut from = self.data;
         let mut give = |to: usize, next: usize| {
             let end = to / page * page;
-            if end > from {
+            if end > from && self.granted.huge_page == 0 {
                 // SAFETY: data that nobody may use any more. If the OS refuses, it stays.
                 let _ = unsafe { os.decommit(Range::new(from as *mut u8, end - from), locked) };
             }
@@ -191,15 +221,33 @@ impl crate::slab::Runs for Core {
     fn take(&self, fragments: usize, align: usize) -> Option<usize> {
         let slot = self.slot_fragments();
         let run = self.frag.take(fragments, slot.max(align / FRAGMENT))?;
-        self.events.slabs.fetch_add(1, Relaxed);
+        self.count_slab(fragments);
         Some(run.start / slot)
     }
 
     fn give(&self, slot: usize, before_clear: &mut dyn FnMut()) {
+        let shape = self.slabs.slab(slot).shape();
+        if self.give_slots(slot, before_clear) {
+            self.uncharge(shape.class as usize, shape.run);
+        }
+    }
+}
+
+impl Core {
+    /// Gives the run of a slab or heap page back. False when it was gone already.
+    fn give_slots(&self, slot: usize, before_clear: &mut dyn FnMut()) -> bool {
+        let given = self.frag.give(slot * self.slot_fragments(), |_| before_clear()).is_ok();
         // Only a slab cut off in a fork can fail here: its run is gone already, its state is not.
-        if self.frag.give(slot * self.slot_fragments(), |_| before_clear()).is_err() {
+        if !given {
             before_clear();
         }
+        given
+    }
+
+    /// Says that a slab of so many fragments was taken.
+    pub(super) fn count_slab(&self, fragments: usize) {
+        self.count_taken(fragments);
+        self.events.slabs.fetch_add(1, Relaxed);
     }
 }
 
@@ -207,10 +255,12 @@ impl crate::slab::Runs for Core {
 impl crate::heap::Runs for Core {
     fn take_slot(&self) -> Option<usize> {
         let slot = self.slot_fragments();
-        Some(self.frag.take(slot, slot)?.start / slot)
+        let run = self.frag.take(slot, slot)?;
+        self.count_taken(slot);
+        Some(run.start / slot)
     }
 
     fn give_slot(&self, slot: usize, before_clear: &mut dyn FnMut()) {
-        crate::slab::Runs::give(self, slot, before_clear);
+        self.give_slots(slot, before_clear);
     }
 }

@@ -1,83 +1,131 @@
-//! What exhaustion means: the one place that waits, asks for help, or gives up.
+//! What exhaustion means: the one place that waits, asks for help, or gives up. docs/SAFETY.md has the order.
+//!
+//! *Limits:* looking everywhere costs a walk over all slots, so a pool that lives at its limit pays it for each request
+//! that finds its thread's slabs full.
 #![allow(unsafe_code)]
 
-use core::fmt::Write;
 use core::num::NonZeroUsize;
 
+use super::caches::CacheHandle;
 use super::core::Core;
 use super::route::Request;
-use crate::bytes::Bytes;
+use super::verdict::{Tried, Verdict};
 use crate::config::{Exhausted, SEGMENT_MOST};
-use crate::segment::make_real;
-use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::segment::{Granted, make_real};
+use crate::slab::CLASSES;
+use crate::sync::Ordering::{AcqRel, Relaxed};
 use crate::text::Text;
 use crate::units::{FRAGMENT, fragments_for};
-
-/// In the place of a callback that is being added.
-const CLAIMED: u64 = 1;
 
 /// What to do when nothing helps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fail {
     /// What the pool's configuration says.
     Policy,
-    /// Say so to the caller: `try_` and Rust's fallible interfaces.
+    /// Say so to the caller, who has no other way: Rust's global allocator.
     Null,
+    /// Say so to a caller who is prepared for it, and don't call the program's callbacks: `try_`.
+    Try,
 }
 
+/// A request that found nothing.
+pub(crate) struct Plea<'a> {
+    pub request: &'a Request,
+    /// The class that is to serve it, if one is.
+    pub class: Option<usize>,
+    pub fail: Fail,
+}
+
+impl Plea<'_> {
+    /// Whether any memory will do: not for an item of a named cache, which must lie in a slab of it.
+    fn anonymous(&self) -> bool {
+        self.class.is_none_or(|class| class < CLASSES)
+    }
+
+    /// The class of which any single item will do: not for an array.
+    fn item_class(&self) -> Option<usize> {
+        self.class.filter(|&class| !CacheHandle::is_array(class))
+    }
+}
+
+/// Another attempt to serve a request.
+pub(crate) type Again<'a> = dyn FnMut() -> Option<NonZeroUsize> + 'a;
+
 impl Core {
-    /// The order of docs/SAFETY.md: own and others' empty slabs, heap pages; more of the reservation; reclaim
-    /// callbacks; waiting; the reserve for critical requests; the policy.
+    /// The order of docs/SAFETY.md: what lies free in anybody's slabs; more of the reservation; a run for a small
+    /// request; reclaim callbacks; waiting; the reserve for critical requests; the policy.
     #[cold]
     #[inline(never)]
-    pub(crate) fn exhausted(
-        &self,
-        request: &Request,
-        fail: Fail,
-        again: &mut dyn FnMut() -> Option<NonZeroUsize>,
-    ) -> Option<NonZeroUsize> {
+    pub(crate) fn exhausted(&self, plea: &Plea<'_>, again: &mut Again<'_>) -> Option<NonZeroUsize> {
         self.events.exhausted.fetch_add(1, Relaxed);
-        if request.size <= self.data_len {
-            let helped = self
-                .collect()
-                .then(&mut *again)
-                .flatten()
-                .or_else(|| self.grow_pool(request).then(&mut *again).flatten());
-            let helped = helped.or_else(|| self.call_reclaim(request.size).then(&mut *again).flatten());
-            let helped = helped.or_else(|| self.wait(&mut *again));
+        let mut tried = Tried::default();
+        if plea.request.size <= self.data_len {
+            let mut helped = self.search(plea, &mut tried, again);
+            if helped.is_none() && !self.is_refused_by_budget(plea) && self.grow_pool(plea.request, &mut tried) {
+                helped = again();
+            }
+            let helped = helped
+                .or_else(|| self.serve_as_run(plea))
+                .or_else(|| self.ask_program(plea, &mut tried, again))
+                .or_else(|| self.wait(plea, &mut tried, again));
             if helped.is_some() {
                 return helped;
             }
         }
-        if self.is_critical() {
-            let reserved = self.serve_reserve(request);
-            if reserved.is_some() {
-                return reserved;
-            }
+        let reserved =
+            if self.is_critical() && !self.is_refused_by_budget(plea) { self.serve_reserve(plea) } else { None };
+        if reserved.is_none() {
+            self.refuse(plea, &tried);
         }
-        self.events.refused.fetch_add(1, Relaxed);
-        if fail == Fail::Policy && self.config.exhausted == Exhausted::Abort {
-            self.give_up(request)
+        reserved
+    }
+
+    /// What lies free in slabs: those that are wholly empty go back, whosever they are; then single items of the class.
+    fn search(&self, plea: &Plea<'_>, tried: &mut Tried, again: &mut Again<'_>) -> Option<NonZeroUsize> {
+        if self.collect(tried)
+            && let Some(served) = again()
+        {
+            return Some(served);
         }
-        None
+        let class = plea.item_class()?;
+        let runs = self.runs_of(class, false);
+        let found = self.with_local(|local| self.slabs.pop_anywhere(&runs, local, class));
+        // Threads without a local heap of their own left slabs there, and may be gone.
+        let found = match found.unwrap_or_else(|bad| self.late_double_free(bad)) {
+            None => self.with_shared(|local| self.pop_of(local, class)),
+            found => found,
+        };
+        let address = NonZeroUsize::new(found?)?;
+        self.finish_request(plea.request, address)
+    }
+
+    /// Clears a served request's bytes if it wants them zero.
+    fn finish_request(&self, request: &Request, address: NonZeroUsize) -> Option<NonZeroUsize> {
+        self.clear_if_asked(request, address.get());
+        Some(address)
     }
 
     /// Returns everything that is wholly empty, whosever it is. Whether there was anything.
-    fn collect(&self) -> bool {
+    fn collect(&self, tried: &mut Tried) -> bool {
         let own = self.with_local(|local| self.slabs.return_empty(self, local));
-        // Threads without a local heap of their own left slabs there, and may be gone.
         let shared = self.with_shared(|local| self.slabs.return_empty(self, local));
         let empty = |result: Result<usize, _>| result.unwrap_or_else(|bad| self.late_double_free(bad));
-        empty(own)
-            + empty(shared)
-            + self.slabs.steal_empty(self)
-            + self.heap.return_empty(self)
-            + self.frag.give_all_parked()
-            > 0
+        let slabs = empty(own) + empty(shared) + self.slabs.steal_empty(self);
+        let pages = self.heap.return_empty(self);
+        tried.slabs += slabs;
+        tried.pages += pages;
+        let parked = self.frag.give_all_parked();
+        tried.parked += parked;
+        slabs + pages + parked > 0
+    }
+
+    /// A small request when no slab can be cut: any free fragment will do.
+    fn serve_as_run(&self, plea: &Plea<'_>) -> Option<NonZeroUsize> {
+        if plea.anonymous() { self.serve_run(plea.request) } else { None }
     }
 
     /// Opens more of a larger reservation. Whether it did.
-    fn grow_pool(&self, request: &Request) -> bool {
+    fn grow_pool(&self, request: &Request, tried: &mut Tried) -> bool {
         if self.config.exhausted != Exhausted::Grow {
             return false;
         }
@@ -90,69 +138,62 @@ impl Core {
         if wanted <= end {
             return false;
         }
-        let start = (self.data + end * FRAGMENT) as *mut u8;
-        let range = crate::os::Range::new(start, (wanted - end) * FRAGMENT);
-        let mut short = self.shortfalls;
+        if self.open_more(end, wanted) {
+            return true;
+        }
+        // The system has less than that; perhaps it has what the request needs.
+        let least = end.saturating_add(need.next_multiple_of(slot)).min(most);
+        tried.growth_refused = true;
+        least < wanted && self.open_more(end, least)
+    }
+
+    /// Makes the fragments from `end` to `wanted` real and opens them.
+    fn open_more(&self, end: usize, wanted: usize) -> bool {
+        // What is open may end within an OS page, which is committed already.
+        let edge = |fragment: usize| (self.data + fragment * FRAGMENT).next_multiple_of(self.os.os_page().max(1));
+        let range = crate::os::Range::new(edge(end) as *mut u8, edge(wanted) - edge(end));
+        let mut granted = Granted::default();
         // SAFETY: the range lies in the reservation, behind what is open; two threads that make it real both succeed.
-        if unsafe { make_real(self.os, range, &self.config, &mut short) }.is_err() {
+        if unsafe { make_real(self.os, &[range], &self.config, &mut granted) }.is_err() {
             return false;
         }
+        self.note_growth(range.bytes, &granted);
         self.frag.extend(wanted);
         true
     }
 
-    /// Calls the reclaim callbacks, with no lock held and never from within one. Whether any said it freed something.
-    fn call_reclaim(&self, needed: usize) -> bool {
-        self.with_flag(|| {
-            let mut helped = false;
-            for [function, argument] in &self.callbacks {
-                // Acquire pairs with `on_reclaim`, which writes the argument first.
-                let function = function.load(Acquire);
-                if function <= CLAIMED {
-                    continue;
-                }
-                // SAFETY: only `on_reclaim` writes functions, of this type.
-                let call: extern "C" fn(usize, *mut u8) -> bool = unsafe { core::mem::transmute(function as usize) };
-                helped |= call(needed, argument.load(Relaxed) as *mut u8);
-            }
-            helped
-        })
-        .unwrap_or(false)
-    }
-
-    /// Runs `f` unless this thread is inside it already.
-    fn with_flag(&self, f: impl FnOnce() -> bool) -> Option<bool> {
-        let entered = self.with_local(|local| !local.reclaiming.replace(true));
-        if !entered {
+    /// The program's callbacks, with no lock held; not for `try_`.
+    fn ask_program(&self, plea: &Plea<'_>, tried: &mut Tried, again: &mut Again<'_>) -> Option<NonZeroUsize> {
+        if plea.fail == Fail::Try {
             return None;
         }
-        let result = f();
-        self.with_local(|local| local.reclaiming.set(false));
-        Some(result)
-    }
-
-    /// Adds a reclaim callback. False when there are [`CALLBACKS`] already.
-    pub(crate) fn on_reclaim(&self, function: extern "C" fn(usize, *mut u8) -> bool, argument: *mut u8) -> bool {
-        for [f, a] in &self.callbacks {
-            // Claimed with a value that is no function, so that two callers never share an entry.
-            if f.compare_exchange(0, CLAIMED, Relaxed, Relaxed).is_ok() {
-                a.store(argument as u64, Relaxed);
-                // Release pairs with `call_reclaim`.
-                f.store(function as usize as u64, Release);
-                return true;
-            }
+        self.tell_exhausted();
+        let (called, freed) = self.call_reclaim(plea.request.size);
+        tried.callbacks += called;
+        if !freed {
+            return None;
         }
-        false
+        again().or_else(|| self.search(plea, tried, again)).or_else(|| self.serve_as_run(plea))
     }
 
-    /// Waits for other threads to free something.
-    fn wait(&self, again: &mut dyn FnMut() -> Option<NonZeroUsize>) -> Option<NonZeroUsize> {
-        for _ in 0..self.config.max_retries {
-            if self.config.wait_time > 0 {
-                self.os.sleep(self.config.wait_time);
+    /// Waits for other threads to free something: `max_retries` times, and with `exhausted = wait` up to the limit.
+    fn wait(&self, plea: &Plea<'_>, tried: &mut Tried, again: &mut Again<'_>) -> Option<NonZeroUsize> {
+        let patient = self.config.exhausted == Exhausted::Wait && plea.fail != Fail::Try;
+        let (begin, limit) = (self.os.now_ns(), if patient { self.config.wait_limit } else { 0 });
+        // A clock that stands still would make the wait endless; no wait needs more rounds than that.
+        let rounds = limit.div_ceil(self.config.wait_time.max(1_000)).max(u64::from(self.config.max_retries));
+        for round in 0..rounds {
+            let left = limit.saturating_sub(self.os.now_ns().saturating_sub(begin));
+            if round >= u64::from(self.config.max_retries) && left == 0 {
+                break;
             }
-            self.collect();
-            let served = again();
+            let pause = if patient { self.config.wait_time.max(1_000).min(left.max(1)) } else { self.config.wait_time };
+            if pause > 0 {
+                self.os.sleep(pause);
+            }
+            tried.waits += 1;
+            tried.waited = self.os.now_ns().saturating_sub(begin);
+            let served = again().or_else(|| self.search(plea, tried, again)).or_else(|| self.serve_as_run(plea));
             if served.is_some() {
                 return served;
             }
@@ -160,51 +201,82 @@ impl Core {
         None
     }
 
-    /// Whether the calling thread is inside a critical scope.
-    fn is_critical(&self) -> bool {
-        self.own().is_some_and(|local| local.critical.get() > 0)
+    /// Whether the calling thread is inside a critical scope, or is one that always is.
+    pub(super) fn is_critical(&self) -> bool {
+        self.frag.reserve() > 0 && (self.with_local(|local| local.critical.get()) > 0 || self.is_critical_by_name())
+    }
+
+    fn is_critical_by_name(&self) -> bool {
+        let names = self.config.critical.as_str();
+        if names.is_empty() {
+            return false;
+        }
+        let name = self.os.thread_name();
+        let len = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+        names.split(',').any(|known| Some(known.as_bytes()) == name.get(..len))
+    }
+
+    /// From the reserve: a run of its own, or for a named cache a slab of its own.
+    fn serve_reserve(&self, plea: &Plea<'_>) -> Option<NonZeroUsize> {
+        let request = plea.request;
+        if request.size > self.data_len {
+            return None;
+        }
+        if let Some(class) = plea.class.filter(|_| !plea.anonymous()) {
+            let address = self.pop_large(CacheHandle::array_of(class), request, true)?;
+            return self.finish_request(request, address);
+        }
+        let run = self.take_critical(fragments_for(request.size), (request.align / FRAGMENT).max(1))?;
+        self.finish_request(request, NonZeroUsize::new(self.data + run.start * FRAGMENT)?)
+    }
+
+    /// Whether the budget of the cache is what refuses the request.
+    fn is_refused_by_budget(&self, plea: &Plea<'_>) -> bool {
+        plea.class.is_some_and(|class| self.is_over_budget(class, self.need_of(plea.request, plea.class).0 / FRAGMENT))
     }
 
     /// Enters (true) or leaves a critical scope of the calling thread.
     pub(crate) fn critical(&self, enter: bool) {
         self.with_local(|local| {
             let depth = local.critical.get();
-            local.critical.set(if enter { depth + 1 } else { depth.saturating_sub(1) });
+            local.critical.set(if enter { depth.saturating_add(1) } else { depth.saturating_sub(1) });
         });
     }
 
-    /// Policy abort: one message, then the end.
-    fn give_up(&self, request: &Request) -> ! {
-        let mut text = Text::<1024>::new();
-        // A text that doesn't fit is cut visibly; nothing else can fail.
-        let _ = self.explain(request, &mut text);
-        self.os.write_stderr(text.line());
-        self.os.abort()
+    /// The request cannot be served: the policy.
+    fn refuse(&self, plea: &Plea<'_>, tried: &Tried) {
+        self.events.refused.fetch_add(1, Relaxed);
+        self.events.refused_size.store(plea.request.size as u64, Relaxed);
+        self.events.refused_align.store(plea.request.align as u64, Relaxed);
+        if plea.fail == Fail::Policy && self.config.exhausted == Exhausted::Abort {
+            self.write_verdict(&Verdict::of(self, plea.request, plea.class, tried));
+            self.os.abort()
+        }
+        if plea.fail != Fail::Try && self.may_write() {
+            self.write_verdict(&Verdict::of(self, plea.request, plea.class, tried));
+        }
     }
 
-    /// The message of policy abort: what was asked, what is there, who holds it, what to set.
-    fn explain(&self, request: &Request, to: &mut dyn Write) -> core::fmt::Result {
-        let open = self.frag.open_end() * FRAGMENT;
-        let free = self.frag.free_fragments() * FRAGMENT;
-        let largest = self.frag.largest_free() * FRAGMENT;
-        write!(
-            to,
-            "mempool: exhausted: {} asked (alignment {}); largest free run {}, ",
-            Bytes(request.size),
-            Bytes(request.align),
-            Bytes(largest)
-        )?;
-        write!(to, "{} of {} free. Holders: ", Bytes(free), Bytes(open))?;
-        (self.write_holders)(self, to)?;
+    /// Whether the last verdict is old enough for another one.
+    fn may_write(&self) -> bool {
+        let interval = self.config.verdict_interval;
+        // Never 0, which says that there was none yet.
+        let now = self.os.now_ns().max(1);
+        let last = self.events.verdict_at.load(Relaxed);
+        let due = interval > 0 && (last == 0 || now.saturating_sub(last) >= interval);
+        due && self.events.verdict_at.compare_exchange(last, now, AcqRel, Relaxed).is_ok()
+    }
+
+    /// Writes to standard error, from the stack.
+    fn write_verdict(&self, verdict: &Verdict<'_>) {
+        let mut text = Text::<2048>::of(verdict);
+        self.os.write_stderr(text.line());
+    }
+
+    /// A segment that would have room for the request besides all there is; None when none is large enough.
+    pub(super) fn larger_segment(&self, size: usize) -> Option<usize> {
         let segment = self.config.segment;
-        let need = (segment + segment / 4).max(segment.saturating_add(request.size.saturating_mul(2)));
-        if need > SEGMENT_MOST {
-            return write!(
-                to,
-                ". No segment can serve it: {} is the most. Set MEMPOOL_EXHAUSTED=null.",
-                Bytes(SEGMENT_MOST)
-            );
-        }
-        write!(to, ". Set MEMPOOL_SEGMENT={}M or more, or MEMPOOL_EXHAUSTED=null or grow.", need.div_ceil(1 << 20))
+        let need = (segment + segment / 4).max(segment.saturating_add(size.saturating_mul(2)));
+        (need <= SEGMENT_MOST).then_some(need)
     }
 }

@@ -57,8 +57,10 @@ impl SpinLock {
 /// All pools of the process, for thread exit and fork.
 static LIST: SpinLock = SpinLock::new();
 static FIRST: AtomicU64 = AtomicU64::new(0);
-/// Tokens count from 1 and are never reused.
+/// Tokens count from 1 and are never reused: the upper bits say which thread of the operating system it is.
 static TOKENS: AtomicU64 = AtomicU64::new(1);
+/// Bits of a token that count.
+const TOKEN_BITS: u32 = 40;
 static SERIALS: AtomicU64 = AtomicU64::new(1);
 /// The thread-exit key plus one; 0 none yet, `NO_KEY` when the OS has none.
 static KEY: AtomicU64 = AtomicU64::new(0);
@@ -221,10 +223,11 @@ impl Core {
         if words.token.get() == EXITED || key == NO_KEY {
             return None;
         }
-        // The words for pools other than the process pool are few and forget: such a thread may have joined before.
-        let may_know = words.token.get() != 0 && super::process_serial() != self.serial;
+        // The words for pools other than the process pool are few and forget, and a scope hides them all: such a thread may
+        // have joined before.
+        let may_know = words.token.get() != 0;
         if words.token.get() == 0 {
-            words.token.set(TOKENS.fetch_add(1, Relaxed));
+            words.token.set(u64::from(self.os.thread()) << TOKEN_BITS | TOKENS.fetch_add(1, Relaxed));
         }
         let token = words.token.get();
         let known = if may_know { self.threads.find(token) } else { None };
@@ -233,6 +236,9 @@ impl Core {
             self.threads.vacate(index);
             return None;
         };
+        if local.budget.get() != 0 {
+            return Some(local);
+        }
         if super::process_serial() == self.serial {
             words.process.set(local);
         } else {
@@ -240,11 +246,22 @@ impl Core {
             words.others[place].0.set(self.serial);
             words.others[place].1.set(local);
         }
-        if key != 0 {
+        if key != 0 && known.is_none() {
             // The value only has to be other than null. May allocate, which works by now.
             let _ = self.os.set_thread_value(ThreadKey((key - 1) as u32), core::ptr::from_ref(words).cast_mut().cast());
         }
         Some(local)
+    }
+
+    /// The calling thread's words name no local heap of this pool any more: it has one all the same, which `join` finds.
+    pub(super) fn hide_local(&self) {
+        let Some(words) = tls::words() else { return };
+        if super::process_serial() == self.serial {
+            words.process.set(tls::none());
+        }
+        for (serial, _) in words.others.iter().filter(|(serial, _)| serial.get() == self.serial) {
+            serial.set(0);
+        }
     }
 
     /// The local heap of directory entry `index`, made if there is none yet, emptied if `fresh`.
@@ -281,6 +298,14 @@ impl Core {
         unsafe { LocalHeap::write(at, id, &self.slabs.slots, (self.data, self.data_len), pool, classes, zero) };
     }
 
+    /// The number that the operating system's tools show for the thread with the local heap `id`; None for the shared
+    /// heap. In the child of a fork the surviving thread keeps its parent's.
+    pub(crate) fn os_thread(&self, id: u32) -> Option<u32> {
+        let index = id.checked_sub(FIRST_ID)? as usize;
+        let token = (index < self.threads.most).then(|| self.threads.entry(index).0.load(Relaxed))?;
+        Some((token >> TOKEN_BITS) as u32)
+    }
+
     /// Makes the shared heap. Once, before the pool is used, and in the child of a fork.
     pub(crate) fn write_shared(&self) {
         // SAFETY: nobody else runs at these two moments.
@@ -299,6 +324,14 @@ impl Core {
         self.threads.vacate(index);
     }
 
+    /// Gives up all that the calling thread keeps: empty slabs and parked runs go back, other slabs become nobody's.
+    pub(crate) fn relinquish(&self) {
+        if let Some(local) = self.own().or_else(|| self.join()) {
+            self.empty_store(local);
+            self.slabs.leave(self, local);
+        }
+    }
+
     /// The child of a fork: only the thread with `token` (0: none yet) goes on.
     fn repair(&self, token: u64) {
         self.threads.lock.reset();
@@ -311,6 +344,7 @@ impl Core {
             self.threads.entry(index).0.store(0, Relaxed);
         }
         self.threads.low.store(0, Relaxed);
+        self.recharge();
         self.write_shared();
     }
 

@@ -19,6 +19,8 @@ pub type ItemText = Text<160>;
 pub enum Misuse {
     /// Free already.
     DoubleFree(ItemText),
+    /// Free, and used.
+    UseAfterFree(ItemText),
     /// Not an item's first byte.
     Interior(ItemText),
     /// An item of a named cache, freed as if it were not.
@@ -33,6 +35,8 @@ pub enum Misuse {
     InteriorOfRun(Run),
     /// In the pool, but nothing is allocated there.
     NotAllocated,
+    /// The same of what was not freed, but used.
+    NothingToUse,
     /// Not in the pool.
     Foreign,
     /// A wrong size in a sized deallocation: the size given, the bytes there.
@@ -43,10 +47,38 @@ pub enum Misuse {
     Heap(HeapError),
 }
 
+/// What was done to an object that turns out to be free.
+#[derive(Clone, Copy)]
+pub enum Use {
+    /// It was freed.
+    Free,
+    /// It was looked at or resized.
+    After,
+}
+
+impl Use {
+    /// The misuse of a free item.
+    pub fn of(self, item: ItemText) -> Misuse {
+        match self {
+            Self::Free => Misuse::DoubleFree(item),
+            Self::After => Misuse::UseAfterFree(item),
+        }
+    }
+
+    /// The misuse of an address where nothing is.
+    pub fn nothing(self) -> Misuse {
+        match self {
+            Self::Free => Misuse::NotAllocated,
+            Self::After => Misuse::NothingToUse,
+        }
+    }
+}
+
 impl fmt::Display for Misuse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DoubleFree(item) => write!(f, "double free: {} is free already", item.as_str()),
+            Self::UseAfterFree(item) => write!(f, "use after free: {} is free", item.as_str()),
             Self::Interior(item) => write!(f, "invalid pointer: inside {}, not its first byte", item.as_str()),
             Self::CacheItem(item) => {
                 write!(f, "wrong call: {} belongs to its cache and goes back there", item.as_str())
@@ -60,6 +92,7 @@ impl fmt::Display for Misuse {
                 write!(f, "invalid pointer: inside a run of {} bytes, not its first byte", run.len * FRAGMENT)
             }
             Self::NotAllocated => f.write_str("invalid pointer or double free: nothing is allocated there"),
+            Self::NothingToUse => f.write_str("invalid pointer or use after free: nothing is allocated there"),
             Self::Foreign => f.write_str("invalid pointer: not from this pool"),
             Self::WrongSize(wrong, right) => write!(f, "wrong size: {wrong} bytes given, but {right} bytes are there"),
             Self::WrongAlign(align) => write!(f, "wrong alignment: {align} given, which the object does not have"),

@@ -6,30 +6,36 @@
 //! a pointer is wrong, `local` how threads come and go, `caches` what named caches add.
 #![allow(unsafe_code)]
 
+mod budget;
 mod caches;
 mod core;
 mod drill;
 mod exhausted;
 mod local;
 mod misuse;
+mod reclaim;
 mod route;
 mod store;
 mod tls;
+mod verdict;
 
+pub use self::budget::{BudgetError, BudgetInfo, Budgets};
 pub use self::caches::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX, pop_cache, push_cache};
-pub use self::core::{CALLBACKS, Core, Events};
+pub use self::core::{Core, Events};
 pub use self::drill::{Drill, Witness, board};
 pub use self::exhausted::Fail;
 pub use self::local::{SpinLock, Threads, delist, enlist, next_serial};
-pub use self::misuse::Misuse;
+pub use self::misuse::{Misuse, Use};
+pub use self::reclaim::{CALLBACKS, Callback, Reclaim};
 pub use self::route::{Request, watch_heap};
 pub use self::store::parking;
 pub use self::tls::{none as none_local, process as process_local};
+pub use self::verdict::{Verdict, Why};
 
 use ::core::num::NonZeroUsize;
 
 use crate::segment::{Owner, State};
-use crate::slab::{LocalHeap, MAX_SMALL, class_of, reciprocal_of};
+use crate::slab::{LocalHeap, MAX_SMALL, class_of, class_of_aligned, class_size, reciprocal_of};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Relaxed, Release};
 
@@ -65,6 +71,11 @@ pub fn pop_behind(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
         return Core::of(local)?.pop_run(local, size);
     }
     local.advance(class_of(size)).or_else(|| Core::of(local)?.pop_small(local, size))
+}
+
+/// The size of the smallest size class whose items have `size` bytes at a multiple of `align`, a power of two.
+pub fn room_for(size: usize, align: usize) -> Option<usize> {
+    class_of_aligned(size, align).map(class_size)
 }
 
 /// What comes right behind `push`: an item of another thread's slab or of nobody's, or a run that can be parked. False when

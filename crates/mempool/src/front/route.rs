@@ -4,8 +4,8 @@
 use core::ptr::NonNull;
 
 use super::core::Core;
-use super::exhausted::Fail;
-use super::misuse::Misuse;
+use super::exhausted::{Fail, Plea};
+use super::misuse::{ItemText, Misuse, Use};
 use super::store::longest_for;
 use crate::config::Small;
 use crate::heap::HeapError;
@@ -96,11 +96,26 @@ impl Core {
         if self.is_system() {
             return crate::os::system::alloc(request.size, request.align, request.zeroed);
         }
+        if let Some(budget) = self.scope() {
+            return self.alloc_scoped(budget, request, fail);
+        }
         let served = match self.serve(request) {
             Some(address) => Some(address),
-            None => self.exhausted(request, fail, &mut || self.serve(request)),
+            None => {
+                let plea = Plea { request, class: self.class_for(request), fail };
+                self.exhausted(&plea, &mut || self.serve(request))
+            }
         };
+        self.look_after(fail);
         served.map_or(core::ptr::null_mut(), |address| address.get() as *mut u8)
+    }
+
+    /// The size class that is to serve `request`, if one is.
+    pub(super) fn class_for(&self, request: &Request) -> Option<usize> {
+        match self.tier(request) {
+            Tier::Class(class) => Some(class),
+            Tier::Heap | Tier::Runs => None,
+        }
     }
 
     /// One attempt.
@@ -115,27 +130,39 @@ impl Core {
             },
             Tier::Runs => return self.serve_run(request),
         }?;
+        self.clear_if_asked(request, address);
+        core::num::NonZeroUsize::new(address)
+    }
+
+    /// Makes what was just handed out at `address` zero, if it is to be.
+    pub(super) fn clear_if_asked(&self, request: &Request, address: usize) {
         if request.zeroed {
             // SAFETY: `size` bytes at `address` were just handed out to us.
             unsafe { core::ptr::write_bytes(address as *mut u8, 0, request.size) };
         }
-        core::num::NonZeroUsize::new(address)
     }
 
-    /// `size` bytes from another slab of the calling thread's own `local`, where a size class serves so much.
+    /// `size` bytes from another slab of the calling thread's own `local`, where a size class serves so much. Not when
+    /// somebody must look how much is free: that is `alloc`'s to do.
     pub(super) fn pop_small(&self, local: &LocalHeap, size: usize) -> Option<core::num::NonZeroUsize> {
-        let popped = if size <= self.max_small { self.pop_class(local, class_of(size)) } else { None };
+        let popped =
+            if size <= self.max_small && !self.is_look_due() { self.pop_class(local, class_of(size)) } else { None };
         popped.and_then(core::num::NonZeroUsize::new)
     }
 
-    fn pop_class(&self, local: &LocalHeap, class: usize) -> Option<usize> {
+    /// As [`Self::pop_class`], for a cache's class too.
+    pub(super) fn pop_of(&self, local: &LocalHeap, class: usize) -> Option<usize> {
+        if class < CLASSES { self.pop_class(local, class) } else { self.cache_pop(local, class).map(|a| a.get()) }
+    }
+
+    pub(super) fn pop_class(&self, local: &LocalHeap, class: usize) -> Option<usize> {
         if let Some(popped) = local.bin(class).and_then(crate::slab::Bin::pop) {
             return Some(popped.get());
         }
         self.slabs.pop(self, local, class).unwrap_or_else(|bad| self.late_double_free(bad))
     }
 
-    fn serve_run(&self, request: &Request) -> Option<core::num::NonZeroUsize> {
+    pub(super) fn serve_run(&self, request: &Request) -> Option<core::num::NonZeroUsize> {
         if request.size > self.data_len {
             return None;
         }
@@ -150,6 +177,7 @@ impl Core {
             return Some(address);
         }
         let run = if request.zeroed { self.take_zeroed(len, align) } else { self.frag.take(len, align) }?;
+        self.count_taken(len);
         self.events.runs.fetch_add(1, Relaxed);
         core::num::NonZeroUsize::new(self.data + run.start * FRAGMENT)
     }
@@ -161,20 +189,6 @@ impl Core {
             unsafe { core::ptr::write_bytes((self.data + dirty.start * FRAGMENT) as *mut u8, 0, dirty.len * FRAGMENT) };
         };
         self.frag.take_zeroed(len, align, false, clear)
-    }
-
-    /// From the reserve.
-    pub(crate) fn serve_reserve(&self, request: &Request) -> Option<core::num::NonZeroUsize> {
-        if request.size > self.data_len {
-            return None;
-        }
-        let run = self.frag.take_reserve(fragments_for(request.size), (request.align / FRAGMENT).max(1))?;
-        let address = self.data + run.start * FRAGMENT;
-        if request.zeroed {
-            // SAFETY: the run was just handed out to us.
-            unsafe { core::ptr::write_bytes(address as *mut u8, 0, request.size) };
-        }
-        core::num::NonZeroUsize::new(address)
     }
 
     /// What lies at `address`, which is in the data area. O(1).
@@ -215,13 +229,23 @@ impl Core {
         self.is_system() || in_c_heap(address)
     }
 
+    /// Whether the object at `address` is a scoped allocation, which may have more room than another of its size.
+    pub(crate) fn is_scoped(&self, address: usize) -> bool {
+        match self.holder(address) {
+            Holder::Item(located) if located.shape.class as usize >= CLASSES => {
+                self.cache_budget(located.shape.class as usize).1
+            }
+            _ => false,
+        }
+    }
+
     /// Whether an object with room for `room` bytes can be the answer to `request`.
     pub(crate) fn could_answer(&self, request: &Request, room: usize) -> bool {
         // A run may have been parked before, and be a little longer.
         let least = fragments_for(request.size);
         let as_run = room.is_multiple_of(FRAGMENT) && (least..=longest_for(least)).contains(&(room / FRAGMENT));
         match self.tier(request) {
-            // A critical request that the class could not serve got a run.
+            // A request that the class could not serve, no slab being to be had, got a run.
             Tier::Class(class) => room == class_size(class) || as_run,
             Tier::Runs => as_run,
             // The rest of a chunk that was too small to split off is part of the object.
@@ -241,7 +265,8 @@ impl Core {
         if !located.exact {
             self.misuse(call, address, &Misuse::Interior(self.item_text(located)))
         }
-        if located.shape.class as usize >= CLASSES {
+        let class = located.shape.class as usize;
+        if class >= CLASSES && !self.cache_budget(class).1 {
             self.misuse(call, address, &Misuse::CacheItem(self.item_text(located)))
         }
         self.push_items(located, 1, address, call);
@@ -272,8 +297,13 @@ impl Core {
         }
     }
 
-    /// Bytes that may be used at `address`, at least those asked for.
+    /// Bytes that may be used at `address`, at least those asked for. What is free was used after it was freed.
     pub(crate) fn usable_size(&self, address: usize, call: &'static str) -> usize {
+        self.room(address, call, Use::After)
+    }
+
+    /// As [`Self::usable_size`]; `wrong` is what was done to an object that is free already.
+    pub(crate) fn room(&self, address: usize, call: &'static str, wrong: Use) -> usize {
         if !self.contains(address) {
             if self.is_c_library(address) {
                 // SAFETY: as in `foreign`.
@@ -287,20 +317,22 @@ impl Core {
                     self.misuse(call, address, &Misuse::Interior(self.item_text(&located)))
                 }
                 if !located.slab.is_allocated(located.item) {
-                    self.misuse(call, address, &Misuse::DoubleFree(self.item_text(&located)))
+                    let item = self.item_text(&located);
+                    self.misuse(call, address, &wrong.of(item))
                 }
                 located.shape.size
             }
             Holder::HeapPage => match self.heap.size_of(address) {
                 Ok(size) => size,
+                Err(HeapError::Free) => self.misuse(call, address, &wrong.of(ItemText::of("the object of the heap"))),
                 Err(error) => self.heap_misuse(error, call, address),
             },
             Holder::Run => match self.fragment_at(address).and_then(|start| self.frag.run_at(start)) {
                 Some(run) => run.len * FRAGMENT,
-                None => {
-                    self.not_a_run(address, call);
-                    0
-                }
+                None => match self.frag.run_of((address - self.data) / FRAGMENT) {
+                    Some(run) => self.misuse(call, address, &Misuse::InteriorOfRun(run)),
+                    None => self.misuse(call, address, &wrong.nothing()),
+                },
             },
         }
     }
@@ -337,7 +369,9 @@ impl Core {
             Holder::HeapPage => self.heap.grow_in_place(old, request.size).unwrap_or(false),
             Holder::Run => {
                 let run = self.fragment_at(old).and_then(|start| self.frag.run_at(start));
-                run.is_some_and(|run| self.frag.grow_in_place(run, fragments_for(request.size)))
+                let len = fragments_for(request.size);
+                let grown = run.filter(|run| self.frag.grow_in_place(*run, len));
+                grown.inspect(|run| self.count_taken(len.saturating_sub(run.len))).is_some()
             }
         }
     }

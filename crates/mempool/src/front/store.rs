@@ -47,7 +47,7 @@ pub struct Store {
 
 /// Fragments that one thread may park in a pool with a data area of `bytes`: a 64th. 0 in small pools, in which there are no stores.
 pub const fn parking(bytes: usize) -> usize {
-    if bytes < POOL_LEAST { 0 } else { bytes / FRAGMENT >> PART }
+    if bytes < POOL_LEAST { 0 } else { (bytes / FRAGMENT) >> PART }
 }
 
 /// The bin of runs of `len` fragments, at least [`LEAST`].

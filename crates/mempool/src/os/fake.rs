@@ -19,9 +19,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::vec::Vec;
 
-use super::{Fault, ForkChild, LockLimit, Os, OsError, Range, ThreadExit, ThreadKey};
+use super::{Available, Bound, ForkChild, LockLimit, Nodes, Os, OsError, Range, ThreadExit, ThreadKey};
 
-/// Bytes in an OS page of this system.
+mod state;
+
+/// Bytes in an OS page of this system, unless it is made with [`Fake::with_page`].
 pub const OS_PAGE: usize = 4096;
 /// What pages hold that were never committed.
 pub const POISON: u8 = 0xDB;
@@ -73,60 +75,28 @@ struct State {
     clock: u64,
     slept: Vec<u64>,
     lock_limit: Option<usize>,
+    /// Bytes of an OS page.
+    page: usize,
+    /// Bytes that can still be made present, and what bounds them.
+    available: Option<Available>,
+    /// Bytes of a transparent huge OS page, and whether faults get them.
+    huge: (usize, bool),
+    /// Free huge OS pages that were set aside.
+    stock: usize,
+    /// Where the ranges were placed, oldest first.
+    placed: Vec<Nodes>,
     keys: BTreeMap<u32, ThreadExit>,
     values: HashMap<(ThreadId, u32), usize>,
     next_key: u32,
     fork_children: Vec<ForkChild>,
     names: Vec<std::string::String>,
+    signals: Vec<u32>,
+    notes: Vec<u8>,
 }
 
 /// The system. Lives for ever, as systems do.
-#[derive(Default)]
 pub struct Fake {
     state: Mutex<State>,
-}
-
-impl State {
-    /// Notes the call, and fails it if that is the plan.
-    fn enter(&mut self, call: &'static str) -> Result<(), OsError> {
-        self.calls.push(call);
-        let Some(plan) = self.plan.as_mut().filter(|plan| plan.only.is_empty() || plan.only == call) else {
-            return Ok(());
-        };
-        plan.seen += 1;
-        let strikes = match plan.strike {
-            Strike::Once => plan.seen == plan.at,
-            Strike::ForEver => plan.seen >= plan.at,
-        };
-        if strikes { Err(OsError { call, errno: plan.errno }) } else { Ok(()) }
-    }
-
-    /// The states of the pages of `range`, which lies in one reservation.
-    fn pages(&mut self, call: &str, range: Range) -> &mut [PageState] {
-        let start = range.start.addr();
-        assert!(
-            start.is_multiple_of(OS_PAGE) && range.bytes.is_multiple_of(OS_PAGE),
-            "{call}: {range:?} is not whole OS pages"
-        );
-        let (base, found) = self
-            .reservations
-            .range_mut(..=start)
-            .next_back()
-            .unwrap_or_else(|| panic!("{call}: {range:?} is not reserved"));
-        let first = (start - base) / OS_PAGE;
-        let pages = found.pages.get_mut(first..first + range.bytes / OS_PAGE);
-        pages.unwrap_or_else(|| panic!("{call}: {range:?} reaches outside of its reservation"))
-    }
-
-    fn committed(&mut self, call: &str, range: Range) -> &mut [PageState] {
-        let pages = self.pages(call, range);
-        assert!(pages.iter().all(|page| page.committed), "{call}: part of {range:?} is not committed");
-        pages
-    }
-
-    fn count(&self, which: impl Fn(&PageState) -> bool) -> usize {
-        self.reservations.values().flat_map(|found| &found.pages).filter(|page| which(page)).count() * OS_PAGE
-    }
 }
 
 /// Whether all bytes of the page at `start` are poison.
@@ -134,16 +104,50 @@ impl State {
 /// # Safety
 ///
 /// The page is memory of a reservation.
-unsafe fn is_poisoned(start: *const u8) -> bool {
+unsafe fn is_poisoned(start: *const u8, bytes: usize) -> bool {
     // SAFETY: the caller's promise.
-    (0..OS_PAGE).all(|offset| unsafe { start.add(offset).read_volatile() } == POISON)
+    (0..bytes).all(|offset| unsafe { start.add(offset).read_volatile() } == POISON)
 }
 
 impl Fake {
     /// A fresh system.
     #[must_use]
     pub fn new() -> &'static Fake {
-        Box::leak(Box::default())
+        Self::with_page(OS_PAGE)
+    }
+
+    /// A fresh system with OS pages of `page` bytes, a power of two.
+    #[must_use]
+    pub fn with_page(page: usize) -> &'static Fake {
+        let state = State { page, huge: (2 << 20, true), ..State::default() };
+        Box::leak(Box::new(Self { state: Mutex::new(state) }))
+    }
+
+    /// From now on so much memory is available, bounded by `bound`.
+    pub fn set_available(&self, bytes: usize, bound: Bound) {
+        self.state().available = Some(Available { bytes, bound });
+    }
+
+    /// From now on faults get huge OS pages, or do not.
+    pub fn set_transparent(&self, size: usize, given: bool) {
+        self.state().huge = (size, given);
+    }
+
+    /// So many huge OS pages are set aside and free.
+    pub fn set_stock(&self, pages: usize) {
+        self.state().stock = pages;
+    }
+
+    /// Huge OS pages that are set aside and free.
+    #[must_use]
+    pub fn stock(&self) -> usize {
+        self.state().stock
+    }
+
+    /// Where ranges were placed so far.
+    #[must_use]
+    pub fn placed(&self) -> Vec<Nodes> {
+        self.state().placed.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -167,49 +171,51 @@ impl Fake {
     }
 
     /// The calls so far, by name, oldest first.
-    #[must_use]
     pub fn calls(&self) -> Vec<&'static str> {
         self.state().calls.clone()
     }
 
     /// All that was written to standard error.
-    #[must_use]
     pub fn stderr(&self) -> Vec<u8> {
         self.state().stderr.clone()
     }
 
+    /// The signals that were sent to the process.
+    pub fn signals(&self) -> Vec<u32> {
+        self.state().signals.clone()
+    }
+
+    /// All that was written to the program's descriptors, each message behind its descriptor's number.
+    pub fn notes(&self) -> Vec<u8> {
+        self.state().notes.clone()
+    }
+
     /// The sleeps so far, in nanoseconds.
-    #[must_use]
     pub fn sleeps(&self) -> Vec<u64> {
         self.state().slept.clone()
     }
 
     /// The names given so far.
-    #[must_use]
     pub fn names(&self) -> Vec<std::string::String> {
         self.state().names.clone()
     }
 
     /// Bytes reserved and not released: 0 when nothing leaks.
-    #[must_use]
     pub fn reserved_bytes(&self) -> usize {
         self.state().count(|_| true)
     }
 
     /// Bytes committed now.
-    #[must_use]
     pub fn committed_bytes(&self) -> usize {
         self.state().count(|page| page.committed)
     }
 
     /// Bytes locked now.
-    #[must_use]
     pub fn locked_bytes(&self) -> usize {
         self.state().count(|page| page.locked)
     }
 
     /// Keys that were created and not deleted.
-    #[must_use]
     pub fn thread_keys(&self) -> usize {
         self.state().keys.len()
     }
@@ -217,8 +223,10 @@ impl Fake {
     /// The state of the OS page at `address`, which must be reserved.
     #[must_use]
     pub fn page(&self, address: *mut u8) -> PageState {
-        let start = address.map_addr(|address| address & !(OS_PAGE - 1));
-        self.state().pages("page", Range::new(start, OS_PAGE))[0]
+        let mut state = self.state();
+        let page = state.page;
+        let start = address.map_addr(|address| address & !(page - 1));
+        state.pages("page", Range::new(start, page))[0]
     }
 
     /// Does for the calling thread what its end would do: up to 4 rounds over the stored pointers.
@@ -252,13 +260,14 @@ impl Fake {
 // SAFETY: reservations are allocations, so disjoint; `commit` clears pages that were not committed.
 unsafe impl Os for Fake {
     fn os_page(&self) -> usize {
-        OS_PAGE
+        self.state().page
     }
 
     fn reserve(&self, bytes: usize, align: usize) -> Result<*mut u8, OsError> {
-        assert!(bytes > 0 && bytes.is_multiple_of(OS_PAGE), "reserve: {bytes} bytes");
-        assert!(align.is_power_of_two() && align >= OS_PAGE, "reserve: align {align}");
         let mut state = self.state();
+        let page = state.page;
+        assert!(bytes > 0 && bytes.is_multiple_of(page), "reserve: {bytes} bytes");
+        assert!(align.is_power_of_two() && align >= page, "reserve: align {align}");
         state.enter("reserve")?;
         let layout =
             Layout::from_size_align(bytes, align).map_err(|_| OsError { call: "reserve", errno: OsError::ENOMEM })?;
@@ -271,7 +280,7 @@ unsafe impl Os for Fake {
             start.write_bytes(POISON, bytes);
             start
         };
-        let pages = std::vec![PageState::default(); bytes / OS_PAGE];
+        let pages = std::vec![PageState::default(); bytes / page];
         state.reservations.insert(start.expose_provenance(), Reservation { layout, pages });
         Ok(start)
     }
@@ -279,13 +288,14 @@ unsafe impl Os for Fake {
     unsafe fn commit(&self, range: Range) -> Result<(), OsError> {
         let mut state = self.state();
         state.enter("commit")?;
+        let bytes = state.page;
         for (number, page) in state.pages("commit", range).iter_mut().enumerate() {
-            let start = range.start.wrapping_add(number * OS_PAGE);
+            let start = range.start.wrapping_add(number * bytes);
             if !page.committed {
                 // SAFETY: a page of a reservation that nobody may use yet.
                 unsafe {
-                    assert!(page.guard || is_poisoned(start), "commit: written to before, at {start:?}");
-                    start.write_bytes(0, OS_PAGE);
+                    assert!(page.guard || is_poisoned(start, bytes), "commit: written to before, at {start:?}");
+                    start.write_bytes(0, bytes);
                 }
             }
             *page = PageState { committed: true, guard: false, ..*page };
@@ -300,15 +310,16 @@ unsafe impl Os for Fake {
         Ok(())
     }
 
-    unsafe fn lock(&self, range: Range, when: Fault) -> Result<(), OsError> {
+    unsafe fn lock(&self, range: Range) -> Result<(), OsError> {
         let mut state = self.state();
         state.enter("lock")?;
-        let more = state.committed("lock", range).iter().filter(|page| !page.locked).count() * OS_PAGE;
+        let page = state.page;
+        let more = state.committed("lock", range).iter().filter(|page| !page.locked).count() * page;
         if state.lock_limit.is_some_and(|limit| state.count(|page| page.locked) + more > limit) {
             return Err(OsError { call: "lock", errno: OsError::ENOMEM });
         }
         for page in state.pages("lock", range) {
-            *page = PageState { locked: true, present: page.present || when == Fault::Now, ..*page };
+            page.locked = true;
         }
         Ok(())
     }
@@ -371,6 +382,65 @@ unsafe impl Os for Fake {
         Ok(())
     }
 
+    unsafe fn huge_bytes(&self, range: Range) -> Result<usize, OsError> {
+        let mut state = self.state();
+        state.enter("huge_bytes")?;
+        let (size, given) = state.huge;
+        Ok(if given { range.bytes / size * size } else { 0 })
+    }
+
+    fn huge_page(&self) -> usize {
+        self.state().huge.0
+    }
+
+    fn free_huge_pages(&self, _: usize) -> usize {
+        self.state().stock
+    }
+
+    unsafe fn commit_huge(&self, range: Range, size: usize) -> Result<(), OsError> {
+        let mut state = self.state();
+        state.enter("commit_huge")?;
+        assert!(range.start.addr().is_multiple_of(size) && range.bytes.is_multiple_of(size), "commit_huge: {range:?}");
+        if range.bytes / size > state.stock {
+            return Err(OsError { call: "commit_huge", errno: OsError::ENOMEM });
+        }
+        state.stock -= range.bytes / size;
+        for page in state.pages("commit_huge", range) {
+            assert_eq!(*page, PageState::default(), "commit_huge: part of {range:?} was committed before");
+            *page = PageState { committed: true, locked: true, ..PageState::default() };
+        }
+        // SAFETY: pages of a reservation that nobody uses yet.
+        unsafe { range.start.write_bytes(0, range.bytes) };
+        Ok(())
+    }
+
+    unsafe fn place(&self, range: Range, nodes: Nodes) -> Result<(), OsError> {
+        let mut state = self.state();
+        state.enter("place")?;
+        let touched = state.pages("place", range).iter().any(|page| page.present);
+        assert!(!touched, "place: part of {range:?} was touched before");
+        state.placed.push(nodes);
+        Ok(())
+    }
+
+    fn available(&self) -> Result<Available, OsError> {
+        let mut state = self.state();
+        state.enter("available")?;
+        Ok(state.available.unwrap_or(Available { bytes: usize::MAX, bound: Bound::Machine }))
+    }
+
+    fn lock_program(&self) -> (usize, Result<(), OsError>) {
+        (4096, self.state().enter("lock_program"))
+    }
+
+    fn prefault_stack(&self, _: usize) -> Result<(), OsError> {
+        self.state().enter("prefault_stack")
+    }
+
+    fn lower_oom_score(&self, _: i32) -> Result<(), OsError> {
+        self.state().enter("lower_oom_score")
+    }
+
     unsafe fn dont_dump(&self, range: Range) -> Result<(), OsError> {
         let mut state = self.state();
         state.enter("dont_dump")?;
@@ -381,13 +451,14 @@ unsafe impl Os for Fake {
     unsafe fn release(&self, range: Range) -> Result<(), OsError> {
         let mut state = self.state();
         state.enter("release")?;
+        let bytes = state.page;
         let start = range.start.addr();
         let found = state.reservations.get(&start).unwrap_or_else(|| panic!("release: {range:?} is no reservation"));
         assert_eq!(found.layout.size(), range.bytes, "release: {range:?} is not the whole reservation");
         for (number, page) in found.pages.iter().enumerate().filter(|(_, page)| !page.committed) {
-            let start = range.start.wrapping_add(number * OS_PAGE);
+            let start = range.start.wrapping_add(number * bytes);
             // SAFETY: a page of this reservation.
-            assert!(unsafe { is_poisoned(start) }, "release: {page:?} at {start:?} was written to");
+            assert!(unsafe { is_poisoned(start, bytes) }, "release: {page:?} at {start:?} was written to");
         }
         let layout = found.layout;
         state.reservations.remove(&start);
@@ -405,6 +476,22 @@ unsafe impl Os for Fake {
 
     fn process(&self) -> u32 {
         0
+    }
+
+    fn thread(&self) -> u32 {
+        7
+    }
+
+    fn thread_name(&self) -> [u8; 16] {
+        *b"fake\0\0\0\0\0\0\0\0\0\0\0\0"
+    }
+
+    fn signal(&self, number: u32) {
+        self.state().signals.push(number);
+    }
+
+    fn notify(&self, descriptor: u32, message: &[u8]) {
+        self.state().notes.extend([std::format!("{descriptor}: ").as_bytes(), message].concat());
     }
 
     fn cores(&self) -> usize {

@@ -35,7 +35,7 @@ fn scenario(os: &Fake) -> Result<(), OsError> {
             os.prefault(part(range, 1, 8))?;
             os.huge_pages_make(part(range, 1, 8))?;
             os.lock_limit()?;
-            os.lock(part(range, 1, 8), Fault::Now)?;
+            os.lock(part(range, 1, 8))?;
             os.decommit(part(range, 2, 2), true)?;
             os.unlock(part(range, 1, 8))
         })();
@@ -87,9 +87,9 @@ fn states_follow_the_calls() {
         *range.start = 9;
         os.commit(part(range, 0, 5)).unwrap();
         assert_eq!(*range.start, 9, "committed pages stay as they are");
-        os.lock(part(range, 0, 2), Fault::AtTouch).unwrap();
+        os.lock(part(range, 0, 2)).unwrap();
         assert_eq!(os.page(range.start), PageState { committed: true, guard: false, present: false, locked: true });
-        os.lock(part(range, 1, 2), Fault::Now).unwrap();
+        os.lock(part(range, 1, 2)).unwrap();
         assert_eq!((os.locked_bytes(), os.committed_bytes(), os.reserved_bytes()), (3 * OS_PAGE, 5 * OS_PAGE, BYTES));
         assert_eq!(os.decommit(part(range, 0, 1), false).unwrap_err().errno, OsError::EINVAL);
         os.decommit(part(range, 0, 1), true).unwrap();
@@ -111,9 +111,9 @@ fn lock_limit_counts_each_page_once() {
     // SAFETY: within the reservation, in order.
     unsafe {
         os.commit(range).unwrap();
-        os.lock(part(range, 0, 3), Fault::Now).unwrap();
-        os.lock(part(range, 1, 2), Fault::Now).unwrap();
-        assert_eq!(os.lock(part(range, 2, 2), Fault::Now).unwrap_err().errno, OsError::ENOMEM);
+        os.lock(part(range, 0, 3)).unwrap();
+        os.lock(part(range, 1, 2)).unwrap();
+        assert_eq!(os.lock(part(range, 2, 2)).unwrap_err().errno, OsError::ENOMEM);
         assert_eq!(os.lock_limit().unwrap().soft, 3 * OS_PAGE);
         os.release(range).unwrap();
     }
@@ -126,7 +126,7 @@ fn breaches_of_the_contract_are_named() {
     // SAFETY: the fake refuses each of these before it does anything.
     unsafe {
         assert!(complaint(|| os.prefault(range)).contains("not committed"));
-        assert!(complaint(|| os.lock(range, Fault::Now)).contains("not committed"));
+        assert!(complaint(|| os.lock(range)).contains("not committed"));
         assert!(complaint(|| os.commit(Range::new(range.start, 100))).contains("whole OS pages"));
         assert!(complaint(|| os.commit(part(range, 1, 16))).contains("outside"));
         assert!(complaint(|| os.release(part(range, 0, 4))).contains("not the whole"));

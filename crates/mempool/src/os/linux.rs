@@ -13,7 +13,13 @@ use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::mem::MaybeUninit;
 use core::ptr;
 
-use super::{Fault, ForkChild, LockLimit, Os, OsError, Range, ThreadExit, ThreadKey};
+use super::{Available, ForkChild, LockLimit, Nodes, Os, OsError, Range, ThreadExit, ThreadKey};
+
+mod files;
+mod huge;
+mod memory;
+mod parallel;
+mod program;
 
 /// Linux 5.14.
 const MADV_POPULATE_WRITE: c_int = 23;
@@ -208,26 +214,28 @@ unsafe impl Os for Linux {
     }
 
     unsafe fn prefault(&self, range: Range) -> Result<(), OsError> {
-        // SAFETY: populating keeps content; the range is committed.
-        match unsafe { advise(range, MADV_POPULATE_WRITE) } {
+        // SAFETY: populating keeps content; each part lies in the range, which is committed.
+        let alone = |part| match unsafe { advise(part, MADV_POPULATE_WRITE) } {
             Err(OsError { errno: libc::EINVAL, .. }) if !knows(MADV_POPULATE_WRITE) => {
                 // SAFETY: the caller's promise.
-                unsafe { touch(range, self.os_page()) };
+                unsafe { touch(part, self.os_page()) };
                 Ok(())
             }
             result => result,
-        }
+        };
+        // SAFETY: as above.
+        unsafe { parallel::advise(range, MADV_POPULATE_WRITE, self.cores(), &alone) }
     }
 
-    unsafe fn lock(&self, range: Range, when: Fault) -> Result<(), OsError> {
-        match when {
-            // SAFETY: locking changes no content; the range is committed.
-            Fault::Now => outcome("mlock", unsafe { libc::mlock(range.start.cast(), range.bytes) }),
-            // SAFETY: as above.
-            Fault::AtTouch => outcome("mlock2", unsafe {
-                libc::syscall(libc::SYS_mlock2, range.start, range.bytes, libc::MLOCK_ONFAULT as c_long) as c_int
-            }),
-        }
+    fn available(&self) -> Result<Available, OsError> {
+        memory::available()
+    }
+
+    unsafe fn lock(&self, range: Range) -> Result<(), OsError> {
+        // SAFETY: locking changes no content; the range is committed.
+        outcome("mlock", unsafe {
+            libc::syscall(libc::SYS_mlock2, range.start, range.bytes, libc::MLOCK_ONFAULT as c_long) as c_int
+        })
     }
 
     unsafe fn unlock(&self, range: Range) -> Result<(), OsError> {
@@ -267,6 +275,40 @@ unsafe impl Os for Linux {
         unsafe { advise(range, MADV_COLLAPSE) }
     }
 
+    unsafe fn huge_bytes(&self, range: Range) -> Result<usize, OsError> {
+        huge::bytes_in(range)
+    }
+
+    fn huge_page(&self) -> usize {
+        huge::transparent()
+    }
+
+    fn free_huge_pages(&self, size: usize) -> usize {
+        huge::free(size)
+    }
+
+    unsafe fn commit_huge(&self, range: Range, size: usize) -> Result<(), OsError> {
+        // SAFETY: the caller's promise.
+        unsafe { huge::commit(range, size) }
+    }
+
+    unsafe fn place(&self, range: Range, nodes: Nodes) -> Result<(), OsError> {
+        // SAFETY: the caller's promise.
+        unsafe { huge::place(range, nodes) }
+    }
+
+    fn lock_program(&self) -> (usize, Result<(), OsError>) {
+        program::lock()
+    }
+
+    fn prefault_stack(&self, bytes: usize) -> Result<(), OsError> {
+        program::prefault_stack(bytes)
+    }
+
+    fn lower_oom_score(&self, score: i32) -> Result<(), OsError> {
+        program::lower_oom_score(score)
+    }
+
     unsafe fn dont_dump(&self, range: Range) -> Result<(), OsError> {
         // SAFETY: keeps content.
         unsafe { advise(range, libc::MADV_DONTDUMP) }
@@ -287,6 +329,40 @@ unsafe impl Os for Linux {
     fn process(&self) -> u32 {
         // SAFETY: a plain call.
         unsafe { libc::getpid() as u32 }
+    }
+
+    fn thread(&self) -> u32 {
+        // SAFETY: no argument, cannot fail.
+        unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+    }
+
+    fn thread_name(&self) -> [u8; 16] {
+        let mut name = [0u8; 16];
+        // SAFETY: fills the 16 bytes that the call is documented to fill.
+        keeping_errno(|| unsafe { libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr()) });
+        name
+    }
+
+    fn signal(&self, number: u32) {
+        // SAFETY: plain numbers. The program asked for this signal, and there is nobody to tell if it cannot be sent.
+        keeping_errno(|| unsafe { libc::kill(libc::getpid(), number as c_int) });
+    }
+
+    fn notify(&self, descriptor: u32, message: &[u8]) {
+        keeping_errno(|| {
+            let mut ready = libc::pollfd { fd: descriptor as c_int, events: libc::POLLOUT, revents: 0 };
+            let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            let no_mask: *const c_void = ptr::null();
+            // SAFETY: one live pollfd, a live timespec, and no signal mask. No call of libc, which may end a thread that
+            // was cancelled. A pipe that nobody reads any more shows an error here, and gets no SIGPIPE.
+            let count = unsafe {
+                libc::syscall(libc::SYS_ppoll, &raw mut ready, 1 as c_long, &raw const now, no_mask, 0 as c_long)
+            };
+            if count == 1 && ready.revents == libc::POLLOUT {
+                // SAFETY: the kernel reads from a live slice.
+                unsafe { libc::syscall(libc::SYS_write, ready.fd, message.as_ptr(), message.len()) };
+            }
+        });
     }
 
     fn cores(&self) -> usize {
@@ -460,6 +536,8 @@ fn errno_location() -> *mut c_int {
     unsafe { libc::__errno_location() }
 }
 
+#[cfg(all(test, not(loom)))]
+mod machine_tests;
 #[cfg(all(test, not(loom)))]
 #[path = "linux_tests.rs"]
 mod tests;

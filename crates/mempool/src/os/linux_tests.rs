@@ -12,39 +12,39 @@ use std::vec::Vec;
 const MIB: usize = 1 << 20;
 
 /// A reservation that goes back at the end of a test.
-struct Reservation(Range);
+pub(super) struct Reservation(pub(super) Range);
 
 impl Reservation {
-    fn new(bytes: usize) -> Self {
+    pub(super) fn new(bytes: usize) -> Self {
         Self(Range::new(Linux.reserve(bytes, 4096).unwrap(), bytes))
     }
 
-    fn committed(bytes: usize) -> Self {
+    pub(super) fn committed(bytes: usize) -> Self {
         let new = Self::new(bytes);
         // SAFETY: the whole reservation.
         unsafe { Linux.commit(new.0) }.unwrap();
         new
     }
 
-    fn part(&self, offset: usize, bytes: usize) -> Range {
+    pub(super) fn part(&self, offset: usize, bytes: usize) -> Range {
         assert!(offset + bytes <= self.0.bytes);
         Range::new(self.0.start.wrapping_add(offset), bytes)
     }
 
-    fn read(&self, offset: usize) -> u8 {
+    pub(super) fn read(&self, offset: usize) -> u8 {
         assert!(offset < self.0.bytes);
         // SAFETY: inside; tests read committed pages only.
         unsafe { self.0.start.add(offset).read_volatile() }
     }
 
-    fn write(&self, offset: usize, byte: u8) {
+    pub(super) fn write(&self, offset: usize, byte: u8) {
         assert!(offset < self.0.bytes);
         // SAFETY: inside; tests write to committed pages only.
         unsafe { self.0.start.add(offset).write_volatile(byte) };
     }
 
     /// Which OS pages have memory.
-    fn present(&self) -> Vec<bool> {
+    pub(super) fn present(&self) -> Vec<bool> {
         let mut pages = std::vec![0u8; self.0.bytes / 4096];
         // SAFETY: one byte for each OS page of the range.
         let result = unsafe { libc::mincore(self.0.start.cast(), self.0.bytes, pages.as_mut_ptr()) };
@@ -53,7 +53,7 @@ impl Reservation {
     }
 
     /// The text of /proc/self/smaps for the mapping that begins at `offset`.
-    fn smaps(&self, offset: usize) -> String {
+    pub(super) fn smaps(&self, offset: usize) -> String {
         let head = std::format!("{:x}-", self.0.start.addr() + offset);
         let all = fs::read_to_string("/proc/self/smaps").unwrap();
         let is_head = |line: &&str| line.split(' ').next().is_some_and(|word| word.contains('-'));
@@ -71,7 +71,7 @@ impl Drop for Reservation {
 }
 
 /// Runs `body` in a child and gives its wait status.
-fn in_child(body: impl FnOnce()) -> c_int {
+pub(super) fn in_child(body: impl FnOnce()) -> c_int {
     // SAFETY: the child makes system calls and ends by signal or `_exit`.
     let child = unsafe { libc::fork() };
     assert!(child >= 0);
@@ -207,10 +207,10 @@ fn decommit_gives_memory_back_and_reads_zeros() {
 }
 
 #[test]
-fn locked_pages_are_present_and_can_be_decommitted_as_locked() {
+fn locked_pages_stay_and_can_be_decommitted_as_locked() {
     let held = Reservation::committed(MIB);
     // SAFETY: committed.
-    unsafe { Linux.lock(held.0, Fault::Now) }.unwrap();
+    unsafe { Linux.lock(held.0).and_then(|()| Linux.prefault(held.0)) }.unwrap();
     assert!(held.present().iter().all(|page| *page));
     assert!(held.smaps(0).contains("Locked:             1024 kB"), "{}", held.smaps(0));
     // SAFETY: nobody needs the content.
@@ -225,10 +225,10 @@ fn locked_pages_are_present_and_can_be_decommitted_as_locked() {
 }
 
 #[test]
-fn locking_at_touch_brings_nothing_in() {
+fn locking_by_itself_brings_nothing_in() {
     let held = Reservation::committed(MIB);
     // SAFETY: committed.
-    unsafe { Linux.lock(held.0, Fault::AtTouch) }.unwrap();
+    unsafe { Linux.lock(held.0) }.unwrap();
     assert!(held.present().iter().all(|page| !page));
     assert!(held.smaps(0).contains(" lo "));
     held.write(0, 1);
@@ -284,7 +284,7 @@ fn release_takes_the_mapping_away() {
     let held = Reservation::committed(MIB);
     let start = held.0.start;
     // SAFETY: committed.
-    unsafe { Linux.lock(held.0, Fault::Now) }.unwrap();
+    unsafe { Linux.lock(held.0) }.unwrap();
     drop(held);
     let head = std::format!("{:x}-", start.addr());
     assert!(!fs::read_to_string("/proc/self/maps").unwrap().lines().any(|line| line.starts_with(&head)));

@@ -30,11 +30,10 @@
 //! reports each failure with the call and its errno. The errno of the thread is unspecified after a function
 //! that returns a `Result`, and untouched by all others. Only `write_stderr`, `sleep` and `abort` may wait.
 //!
-//! *Limits:* addresses of one process; 64 bits; no file mappings; NUMA is left to the kernel's policy.
+//! *Limits:* addresses of one process; 64 bits; no file mappings.
 #![allow(unsafe_code)]
 
 use core::ffi::c_void;
-use core::fmt;
 
 #[cfg(all(test, not(loom)))]
 pub mod fake;
@@ -43,6 +42,7 @@ pub mod linux;
 // Compiled everywhere, so that it cannot rot.
 #[cfg_attr(all(feature = "os", target_os = "linux", target_pointer_width = "64"), allow(dead_code))]
 pub mod none;
+mod refusal;
 #[cfg(not(loom))]
 pub mod system;
 
@@ -50,6 +50,8 @@ pub mod system;
 pub use linux::{environment, is_secure};
 #[cfg(not(all(feature = "os", target_os = "linux", target_pointer_width = "64")))]
 pub use none::{environment, is_secure};
+
+pub use refusal::OsError;
 
 /// The system that this build was made for.
 #[must_use]
@@ -59,95 +61,6 @@ pub fn platform() -> &'static dyn Os {
     #[cfg(not(all(feature = "os", target_os = "linux", target_pointer_width = "64")))]
     return &none::NoOs::SILENT;
 }
-
-/// A refused call: which, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OsError {
-    /// The call that failed, as its manual page is called.
-    pub call: &'static str,
-    /// Its errno, in this system's numbering.
-    pub errno: i32,
-}
-
-/// One row of [`ERRNOS`].
-struct Errno {
-    number: i32,
-    name: &'static str,
-    words: &'static str,
-    hint: &'static str,
-}
-
-/// A row without advice.
-const fn plain(number: i32, name: &'static str, words: &'static str) -> Errno {
-    Errno { number, name, words, hint: "" }
-}
-
-/// The numbers that the calls of this room can give (Linux, all architectures), in words.
-const ERRNOS: [Errno; 14] = [
-    Errno {
-        hint: "a capability, a seccomp filter or a lock limit of 0 forbids it",
-        ..plain(1, "EPERM", "not permitted")
-    },
-    plain(2, "ENOENT", "does not exist"),
-    plain(4, "EINTR", "interrupted by a signal"),
-    plain(5, "EIO", "input/output error"),
-    Errno { hint: "see ulimit -l, ulimit -a and /proc/self/limits", ..plain(11, "EAGAIN", "a limit is reached") },
-    Errno {
-        hint: "see ulimit -v, ulimit -l, the memory cgroup and /proc/sys/vm/overcommit_memory",
-        ..plain(12, "ENOMEM", "no memory, or a limit on memory, on locking or on mappings is reached")
-    },
-    plain(13, "EACCES", "access denied"),
-    plain(14, "EFAULT", "bad address"),
-    plain(16, "EBUSY", "busy"),
-    plain(17, "EEXIST", "exists already"),
-    plain(22, "EINVAL", "the kernel does not know or does not allow this"),
-    plain(28, "ENOSPC", "no space left"),
-    Errno { hint: "this build or kernel lacks the call", ..plain(38, "ENOSYS", "not available") },
-    plain(133, "EHWPOISON", "the memory is damaged"),
-];
-
-impl OsError {
-    /// No memory, or a limit is reached.
-    pub const ENOMEM: i32 = 12;
-    /// The kernel does not know or does not allow the request.
-    pub const EINVAL: i32 = 22;
-    /// There is no such call.
-    pub const ENOSYS: i32 = 38;
-
-    fn row(&self) -> Option<&'static Errno> {
-        ERRNOS.iter().find(|row| row.number == self.errno)
-    }
-
-    /// The name of the errno, `ENOMEM`; "errno" for one that the table lacks.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        self.row().map_or("errno", |row| row.name)
-    }
-
-    /// What the user can look at or change; empty where nothing general can be said.
-    #[must_use]
-    pub const fn hint(&self) -> &'static str {
-        let mut rows = ERRNOS.as_slice();
-        while let [row, rest @ ..] = rows {
-            if row.number == self.errno {
-                return row.hint;
-            }
-            rows = rest;
-        }
-        ""
-    }
-}
-
-impl fmt::Display for OsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.row() {
-            Some(row) => write!(f, "{} failed: {} ({}, {})", self.call, row.words, row.name, self.errno),
-            None => write!(f, "{} failed: errno {}", self.call, self.errno),
-        }
-    }
-}
-
-impl core::error::Error for OsError {}
 
 /// A part of a reservation: whole OS pages. An address and a length, with no claim on what lies there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,15 +84,6 @@ impl Range {
     }
 }
 
-/// When a locked page gets its memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Before `lock` returns.
-    Now,
-    /// At its first touch, for pools that commit lazily.
-    AtTouch,
-}
-
 /// RLIMIT_MEMLOCK, in bytes; `usize::MAX` means no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockLimit {
@@ -187,6 +91,37 @@ pub struct LockLimit {
     pub soft: usize,
     /// How far the process may raise it.
     pub hard: usize,
+}
+
+/// What bounds the memory that is available.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// The machine's own memory.
+    Machine,
+    /// The limit of a memory cgroup, version 1.
+    Cgroup1,
+    /// The limit of a memory cgroup, version 2.
+    Cgroup2,
+}
+
+/// Memory that can still be had without swapping and without ending a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Available {
+    /// How much, in bytes; `usize::MAX` means no known bound.
+    pub bytes: usize,
+    /// What bounds it.
+    pub bound: Bound,
+}
+
+/// Memory nodes of a machine that has several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nodes {
+    /// The calling thread's, and others when it is full.
+    Local,
+    /// All, in turn.
+    All,
+    /// These alone: bit n is node n.
+    These(u64),
 }
 
 /// A key under which each thread stores one pointer.
@@ -249,8 +184,8 @@ pub unsafe trait Os: Sync {
     /// The range is committed, and nobody else writes there meanwhile.
     unsafe fn prefault(&self, range: Range) -> Result<(), OsError>;
 
-    /// Locks the committed range: what is present, now or later, stays in memory. A child of fork inherits no
-    /// lock.
+    /// Locks the committed range: what is present, now or later, stays in memory. Makes nothing present by itself. A
+    /// child of fork inherits no lock.
     ///
     /// # Errors
     ///
@@ -260,7 +195,7 @@ pub unsafe trait Os: Sync {
     /// # Safety
     ///
     /// The range is committed.
-    unsafe fn lock(&self, range: Range, when: Fault) -> Result<(), OsError>;
+    unsafe fn lock(&self, range: Range) -> Result<(), OsError>;
 
     /// Undoes [`lock`](Self::lock). Content is kept.
     ///
@@ -274,7 +209,7 @@ pub unsafe trait Os: Sync {
     unsafe fn unlock(&self, range: Range) -> Result<(), OsError>;
 
     /// Gives the memory behind the committed range back; it stays committed and reads as zeros. `locked`
-    /// says that the range is locked, and it stays so in the manner of [`Fault::AtTouch`].
+    /// says that the range is locked, and it stays so.
     ///
     /// # Errors
     ///
@@ -331,6 +266,73 @@ pub unsafe trait Os: Sync {
     /// The range is present.
     unsafe fn huge_pages_make(&self, range: Range) -> Result<(), OsError>;
 
+    /// Bytes of the range that lie in transparent huge OS pages now.
+    ///
+    /// # Errors
+    ///
+    /// The system does not tell.
+    ///
+    /// # Safety
+    ///
+    /// The range is present.
+    unsafe fn huge_bytes(&self, range: Range) -> Result<usize, OsError>;
+
+    /// Bytes of a transparent huge OS page; 0 where there are none.
+    fn huge_page(&self) -> usize;
+
+    /// Huge OS pages of `size` bytes that the administrator has set aside and that are free.
+    fn free_huge_pages(&self, size: usize) -> usize;
+
+    /// Makes the range committed, in huge OS pages of `size` bytes that were set aside, which are the range's from now
+    /// on. They can be neither swapped nor decommitted, and are locked by nature.
+    ///
+    /// After: reads as zeros. On an error the range is `reserved` as before.
+    ///
+    /// # Errors
+    ///
+    /// There are not enough of them, or none of that size.
+    ///
+    /// # Safety
+    ///
+    /// The range is in state `reserved`, begins at a multiple of `size`, and is a multiple of it.
+    unsafe fn commit_huge(&self, range: Range, size: usize) -> Result<(), OsError>;
+
+    /// Sets on which memory nodes the pages of the range will lie that are not present yet.
+    ///
+    /// # Errors
+    ///
+    /// The machine has no such node, the process may not use it, or the kernel knows no nodes.
+    ///
+    /// # Safety
+    ///
+    /// The range lies in a reservation.
+    unsafe fn place(&self, range: Range, nodes: Nodes) -> Result<(), OsError>;
+
+    /// Memory that can still be had.
+    ///
+    /// # Errors
+    ///
+    /// The system does not tell.
+    fn available(&self) -> Result<Available, OsError>;
+
+    /// Locks the program as it is now: text, constants, data, libraries, main stack. The bytes locked, and the first
+    /// refusal; what was not refused stays locked.
+    fn lock_program(&self) -> (usize, Result<(), OsError>);
+
+    /// Makes `bytes` of the calling thread's stack present.
+    ///
+    /// # Errors
+    ///
+    /// The stack's limit is lower; as much as it allows is present.
+    fn prefault_stack(&self, bytes: usize) -> Result<(), OsError>;
+
+    /// Makes the process a less likely victim when memory runs out: `score` is -1000 (never) to 0.
+    ///
+    /// # Errors
+    ///
+    /// The process lacks the right.
+    fn lower_oom_score(&self, score: i32) -> Result<(), OsError>;
+
     /// Leaves the range out of core files.
     ///
     /// # Errors
@@ -362,6 +364,19 @@ pub unsafe trait Os: Sync {
 
     /// The number of this process, 0 where there is none.
     fn process(&self) -> u32;
+
+    /// The number of the calling thread as the system's tools show it, 0 where there is none.
+    fn thread(&self) -> u32;
+
+    /// The name of the calling thread, zeros behind it; empty where there is none.
+    fn thread_name(&self) -> [u8; 16];
+
+    /// Sends signal `number` to the process.
+    fn signal(&self, number: u32);
+
+    /// Writes `message` to a file descriptor of the program's, if that can be done without waiting. What cannot be
+    /// written is dropped.
+    fn notify(&self, descriptor: u32, message: &[u8]);
 
     /// Processors that this thread may run on, at least 1.
     fn cores(&self) -> usize;
@@ -411,25 +426,6 @@ pub unsafe trait Os: Sync {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use std::string::ToString;
-
-    #[test]
-    fn errors_name_call_words_name_and_number() {
-        let text = OsError { call: "mlock", errno: 12 }.to_string();
-        for part in ["mlock failed", "no memory", "ENOMEM", "12"] {
-            assert!(text.contains(part), "{text}");
-        }
-        assert_eq!(OsError { call: "mmap", errno: 999 }.to_string(), "mmap failed: errno 999");
-        assert_eq!(OsError { call: "mmap", errno: 999 }.name(), "errno");
-        assert_eq!(OsError { call: "mmap", errno: 999 }.hint(), "");
-        assert!(OsError { call: "mlock", errno: 1 }.hint().contains("capability"));
-    }
-
-    #[test]
-    fn errno_table_is_sorted_and_named() {
-        assert!(ERRNOS.windows(2).all(|pair| pair[0].number < pair[1].number));
-        assert!(ERRNOS.iter().all(|row| row.name.starts_with('E') && !row.words.is_empty()));
-    }
 
     #[test]
     fn a_build_with_a_system_offers_it() {

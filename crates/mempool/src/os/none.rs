@@ -8,7 +8,7 @@
 
 use core::ffi::c_void;
 
-use super::{Fault, ForkChild, LockLimit, Os, OsError, Range, ThreadExit, ThreadKey};
+use super::{Available, Bound, ForkChild, LockLimit, Nodes, Os, OsError, Range, ThreadExit, ThreadKey};
 
 /// The absence of a system, with what the program brings instead.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,7 @@ unsafe impl Os for NoOs {
     unsafe fn prefault(&self, _: Range) -> Result<(), OsError> {
         lacking("prefault")
     }
-    unsafe fn lock(&self, _: Range, _: Fault) -> Result<(), OsError> {
+    unsafe fn lock(&self, _: Range) -> Result<(), OsError> {
         lacking("lock")
     }
     unsafe fn unlock(&self, _: Range) -> Result<(), OsError> {
@@ -77,6 +77,33 @@ unsafe impl Os for NoOs {
     unsafe fn huge_pages_make(&self, _: Range) -> Result<(), OsError> {
         lacking("huge_pages_make")
     }
+    unsafe fn huge_bytes(&self, _: Range) -> Result<usize, OsError> {
+        lacking("huge_bytes")
+    }
+    fn huge_page(&self) -> usize {
+        0
+    }
+    fn free_huge_pages(&self, _: usize) -> usize {
+        0
+    }
+    unsafe fn commit_huge(&self, _: Range, _: usize) -> Result<(), OsError> {
+        lacking("commit_huge")
+    }
+    unsafe fn place(&self, _: Range, _: Nodes) -> Result<(), OsError> {
+        lacking("place")
+    }
+    fn available(&self) -> Result<Available, OsError> {
+        Ok(Available { bytes: usize::MAX, bound: Bound::Machine })
+    }
+    fn lock_program(&self) -> (usize, Result<(), OsError>) {
+        (0, lacking("lock_program"))
+    }
+    fn prefault_stack(&self, _: usize) -> Result<(), OsError> {
+        lacking("prefault_stack")
+    }
+    fn lower_oom_score(&self, _: i32) -> Result<(), OsError> {
+        lacking("lower_oom_score")
+    }
     unsafe fn dont_dump(&self, _: Range) -> Result<(), OsError> {
         lacking("dont_dump")
     }
@@ -89,6 +116,15 @@ unsafe impl Os for NoOs {
     fn process(&self) -> u32 {
         0
     }
+
+    fn thread(&self) -> u32 {
+        0
+    }
+    fn thread_name(&self) -> [u8; 16] {
+        [0; 16]
+    }
+    fn signal(&self, _: u32) {}
+    fn notify(&self, _: u32, _: &[u8]) {}
 
     fn cores(&self) -> usize {
         1

@@ -6,18 +6,18 @@ use core::alloc::Layout;
 use std::string::{String, ToString};
 use std::vec::Vec;
 
-use crate::config::{Commit, Config, Exhausted, Small, Wish};
+use crate::config::{Commit, Config, Exhausted, Numa, Small, Wish};
 use crate::error::InitError;
 use crate::os::fake::{Fake, Strike};
 use crate::pool::Pool;
 
 const ERRNOS: [i32; 4] = [1, 11, 12, 22];
 
-fn layout(size: usize) -> Layout {
+pub(super) fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 1).expect("a size")
 }
 
-fn small() -> Config {
+pub(super) fn small() -> Config {
     Config::new().segment(1 << 20).exhausted(Exhausted::Null).max_retries(2)
 }
 
@@ -27,13 +27,15 @@ fn configs() -> Vec<Config> {
         small().commit(Commit::Lazy).dump(false),
         small().lock(Wish::Required).guard_pages(false),
         small().huge_pages(Wish::Required).lock(Wish::Off).small(Small::Heap),
+        small().segment(4 << 20).huge_page_size(2 << 20).numa(Numa::Interleave).dump(false),
+        small().lock_process(true).numa(Numa::Local).dump(false).strict(true),
         small().exhausted(Exhausted::Grow).segment(512 << 10).max_segment(2 << 20).lock(Wish::Required),
         small().exhausted(Exhausted::Grow).segment(512 << 10).max_segment(2 << 20).commit(Commit::Lazy),
     ])
 }
 
 /// What a program does with a pool: fills it to the brim, frees, trims, and ends it.
-fn work(pool: &Pool) {
+pub(super) fn work(pool: &Pool) {
     let mut objects = Vec::new();
     for size in [100, 9000, 500_000] {
         while let Ok(object) = pool.try_alloc_zeroed(layout(size)) {
@@ -66,6 +68,7 @@ fn scenario(os: &'static Fake, config: &Config) -> Result<(crate::Shortfalls, us
 /// Runs the scenario with call number `at` failing. The call's name, None when there are fewer calls.
 fn with_failure(config: &Config, at: usize, errno: i32, strike: Strike) -> Option<&'static str> {
     let os = Fake::new();
+    os.set_stock(2);
     os.fail("", at, errno, strike);
     let outcome = scenario(os, config);
     let failed = *os.calls().get(at - 1)?;
@@ -82,12 +85,23 @@ fn with_failure(config: &Config, at: usize, errno: i32, strike: Strike) -> Optio
         }
         Ok((short, calls)) => {
             let wanted = config.values();
-            let (lock, huge, dump) = (short.lock.is_some(), short.huge_pages.is_some(), short.dump.is_some());
-            for (call, told) in [("lock", lock), ("huge_pages_advise", huge), ("dont_dump", dump)] {
+            let told = [
+                ("lock", short.lock),
+                ("huge_pages_advise", short.huge_pages),
+                ("huge_bytes", short.huge_pages),
+                ("commit_huge", short.huge_pages),
+                ("place", short.numa),
+                ("dont_dump", short.dump),
+                ("lock_program", short.program),
+                ("prefault_stack", short.stack),
+                ("lower_oom_score", short.oom_score),
+            ];
+            for (call, told) in told.map(|(call, short)| (call, short.is_some())) {
                 assert!(at > calls || failed != call || told, "{call} failed in silence: {short:?}");
             }
             assert!(wanted.lock != Wish::Required || short.lock.is_none());
             assert!(wanted.huge_pages != Wish::Required || short.huge_pages.is_none());
+            assert!(!wanted.strict || short.is_empty());
         }
     }
     Some(failed)
@@ -111,7 +125,23 @@ fn every_call_fails_at_its_nth_time() {
             }
         }
     }
-    for call in ["reserve", "commit", "prefault", "lock", "release", "name", "huge_pages_advise", "dont_dump"] {
+    for call in [
+        "reserve",
+        "commit",
+        "prefault",
+        "lock",
+        "release",
+        "name",
+        "available",
+        "huge_pages_advise",
+        "huge_bytes",
+        "commit_huge",
+        "place",
+        "dont_dump",
+        "lock_program",
+        "prefault_stack",
+        "lower_oom_score",
+    ] {
         assert!(seen.contains(&call), "{call} was never made to fail: {seen:?}");
     }
 }

@@ -3,7 +3,7 @@
 #![allow(unsafe_code)]
 
 use super::demand_core;
-use crate::front::{self, Misuse, Request};
+use crate::front::{self, Misuse, Request, Use};
 use crate::units::GRANULE;
 
 /// What is known about the size that a sized free gives.
@@ -56,14 +56,16 @@ pub unsafe fn free_sized(object: *mut u8, size: usize, align: usize, claim: Clai
         core.misuse(call, address, &Misuse::WrongAlign(align));
     }
     if core.contains(address) {
-        let room = core.usable_size(address, call);
+        let room = core.room(address, call, Use::Free);
         let align = align.max(GRANULE);
         // A C++ library may round the size up to the alignment before it asks.
         let fits = |size| core.could_answer(&Request { size, align, zeroed: false }, room);
         let right = match claim {
             _ if size > room => false,
             Claim::AtMost => true,
-            Claim::Exact => fits(size) || size.checked_next_multiple_of(align).is_some_and(fits),
+            Claim::Exact => {
+                core.is_scoped(address) || fits(size) || size.checked_next_multiple_of(align).is_some_and(fits)
+            }
         };
         if !right {
             core.misuse(call, address, &Misuse::WrongSize(size, room));

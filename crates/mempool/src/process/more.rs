@@ -6,7 +6,7 @@
 use ::core::num::NonZeroUsize;
 
 use super::{CacheHandle, Config, Core, ENDED, InitError, READY, STATE, core, demand_core, environment_config, init};
-use crate::front::{self, Fail, Request};
+use crate::front::{self, BudgetError, BudgetInfo, CacheError, Callback, Fail, Request};
 use crate::stats::{CacheStats, Stats};
 use crate::sync::Ordering::Acquire;
 use crate::units::GRANULE;
@@ -47,7 +47,7 @@ fn reach(refusal: Refusal, call: &'static str) -> Option<(&'static Core, Fail)> 
         Refusal::Policy => Some((demand_core(call), Fail::Policy)),
         Refusal::Null => {
             ensure().ok()?;
-            Some((core()?, Fail::Null))
+            Some((core()?, Fail::Try))
         }
     }
 }
@@ -77,6 +77,22 @@ pub fn pop(size: usize) -> *mut u8 {
 #[must_use]
 pub fn pop_behind(size: usize) -> *mut u8 {
     address_or_null(front::pop_behind(front::process_local(), size))
+}
+
+/// The size to ask [`pop_aligned`] for, so that the answer has `size` bytes at a multiple of `align` (a power of two); None when
+/// no size class has such objects.
+#[inline]
+#[must_use]
+pub fn room_for(size: usize, align: usize) -> Option<usize> {
+    if align <= GRANULE { Some(size) } else { crate::front::room_for(size, align) }
+}
+
+/// Both hot paths of an allocation for a size of [`room_for`].
+#[inline]
+#[must_use]
+pub fn pop_aligned(room: usize) -> *mut u8 {
+    let local = front::process_local();
+    address_or_null(front::pop(local, room).or_else(|| front::pop_behind(local, room)))
 }
 
 /// Any allocation: `size` bytes at a multiple of `align` (a power of two), all zero if `zeroed`. Null when refused.
@@ -187,14 +203,68 @@ pub unsafe fn watch(area: *const ::core::sync::atomic::AtomicU64, witness: front
     Ok(())
 }
 
-/// Adds a callback for exhaustion, as [`Pool::on_reclaim`](crate::Pool::on_reclaim).
+/// Adds a callback for exhaustion, as [`Pool::on_reclaim`](crate::Pool::on_reclaim), and with a level other than 0 for
+/// less free memory than that, as [`Pool::on_low`](crate::Pool::on_low).
 ///
 /// # Errors
 /// There is no process pool, with 0; or it has as many callbacks as a pool takes, with that number.
 ///
 /// # Safety
 /// `callback` may be called with `argument` from any thread until the pool ends.
-pub unsafe fn on_reclaim(callback: extern "C" fn(usize, *mut u8) -> bool, argument: *mut u8) -> Result<(), usize> {
+pub unsafe fn on_reclaim(level: usize, callback: Callback, argument: *mut u8) -> Result<(), usize> {
     let core = core().ok_or(0usize)?;
-    if core.on_reclaim(callback, argument) { Ok(()) } else { Err(front::CALLBACKS) }
+    if core.on_reclaim(level, callback, argument) { Ok(()) } else { Err(front::CALLBACKS) }
+}
+
+/// Calls `f` with the verdict on a request for `size` bytes at a multiple of `align`; without a size on the last request
+/// that was refused. None when there is no process pool, or none was.
+pub fn with_verdict<R>(size: Option<(usize, usize)>, f: impl FnOnce(&dyn ::core::fmt::Display) -> R) -> Option<R> {
+    let core = core()?;
+    let request = match size {
+        Some((size, align)) => Request { size, align: align.max(GRANULE), zeroed: false },
+        None => core.last_refused()?,
+    };
+    Some(f(&core.verdict(&request)))
+}
+
+/// Makes a budget, as [`Pool::budget`](crate::Pool::budget): its number. The process pool is made if there is none.
+///
+/// # Errors
+/// As there; None when there is no process pool.
+pub fn budget_create(name: &str, least: usize, most: usize) -> Option<Result<usize, BudgetError>> {
+    core().map(|core| core.budget_create(name, least, most))
+}
+
+/// What a budget has; None when there is none of this number.
+#[must_use]
+pub fn budget_info(number: usize) -> Option<BudgetInfo> {
+    core()?.budget_info(number)
+}
+
+/// Makes the budget `scope` (its number plus one; 0: none) that of what the calling thread allocates from now on, as in
+/// [`Budget::scope`](crate::Budget::scope). What it was before.
+///
+/// # Errors
+/// The thread has no local heap of its own; None when there is no process pool or no such budget.
+pub fn budget_enter(scope: u8) -> Option<Result<u8, BudgetError>> {
+    let core = core()?;
+    if scope != 0 {
+        core.budget_info(usize::from(scope) - 1)?;
+    }
+    Some(core.enter_budget(scope))
+}
+
+/// Makes a named cache that is charged to a budget.
+///
+/// # Errors
+/// As [`CacheError`] says.
+pub fn cache_create_for(name: &str, size: usize, align: usize, budget: usize) -> Result<CacheHandle, CacheError> {
+    demand_core("mp_cache_init").cache_create_for(name, size, align, Some(budget), false)
+}
+
+/// Gives up what the calling thread keeps, as [`Pool::relinquish`](crate::Pool::relinquish).
+pub fn relinquish() {
+    if let Some(core) = core() {
+        core.relinquish();
+    }
 }

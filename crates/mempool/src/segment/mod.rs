@@ -7,5 +7,5 @@ pub mod slot;
 
 pub use header::{Header, MAGIC, NAME_LEN, VERSION};
 pub use layout::{CACHE_WORDS, Layout, Needs, Wish};
-pub use real::{Shortfalls, make_real};
+pub use real::{Granted, Report, Shortfalls, make_huge, make_program_real, make_real};
 pub use slot::{Owner, Slot, SlotGeometry, Slots, State};

@@ -44,11 +44,28 @@ pub enum State {
     Continued = 5,
     /// A heap page.
     Heap = 6,
+    /// A queued slab of which somebody else is taking an item that was freed remotely: its owner, if the thread field
+    /// still names one, frees plainly and does nothing else.
+    Tapped = 7,
 }
 
 impl State {
-    const ALL: [State; 7] =
-        [State::Free, State::Held, State::Queued, State::Nobody, State::Giving, State::Continued, State::Heap];
+    const ALL: [State; 8] = [
+        State::Free,
+        State::Held,
+        State::Queued,
+        State::Nobody,
+        State::Giving,
+        State::Continued,
+        State::Heap,
+        State::Tapped,
+    ];
+
+    /// Whether a slab begins here that items may be allocated of.
+    #[must_use]
+    pub const fn is_slab(self) -> bool {
+        matches!(self, State::Held | State::Queued | State::Nobody | State::Tapped)
+    }
 }
 
 /// An owner word, taken apart.

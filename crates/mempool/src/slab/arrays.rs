@@ -5,6 +5,7 @@
 //! one: it is claimed from the queue, searched for a region, and put back. What no slab of the class can
 //! hold becomes a run of its own, described as a slab with one item (`count`).
 
+use super::protocol::{mask, words_of};
 use super::*;
 
 /// Array slabs of the queue that are tried before a fresh one is carved.
@@ -129,10 +130,95 @@ impl SlabTier {
     }
 
     /// An array that no slab of its class holds gets a slab of its own: one item, born full, nobody's.
-    fn pop_whole(&self, runs: &impl Runs, shape: Shape, n: usize) -> Option<usize> {
+    pub fn pop_whole(&self, runs: &impl Runs, shape: Shape, n: usize) -> Option<usize> {
         let size = shape.size.checked_mul(n)?;
         let whole = Shape { items: 1, size, run: size.div_ceil(FRAGMENT), count: n, ..shape };
         let slab = self.carve_shape(runs, whole, 0)?;
         Some(self.address(&slab))
+    }
+}
+
+/// Arrays: consecutive items, told apart by *joined* bits ("this item and the next belong together") in
+/// the upper half of the `free` words of slabs that hold arrays and have at most half as many items.
+impl Slab<'_> {
+    fn joined(&self, w: usize) -> &AtomicU64 {
+        self.slot.free(self.slot.words() / 2 + w)
+    }
+
+    /// An array claimed or freed by half: its last allocated item must not be joined to a free one, which may become the
+    /// first of another array. Child of a fork only.
+    pub(super) fn cut_joins(&self) {
+        let used = self.used();
+        if used > self.slot.words() / 2 {
+            return;
+        }
+        let free = |w| self.slot.remote(w).load(Relaxed) | self.slot.free(w).load(Relaxed);
+        for w in 0..used {
+            let next = if w + 1 < used { free(w + 1) } else { !0 };
+            let joined = self.joined(w);
+            joined.store(joined.load(Relaxed) & !(free(w) >> 1 | next << 63), Relaxed);
+        }
+    }
+
+    fn is_joined(&self, i: usize) -> bool {
+        self.joined(i / 64).load(Relaxed) >> (i % 64) & 1 == 1
+    }
+
+    /// Finds and claims `n` consecutive free items. For the owner (HELD). The first one's number.
+    pub fn claim_region(&self, n: usize) -> Option<usize> {
+        let items = self.shape().items as usize;
+        let first = self.find_region(items, n)?;
+        for w in words_of(first, n) {
+            let members = mask(w, first, n);
+            let links = mask(w, first, n - 1);
+            let joined = self.joined(w);
+            joined.store(joined.load(Relaxed) & !members | links, Relaxed);
+        }
+        for w in words_of(first, n) {
+            let free = self.slot.free(w);
+            // Release pairs with `is_allocated`: who sees the item allocated sees how it is joined.
+            free.store(free.load(Relaxed) & !mask(w, first, n), Release);
+        }
+        Some(first)
+    }
+
+    /// The first `n` consecutive set bits of the `free` words.
+    fn find_region(&self, items: usize, n: usize) -> Option<usize> {
+        let (mut start, mut length) = (0, 0);
+        let mut at = 0;
+        while at < items {
+            let word = self.slot.free(at / 64).load(Relaxed) >> (at % 64);
+            let ones = (word.trailing_ones() as usize).min(64 - at % 64);
+            if length == 0 {
+                start = at;
+            }
+            length += ones;
+            if length >= n {
+                return Some(start);
+            }
+            at += ones;
+            if at % 64 == 0 && ones > 0 {
+                continue;
+            }
+            length = 0;
+            let zeros = (!(self.slot.free(at / 64).load(Relaxed) >> (at % 64))).trailing_ones() as usize;
+            at += zeros.clamp(1, 64 - at % 64);
+        }
+        None
+    }
+
+    /// The number of items of the allocation that begins at item `i`, or None when `i` lies inside one.
+    pub fn region_at(&self, i: usize) -> Option<usize> {
+        let items = self.shape().items as usize;
+        if items > self.slot.words() / 2 * 64 {
+            // Too many for arrays: there are no joined bits.
+            return Some(1);
+        }
+        // Item i - 1 may be free with a stale bit, so the bit counts only if it is allocated; a new allocation of it
+        // writes the bit first.
+        if i > 0 && self.is_allocated(i - 1) && self.is_joined(i - 1) {
+            return None;
+        }
+        Some((i..items).take_while(|&k| self.is_joined(k)).count() + 1)
     }
 }

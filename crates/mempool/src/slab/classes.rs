@@ -92,7 +92,7 @@ pub fn class_of_aligned(size: usize, align: usize) -> Option<usize> {
     if size > MAX_SMALL || align > MAX_SMALL {
         return None;
     }
-    (class_of(size.max(align))..CLASSES).find(|&class| size_of(class).is_multiple_of(align))
+    (class_of(size.max(align))..CLASSES).find(|&class| size_of(class) & (align - 1) == 0)
 }
 
 #[cfg(all(test, not(loom)))]

@@ -39,6 +39,8 @@ pub struct LocalHeap {
     pub(crate) critical: Cell<u16>,
     /// The thread is inside the pool's reclaim callbacks.
     pub(crate) reclaiming: Cell<bool>,
+    /// The budget of the scope that the thread is in: its number plus one, 0 for none.
+    pub(crate) budget: Cell<u8>,
     bins: [Bin; CLASSES],
 }
 
@@ -63,6 +65,7 @@ impl LocalHeap {
             count: CLASSES as u32,
             critical: Cell::new(0),
             reclaiming: Cell::new(false),
+            budget: Cell::new(0),
             bins,
         }
     }
@@ -99,6 +102,7 @@ impl LocalHeap {
             count: classes as u32,
             critical: Cell::new(0),
             reclaiming: Cell::new(false),
+            budget: Cell::new(0),
             bins: [const { Bin::new(core::ptr::null()) }; CLASSES],
         };
         // SAFETY: valid for writes of more than this (contract).

@@ -12,9 +12,13 @@
 
 mod arrays;
 pub mod classes;
+mod ends;
 mod local;
 mod protocol;
 mod queue;
+mod rescue;
+mod swap;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod tier;

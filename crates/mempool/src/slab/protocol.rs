@@ -74,11 +74,11 @@ pub enum LetGo {
 /// A slab.
 #[derive(Clone, Copy)]
 pub struct Slab<'a> {
-    slot: Slot<'a>,
+    pub(super) slot: Slot<'a>,
 }
 
 /// The bits of word `w` that items `first .. first + n` have, see [`words_of`].
-fn mask(w: usize, first: usize, n: usize) -> u64 {
+pub(super) fn mask(w: usize, first: usize, n: usize) -> u64 {
     let low = first.saturating_sub(w * 64).min(64);
     let high = (first + n).saturating_sub(w * 64).min(64);
     let upto = |bits: usize| if bits == 64 { !0 } else { (1u64 << bits) - 1 };
@@ -86,7 +86,7 @@ fn mask(w: usize, first: usize, n: usize) -> u64 {
 }
 
 /// The words that items `first .. first + n` lie in.
-fn words_of(first: usize, n: usize) -> core::ops::Range<usize> {
+pub(super) fn words_of(first: usize, n: usize) -> core::ops::Range<usize> {
     first / 64..(first + n).div_ceil(64)
 }
 
@@ -126,13 +126,13 @@ impl<'a> Slab<'a> {
     }
 
     /// Words in use for `items` items.
-    fn used(&self) -> usize {
+    pub(super) fn used(&self) -> usize {
         let items = self.slot.cold(SHAPE).load(Relaxed) as u32 as usize;
         items.div_ceil(64).min(self.slot.words())
     }
 
     /// The bits of word `w` that stand for no item.
-    fn pad(&self, w: usize) -> u64 {
+    pub(super) fn pad(&self, w: usize) -> u64 {
         let items = self.slot.cold(SHAPE).load(Relaxed) as u32 as usize;
         !mask(w, 0, items)
     }
@@ -166,10 +166,30 @@ impl<'a> Slab<'a> {
         self.next_word_behind(w).or_else(|| (0..self.used().min(w + 1)).find(|&w| self.slot.free(w).load(Relaxed) != 0))
     }
 
-    /// Number of items that are free, taken over or not (unordered).
-    pub fn count_free(&self) -> usize {
-        let free = |w| self.slot.remote(w).load(Relaxed) & !self.pad(w) | self.slot.free(w).load(Relaxed);
-        (0..self.used()).map(|w| free(w).count_ones() as usize).sum()
+    /// Number of items, and of those that are free, taken over or not (unordered).
+    pub fn count(&self) -> (usize, usize) {
+        let items = self.slot.cold(SHAPE).load(Relaxed) as u32 as usize;
+        let used = items.div_ceil(64).min(self.slot.words());
+        let free = |w| self.slot.remote(w).load(Relaxed) | self.slot.free(w).load(Relaxed);
+        let bits: usize = (0..used).map(|w| free(w).count_ones() as usize).sum();
+        // The remote bits of items that don't exist are set.
+        (items, bits.saturating_sub(used * 64 - items.min(used * 64)))
+    }
+
+    /// The number of items if they are less than a word's and the slab is of `class`.
+    pub fn one_word(&self, class: usize) -> Option<usize> {
+        let shape = self.slot.cold(SHAPE).load(Relaxed);
+        ((shape >> 32) as usize == class && (shape as u32) < 64).then_some(shape as u32 as usize)
+    }
+
+    /// The items of such a slab that are free, taken over or not (unordered).
+    pub fn one_word_left(&self, items: usize) -> u64 {
+        (self.slot.free(0).load(Relaxed) | self.slot.remote(0).load(Relaxed)) & mask(0, 0, items)
+    }
+
+    /// The items that are free and taken over (unordered), if it is such a slab.
+    pub fn one_word_free(&self, class: usize) -> Option<u64> {
+        self.one_word(class).map(|_| self.slot.free(0).load(Relaxed))
     }
 
     /// The `free` word `w`, for the hot path.
@@ -330,8 +350,7 @@ impl<'a> Slab<'a> {
     /// Any state to GIVING: the cache is destroyed and nobody uses it any more.
     pub fn condemn(&self) -> bool {
         let seen = self.owner();
-        matches!(seen.state(), State::Held | State::Queued | State::Nobody)
-            && self.transit(seen, seen.next(State::Giving, 0, 1))
+        seen.state().is_slab() && self.transit(seen, seen.next(State::Giving, 0, 1))
     }
 
     /// GIVING to FREE, between winning the right to give the run back and making it available.
@@ -340,7 +359,7 @@ impl<'a> Slab<'a> {
         self.slot.owner().store(self.peek().next(State::Free, 0, 1).0, Release);
     }
 
-    fn transit(&self, from: Owner, to: Owner) -> bool {
+    pub(super) fn transit(&self, from: Owner, to: Owner) -> bool {
         self.slot.owner().compare_exchange(from.0, to.0, AcqRel, Relaxed).is_ok()
     }
 
@@ -431,95 +450,14 @@ impl<'a> Slab<'a> {
             self.slot.remote(w).fetch_and(!free, Relaxed);
         }
         self.cut_joins();
-        if seen.thread() & !CACHE_BIT != me {
+        if seen.thread() & !CACHE_BIT != me || seen.thread() == 0 && seen.state() == State::Tapped {
             self.slot.owner().store(seen.next(State::Nobody, 0, 1).0, Relaxed);
             return self.has_free();
         }
+        if seen.state() == State::Tapped {
+            // Whoever tapped it is gone; it still stands in its owner's queue.
+            self.slot.owner().store(seen.next(State::Queued, seen.thread(), 1).0, Relaxed);
+        }
         false
-    }
-}
-
-/// Arrays: consecutive items, told apart by *joined* bits ("this item and the next belong together") in
-/// the upper half of the `free` words of slabs that hold arrays and have at most half as many items.
-impl Slab<'_> {
-    fn joined(&self, w: usize) -> &AtomicU64 {
-        self.slot.free(self.slot.words() / 2 + w)
-    }
-
-    /// An array claimed or freed by half: its last allocated item must not be joined to a free one, which may become the
-    /// first of another array. Child of a fork only.
-    fn cut_joins(&self) {
-        let used = self.used();
-        if used > self.slot.words() / 2 {
-            return;
-        }
-        let free = |w| self.slot.remote(w).load(Relaxed) | self.slot.free(w).load(Relaxed);
-        for w in 0..used {
-            let next = if w + 1 < used { free(w + 1) } else { !0 };
-            let joined = self.joined(w);
-            joined.store(joined.load(Relaxed) & !(free(w) >> 1 | next << 63), Relaxed);
-        }
-    }
-
-    fn is_joined(&self, i: usize) -> bool {
-        self.joined(i / 64).load(Relaxed) >> (i % 64) & 1 == 1
-    }
-
-    /// Finds and claims `n` consecutive free items. For the owner (HELD). The first one's number.
-    pub fn claim_region(&self, n: usize) -> Option<usize> {
-        let items = self.shape().items as usize;
-        let first = self.find_region(items, n)?;
-        for w in words_of(first, n) {
-            let members = mask(w, first, n);
-            let links = mask(w, first, n - 1);
-            let joined = self.joined(w);
-            joined.store(joined.load(Relaxed) & !members | links, Relaxed);
-        }
-        for w in words_of(first, n) {
-            let free = self.slot.free(w);
-            // Release pairs with `is_allocated`: who sees the item allocated sees how it is joined.
-            free.store(free.load(Relaxed) & !mask(w, first, n), Release);
-        }
-        Some(first)
-    }
-
-    /// The first `n` consecutive set bits of the `free` words.
-    fn find_region(&self, items: usize, n: usize) -> Option<usize> {
-        let (mut start, mut length) = (0, 0);
-        let mut at = 0;
-        while at < items {
-            let word = self.slot.free(at / 64).load(Relaxed) >> (at % 64);
-            let ones = (word.trailing_ones() as usize).min(64 - at % 64);
-            if length == 0 {
-                start = at;
-            }
-            length += ones;
-            if length >= n {
-                return Some(start);
-            }
-            at += ones;
-            if at % 64 == 0 && ones > 0 {
-                continue;
-            }
-            length = 0;
-            let zeros = (!(self.slot.free(at / 64).load(Relaxed) >> (at % 64))).trailing_ones() as usize;
-            at += zeros.clamp(1, 64 - at % 64);
-        }
-        None
-    }
-
-    /// The number of items of the allocation that begins at item `i`, or None when `i` lies inside one.
-    pub fn region_at(&self, i: usize) -> Option<usize> {
-        let items = self.shape().items as usize;
-        if items > self.slot.words() / 2 * 64 {
-            // Too many for arrays: there are no joined bits.
-            return Some(1);
-        }
-        // Item i - 1 may be free with a stale bit, so the bit counts only if it is allocated; a new allocation of it
-        // writes the bit first.
-        if i > 0 && self.is_allocated(i - 1) && self.is_joined(i - 1) {
-            return None;
-        }
-        Some((i..items).take_while(|&k| self.is_joined(k)).count() + 1)
     }
 }

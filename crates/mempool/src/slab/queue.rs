@@ -1,9 +1,10 @@
 //! Bins and their queues: what one thread keeps of one class.
 //!
 //! A bin has at most one *current* slab (state HELD), whose free word the hot path pops from, and a queue
-//! of partly free slabs (state QUEUED), doubly linked through the slabs' descriptors by slot number plus
+//! of slabs (state QUEUED), doubly linked through the slabs' descriptors by slot number plus
 //! one, first in, first out: letting free items gather before a slab is used again halves the cost of a
-//! large live set against last in, first out (docs/DECISIONS.md).
+//! large live set against last in, first out (docs/DECISIONS.md). A slab that becomes current moves to the end of
+//! the queue and stays linked there; only one that was never queued, or whose links are in use elsewhere, is not.
 //!
 //! A slab's `linked` word names the thread and the class in whose queue its links are in use. It is
 //! written by that thread alone; a slab may be stolen, carved again and even be HELD elsewhere while it
@@ -91,9 +92,26 @@ impl Bin {
         self.head.get().checked_sub(1).map(|slot| slot as usize)
     }
 
-    /// Whether the queue holds exactly one slab.
-    pub(super) fn has_one(&self) -> bool {
-        self.head.get() != 0 && self.head.get() == self.tail.get()
+    /// Whether the queue holds another slab than this one.
+    pub(super) fn has_other(&self, slab: &Slab<'_>) -> bool {
+        let me = slab.index() as u32 + 1;
+        self.head.get() != self.tail.get() || self.head.get() != 0 && self.head.get() != me
+    }
+
+    /// Whether the queue holds no slab but this one, which is in it, and perhaps the current one.
+    pub(super) fn is_alone(&self, slab: &Slab<'_>) -> bool {
+        let (next, previous) = slab.links();
+        let current = self.current.get();
+        (next == 0 || next == current && self.tail.get() == current)
+            && (previous == 0 || previous == current && self.head.get() == current)
+    }
+
+    /// Moves `slab`, which is in the queue, to its end.
+    pub(super) fn to_end(&self, slots: &Slots, slab: &Slab<'_>) {
+        if self.tail.get() != slab.index() as u32 + 1 {
+            self.dequeue(slots, slab);
+            self.enqueue(slots, slab);
+        }
     }
 
     /// Appends `slab`, which is linked nowhere.

@@ -1,23 +1,13 @@
 //! The slab tier's operations: pop and push behind the hot path, orphans, thread exit, fork.
 #![allow(unsafe_code)]
 
+use super::swap::PASSED_OVER;
 use super::*;
 
 // SAFETY: the tier is pointers to atomics that live as long as the pool (contract of the pool that fills it in).
 unsafe impl Send for SlabTier {}
 // SAFETY: as above.
 unsafe impl Sync for SlabTier {}
-
-/// A queued slab with fewer than one of so many items free is not worth a visit while there are fresh slabs...
-const SPARSE: usize = 16;
-/// ...if it has at least so many items: with fewer, chance decides how many are free, and each bad draw would cost a slab.
-const MANY: usize = 64;
-/// A queued slab with more than one of so many items free is left to drain, while others are there.
-const DRAINING: usize = 2;
-/// Slabs of fewer items than this are taken as they come.
-const FEW: usize = 8;
-/// How many such slabs are passed over at once.
-const PASSED_OVER: usize = 4;
 
 impl SlabTier {
     /// The slab that begins at `slot`.
@@ -30,7 +20,7 @@ impl SlabTier {
         self.data + (slab.index() << self.slots.geometry().shift)
     }
 
-    fn shape_word(&self, class: usize, k: usize) -> &AtomicU64 {
+    pub(super) fn shape_word(&self, class: usize, k: usize) -> &AtomicU64 {
         debug_assert!(class < self.classes && k < SHAPE_WORDS);
         // SAFETY: the table has SHAPE_WORDS words for each class.
         unsafe { &*self.shapes.add(class * SHAPE_WORDS + k) }
@@ -42,10 +32,16 @@ impl SlabTier {
         unsafe { &*self.hints.add(slot / 64) }
     }
 
-    fn class_hint(&self, class: usize) -> &AtomicU64 {
+    pub(super) fn class_hint(&self, class: usize) -> &AtomicU64 {
         debug_assert!(class < self.classes);
         // SAFETY: one word per class.
         unsafe { &*self.class_hints.add(class) }
+    }
+
+    /// The hint of the class of `slab`, a slab of single items.
+    fn class_hint_of(&self, slab: &Slab<'_>) -> Option<&AtomicU64> {
+        let shape = slab.shape();
+        (shape.count == 0 && (shape.class as usize) < CLASSES).then(|| self.class_hint(shape.class as usize))
     }
 
     /// Slots in a group of the class hints.
@@ -102,7 +98,7 @@ impl SlabTier {
             let head = self.slots.slot(slot).recip().load(Relaxed) as usize;
             slab = self.slab(head.min(slot));
         }
-        if !matches!(slab.peek().state(), State::Held | State::Queued | State::Nobody) {
+        if !slab.peek().state().is_slab() {
             return None;
         }
         let shape = slab.shape();
@@ -117,6 +113,9 @@ impl SlabTier {
     /// O(words of a slab) now and then, amortised O(1).
     pub fn pop(&self, runs: &impl Runs, local: &LocalHeap, class: usize) -> Result<Option<usize>, Bad> {
         let Some(bin) = local.bin(class) else { return Ok(None) };
+        if let Some(address) = self.swap(local, bin, class) {
+            return Ok(Some(address.get()));
+        }
         while self.next_word(local, bin)? || self.next_slab(runs, local, bin, class) {
             if let Some(address) = bin.pop() {
                 return Ok(Some(address.get()));
@@ -138,7 +137,16 @@ impl SlabTier {
             if slab.take().map_err(|e| self.bad(&slab, e))? {
                 continue;
             }
-            if slab.let_go(self.me(local, &slab)) == LetGo::Gone {
+            let me = self.me(local, &slab);
+            if bin.has_other(&slab) && self.link(local, &slab) {
+                // Others are to be used before: until it is its turn again some item of it may have been freed, by a plain
+                // store. If not, it is let go then.
+                slab.requeue(me);
+                bin.reset(self.zero);
+                return Ok(false);
+            }
+            self.unlink(local, &slab);
+            if slab.let_go(me) == LetGo::Gone {
                 bin.reset(self.zero);
                 return Ok(false);
             }
@@ -148,8 +156,8 @@ impl SlabTier {
     /// Finds the bin another current slab: from its queue, an orphan, a fresh one.
     fn next_slab(&self, runs: &impl Runs, local: &LocalHeap, bin: &Bin, class: usize) -> bool {
         let me = owner_id(local.id, class);
-        let queued = if self.head_is_sparse(local, bin) { None } else { self.dequeue(local, bin) };
-        let slab = queued
+        let slab = self
+            .next_queued(local, bin, me)
             .or_else(|| self.adopt_orphan(local, class))
             .or_else(|| self.carve(runs, class, me))
             .or_else(|| self.dequeue(local, bin));
@@ -159,35 +167,22 @@ impl SlabTier {
         true
     }
 
-    /// Looks at the head of the queue, which has gathered free items longest. If even that has few, a fresh slab saves many
-    /// visits, and wastes at most what the queued ones have free. One with many, of some that are left so, is passed over,
-    /// so that it drains and goes back: otherwise a queue would keep for ever the slabs that it once needed.
-    fn head_is_sparse(&self, local: &LocalHeap, bin: &Bin) -> bool {
-        for _ in 0..PASSED_OVER {
-            let Some(slot) = bin.first() else { return false };
-            let slab = self.slab(slot);
-            let items = slab.shape().items as usize;
-            if items < FEW {
-                return false;
-            }
-            let free = slab.count_free();
-            if free * DRAINING <= items {
-                return items >= MANY && free * SPARSE < items;
-            }
-            if bin.has_one() || slab.linked().0 != local.id {
-                return false;
-            }
-            bin.dequeue(&self.slots, &slab);
-            bin.enqueue(&self.slots, &slab);
-        }
-        false
-    }
-
-    /// The longest queued slab, claimed. Those that turn out to be stolen only leave the queue.
+    /// The longest queued slab, claimed. Those that turn out to be stolen only leave the queue; those that somebody is
+    /// tapping go to its end.
     pub(super) fn dequeue(&self, local: &LocalHeap, bin: &Bin) -> Option<Slab<'_>> {
+        let mut tapped = 0;
         while let Some(slot) = bin.first() {
             let slab = self.slab(slot);
-            let claimed = slab.claim(self.me(local, &slab));
+            let me = self.me(local, &slab);
+            let claimed = slab.claim(me);
+            if !claimed && slab.is_queued(me) {
+                bin.to_end(&self.slots, &slab);
+                tapped += 1;
+                if tapped == PASSED_OVER {
+                    return None;
+                }
+                continue;
+            }
             self.unlink(local, &slab);
             if claimed {
                 return Some(slab);
@@ -280,8 +275,8 @@ impl SlabTier {
     fn adopted(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
         if self.link(local, slab) {
             self.maybe_empty(runs, local, slab);
-        } else if slab.orphan(self.me(local, slab)) {
-            self.set_hint(slab);
+        } else {
+            self.disown(slab, self.me(local, slab));
         }
     }
 
@@ -314,7 +309,7 @@ impl SlabTier {
             return;
         }
         let shape = slab.shape();
-        let kept = shape.count == 0 && local.bin(shape.class as usize).is_some_and(Bin::has_one);
+        let kept = shape.count == 0 && local.bin(shape.class as usize).is_some_and(|bin| bin.is_alone(slab));
         if !kept && slab.steal(seen) {
             self.unlink(local, slab);
             self.give(runs, slab);
@@ -322,7 +317,7 @@ impl SlabTier {
     }
 
     /// Takes `slab` out of the queue of `local` that it is linked in, if any.
-    fn unlink(&self, local: &LocalHeap, slab: &Slab<'_>) {
+    pub(super) fn unlink(&self, local: &LocalHeap, slab: &Slab<'_>) {
         let (thread, class) = slab.linked();
         if thread != local.id {
             return;
@@ -374,9 +369,11 @@ impl SlabTier {
             left &= left - 1;
             // Cleared before the group is searched: who sets a hint later sets this bit again. AcqRel pairs with `set_hint`.
             groups.fetch_and(!(1 << group), AcqRel);
-            let slots = group * self.group()..((group + 1) * self.group()).min(self.slots.count());
+            let end = ((group + 1) * self.group()).min(self.slots.count());
             let mut found = None;
-            for slot in slots {
+            let mut at = group * self.group();
+            while let Some(slot) = self.next_hint(at, end) {
+                at = slot + 1;
                 if found.is_some() && self.hint_is_of(slot, class) {
                     groups.fetch_or(1 << group, Release);
                     break;
@@ -388,6 +385,19 @@ impl SlabTier {
             if found.is_some() {
                 return found;
             }
+        }
+        None
+    }
+
+    /// The first slot of `from..end` with a hint.
+    fn next_hint(&self, from: usize, end: usize) -> Option<usize> {
+        let mut at = from;
+        while at < end {
+            let bits = self.hint(at).load(Relaxed) >> (at % 64);
+            if bits != 0 {
+                return Some(at + bits.trailing_zeros() as usize).filter(|&slot| slot < end);
+            }
+            at = (at / 64 + 1) * 64;
         }
         None
     }
@@ -418,21 +428,6 @@ impl SlabTier {
         None
     }
 
-    /// Exhaustion: takes every wholly empty slab that waits in a queue or belongs to nobody, whosever it is.
-    /// How many. O(slots).
-    pub fn steal_empty(&self, runs: &impl Runs) -> usize {
-        (0..self.slots.count())
-            .filter(|&slot| {
-                let slab = self.slab(slot);
-                let stolen = slab.steal(slab.owner());
-                if stolen {
-                    self.give(runs, &slab);
-                }
-                stolen
-            })
-            .count()
-    }
-
     /// Gives this thread's own empty current slabs back. How many.
     pub fn return_empty(&self, runs: &impl Runs, local: &LocalHeap) -> Result<usize, Bad> {
         self.undisturbed(|| self.return_current(runs, local))
@@ -445,6 +440,7 @@ impl SlabTier {
             let slab = self.slab(slot as usize);
             slab.take().map_err(|e| self.bad(&slab, e))?;
             if slab.retire(self.me(local, &slab)) {
+                self.unlink(local, &slab);
                 bin.reset(self.zero);
                 self.give(runs, &slab);
                 returned += 1;
@@ -468,7 +464,11 @@ impl SlabTier {
         for (_, bin) in local.bins() {
             if let Some(slot) = bin.current.get().checked_sub(1) {
                 bin.reset(self.zero);
-                self.abandon(runs, local, &self.slab(slot as usize));
+                let slab = self.slab(slot as usize);
+                // Otherwise it is in the queue.
+                if slab.linked().0 != local.id {
+                    self.abandon(runs, local, &slab);
+                }
             }
             while let Some(slot) = bin.first() {
                 let slab = self.slab(slot);
@@ -479,46 +479,20 @@ impl SlabTier {
     }
 
     fn abandon(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
-        let (seen, me) = (slab.peek(), self.me(local, slab));
-        if seen.thread() != me {
-            return;
-        }
-        if slab.retire(me) || slab.steal(seen) {
-            self.give(runs, slab);
-        } else if slab.orphan(me) {
-            self.set_hint(slab);
-        }
-    }
-
-    /// The cache of `class` ends: every slab goes back, live items or not. Nobody uses the cache any more.
-    /// The number of live items (arrays count their items).
-    pub fn destroy(&self, runs: &impl Runs, class: usize) -> usize {
-        let mut live = 0;
-        for slot in 0..self.slots.count() {
-            let slab = self.slab(slot);
-            let state = slab.owner().state();
-            let shape = slab.shape();
-            if !matches!(state, State::Held | State::Queued | State::Nobody) || shape.class as usize != class {
-                continue;
+        let me = self.me(local, slab);
+        loop {
+            let seen = slab.peek();
+            if seen.thread() != me {
+                return;
             }
-            live += if shape.count == 0 { slab.live() } else { slab.live() * shape.count };
-            // Its links stay: it may have been stolen out of a living queue of another class.
-            if slab.condemn() {
-                self.give(runs, &slab);
+            // One empty slab of each class stays for the next thread, or for whoever finds the pool exhausted.
+            let kept = self.class_hint_of(slab).is_some_and(|hint| hint.load(Relaxed) == 0);
+            if !kept && (slab.retire(me) || slab.steal(seen)) {
+                return self.give(runs, slab);
             }
-        }
-        self.class_hint(class).store(0, Relaxed);
-        self.shape_word(class, 0).store(0, Relaxed);
-        live
-    }
-
-    /// Forgets what `local` holds of `class`: before [`Self::destroy`], for every local heap, [`Self::undisturbed`].
-    pub fn forget(&self, local: &LocalHeap, class: usize) {
-        if let Some(bin) = local.bin(class) {
-            while let Some(slot) = bin.first() {
-                self.unlink(local, &self.slab(slot));
+            if self.disown(slab, me) {
+                return;
             }
-            bin.reset(self.zero);
         }
     }
 
@@ -534,7 +508,7 @@ impl SlabTier {
             }
             match slab.peek().state() {
                 State::Giving => self.give(runs, &slab),
-                State::Held | State::Queued | State::Nobody => {
+                State::Held | State::Queued | State::Nobody | State::Tapped => {
                     if slab.repair(me) {
                         self.set_hint(&slab);
                     }
@@ -554,7 +528,7 @@ impl SlabTier {
     pub fn for_each(&self, f: &mut dyn FnMut(&Slab<'_>, Shape)) {
         for slot in 0..self.slots.count() {
             let slab = self.slab(slot);
-            if matches!(slab.owner().state(), State::Held | State::Queued | State::Nobody) {
+            if slab.owner().state().is_slab() {
                 f(&slab, slab.shape());
             }
         }

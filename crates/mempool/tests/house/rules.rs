@@ -42,6 +42,7 @@ pub const ROOMS: &[Room] = &[
     ),
     room("raw", &["error", "front", "pool"]),
     room("typed", &["error", "front", "pool"]),
+    room("budget", &["text", "error", "front", "pool", "raw", "typed"]),
     room("process", &["units", "sync", "text", "config", "error", "os", "segment", "front", "stats", "verify", "pool"]),
 ];
 
@@ -56,6 +57,7 @@ const UNSAFE: &[&str] = &[
     "crates/mempool/src/heap/",
     "crates/mempool/src/os/",
     "crates/mempool/src/pool.rs",
+    "crates/mempool/src/pool/",
     "crates/mempool/src/process.rs",
     "crates/mempool/src/process/",
     "crates/mempool/src/raw.rs",

@@ -23,6 +23,7 @@ enum Work {
     Leave,
     Steal,
     ReturnEmpty,
+    Rescue,
 }
 
 struct Scene {
@@ -55,7 +56,7 @@ fn pop(heap: &Heap, class: usize, live: &mut Vec<(usize, usize)>) {
 }
 
 /// The victim's slabs in every state, the survivor's too.
-const SCENES: [Prepare; 7] = [
+const SCENES: [Prepare; 8] = [
     |_, _, _| {},
     // Held, one item left; one freed remotely.
     |a, b, live| {
@@ -93,6 +94,19 @@ const SCENES: [Prepare; 7] = [
         let (item, n) = live.remove(1);
         b.push_array(item, n);
     },
+    // Queued by the survivor, one item freed remotely.
+    |a, b, live| {
+        (0..4).for_each(|_| pop(b, 1, live));
+        let (item, n) = live.remove(0);
+        b.push_array(item, n);
+        pop(b, 1, live);
+        assert_eq!(b.pop(0), Some(live[0].0 + 2 * SLOT - SLOT / 2));
+        live.push((live[0].0 + 2 * SLOT - SLOT / 2, 1));
+        let (item, n) = live.remove(1);
+        b.push_array(item, n);
+        let (item, n) = live.remove(1);
+        a.push_array(item, n);
+    },
     // No run is left.
     |a, b, live| {
         (0..3).for_each(|_| pop(a, 0, live));
@@ -100,7 +114,7 @@ const SCENES: [Prepare; 7] = [
     },
 ];
 
-const WORKS: [Work; 16] = [
+const WORKS: [Work; 17] = [
     Work::Pop(0),
     Work::Pop(1),
     Work::Pop(3),
@@ -117,6 +131,7 @@ const WORKS: [Work; 16] = [
     Work::Leave,
     Work::Steal,
     Work::ReturnEmpty,
+    Work::Rescue,
 ];
 
 /// Does the work; what it allocated goes to `live`, what it frees leaves it.
@@ -137,6 +152,10 @@ fn work(scene: &mut Scene, kind: Work, until: u64) -> Option<()> {
                 let (item, n) = scene.live.remove(i);
                 run_until(until, || heap.push_array(item, n))?;
             }
+        }
+        Work::Rescue => {
+            let got = run_until(until, || heap.pop_anywhere(1))?;
+            scene.live.extend(got.map(|item| (item, 1)));
         }
         Work::Leave => run_until(until, || heap.leave())?,
         Work::Steal => run_until(until, || heap.steal()).map(|_| ())?,

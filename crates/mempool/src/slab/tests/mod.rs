@@ -8,6 +8,8 @@ mod loom_arrays;
 mod loom_owner;
 #[cfg(loom)]
 mod loom_queues;
+#[cfg(loom)]
+mod loom_tapped;
 #[cfg(not(loom))]
 mod oracle;
 #[cfg(not(loom))]

@@ -250,9 +250,9 @@ impl World {
                         "slot {slot} has free items, but no hint leads there"
                     );
                 }
-                state @ (State::Giving | State::Heap) => panic!("slot {slot} is {state:?}"),
+                state @ (State::Giving | State::Heap | State::Tapped) => panic!("slot {slot} is {state:?}"),
             }
-            let slab_here = matches!(owner.state(), State::Held | State::Queued | State::Nobody);
+            let slab_here = owner.state().is_slab();
             assert!(!slab_here || self.runs.begins(slot), "the slab at slot {slot} has no run");
             let linked = slab.linked().0;
             assert!(
@@ -318,6 +318,13 @@ impl Heap {
         self.try_pop(class).expect("no double free so far")
     }
 
+    /// An item of `class` from wherever an exhausted pool still finds one.
+    pub fn pop_anywhere(&self, class: usize) -> Option<usize> {
+        let address = self.world.tier.pop_anywhere(&self.world.runs, self, class).expect("no double free so far")?;
+        self.world.payload(address).exchange(0, 1);
+        Some(address)
+    }
+
     /// An array of `n`.
     pub fn pop_array(&self, class: usize, n: usize) -> Option<usize> {
         let address = self.world.tier.pop_array(&self.world.runs, self, class, n).expect("no double free so far")?;
@@ -376,7 +383,10 @@ impl Heap {
                 assert_eq!(slab.links().1, previous, "slot {slot} has a wrong link backwards");
                 previous = slot as u32 + 1;
             }
-            assert_eq!(bin.has_one(), queue.len() == 1);
+            for &slot in &queue {
+                let alone = queue.iter().all(|&other| other == slot || other as u32 + 1 == bin.current.get());
+                assert_eq!(bin.is_alone(&self.world.tier.slab(slot)), alone);
+            }
             if let Some(slot) = bin.current.get().checked_sub(1) {
                 let slab = self.world.tier.slab(slot as usize);
                 assert_eq!((slab.peek().state(), slab.peek().thread()), (State::Held, self.id));

@@ -1,0 +1,1 @@
+//! Names the peers' crates, whose C and C++ sources `build.sh` compiles. Never built itself.

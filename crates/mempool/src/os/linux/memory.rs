@@ -1,0 +1,119 @@
+//! How much memory there still is: the machine's, and that of each memory cgroup around the process.
+//!
+//! A segment that is made present beyond that wakes the killer, which ends some process, this one or another. So it is
+//! asked for beforehand. Page cache counts as available, since the kernel drops it first; swap does not, since what
+//! is swapped is not there. *Limits:* a figure of this moment; others may take it in the next.
+
+use core::ffi::CStr;
+
+use super::super::{Available, Bound, OsError};
+use super::files::{each_line, field, number_in};
+
+/// Bytes of a path that is looked at.
+const PATH: usize = 1024;
+
+/// Where cgroups of version 2 are mounted, in the order of trial, and of version 1.
+const UNIFIED: [&[u8]; 2] = [b"/sys/fs/cgroup", b"/sys/fs/cgroup/unified"];
+const MEMORY: [&[u8]; 1] = [b"/sys/fs/cgroup/memory"];
+
+/// A path that is put together on the stack.
+struct Path {
+    bytes: [u8; PATH],
+    len: usize,
+}
+
+impl Path {
+    /// `parts` one behind the other with a final NUL; None where they are too long.
+    fn of(parts: &[&[u8]]) -> Option<Self> {
+        let mut path = Self { bytes: [0; PATH], len: 0 };
+        for part in parts {
+            let end = path.len.checked_add(part.len()).filter(|end| *end < PATH)?;
+            path.bytes.get_mut(path.len..end)?.copy_from_slice(part);
+            path.len = end;
+        }
+        Some(path)
+    }
+
+    fn text(&self) -> Option<&CStr> {
+        CStr::from_bytes_until_nul(&self.bytes).ok()
+    }
+}
+
+/// The names of one version's files.
+struct Names {
+    /// Limits, of which the lowest counts.
+    limits: &'static [&'static [u8]],
+    usage: &'static [u8],
+    /// Lines of memory.stat that count page cache.
+    cache: [&'static [u8]; 2],
+    bound: Bound,
+}
+
+const V2: Names = Names {
+    limits: &[b"/memory.max", b"/memory.high"],
+    usage: b"/memory.current",
+    cache: [b"inactive_file", b"active_file"],
+    bound: Bound::Cgroup2,
+};
+
+const V1: Names = Names {
+    limits: &[b"/memory.limit_in_bytes"],
+    usage: b"/memory.usage_in_bytes",
+    cache: [b"total_inactive_file", b"total_active_file"],
+    bound: Bound::Cgroup1,
+};
+
+/// The least that is available under any bound.
+pub fn available() -> Result<Available, OsError> {
+    let mut least = Available { bytes: usize::MAX, bound: Bound::Machine };
+    each_line(c"/proc/meminfo", &mut |line| match field(line, b"MemAvailable") {
+        Some(kib) => {
+            least.bytes = kib.saturating_mul(1024);
+            false
+        }
+        None => true,
+    })?;
+    // Without this file there are no cgroups.
+    let _ = each_line(c"/proc/self/cgroup", &mut |line| {
+        // number:controllers:path
+        let mut parts = line.splitn(3, |byte| *byte == b':');
+        let (number, controllers) = (parts.next().unwrap_or(&[]), parts.next().unwrap_or(&[]));
+        let path = parts.next().unwrap_or(&[]);
+        if number == b"0" && controllers.is_empty() {
+            UNIFIED.iter().for_each(|mount| climb(mount, path, &V2, &mut least));
+        } else if controllers.split(|byte| *byte == b',').any(|name| name == b"memory") {
+            MEMORY.iter().for_each(|mount| climb(mount, path, &V1, &mut least));
+        }
+        true
+    });
+    Ok(least)
+}
+
+/// Looks at the cgroup `path` and all above it. In a container the path may be that of the outside: what does not
+/// exist is passed over, and the mount's own root is the container's cgroup.
+fn climb(mount: &[u8], path: &[u8], names: &Names, least: &mut Available) {
+    let mut path = path.strip_suffix(b"/").unwrap_or(path);
+    loop {
+        if let Some(bytes) = room(mount, path, names).filter(|bytes| *bytes < least.bytes) {
+            *least = Available { bytes, bound: names.bound };
+        }
+        match path.iter().rposition(|byte| *byte == b'/') {
+            Some(end) => path = path.get(..end).unwrap_or(&[]),
+            None => return,
+        }
+    }
+}
+
+/// Bytes that the cgroup may still take; None where it has no limit.
+fn room(mount: &[u8], path: &[u8], names: &Names) -> Option<usize> {
+    let figure = |file: &[u8]| number_in(Path::of(&[mount, path, file])?.text()?).ok().flatten();
+    let limit = names.limits.iter().filter_map(|file| figure(file)).min()?;
+    let mut used = figure(names.usage)?;
+    // Where the page cache is unknown nothing is taken off.
+    let _ = each_line(Path::of(&[mount, path, b"/memory.stat"])?.text()?, &mut |line| {
+        let cache: usize = names.cache.iter().filter_map(|name| field(line, name)).sum();
+        used = used.saturating_sub(cache);
+        true
+    });
+    Some(limit.saturating_sub(used))
+}
