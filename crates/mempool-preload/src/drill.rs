@@ -36,21 +36,28 @@ fn word(at: usize) -> Option<&'static AtomicU64> {
 
 /// Maps the board if the settings name one.
 pub fn begin() {
-    let Some(values) = process::values().filter(|values| values.board != 0) else { return };
+    let Some(values) = process::values().filter(|values| is_drilled(values)) else { return };
+    // The first use allocates. It does so in every drill, with a board or without, so that requests have the same numbers.
+    let mut frames = [core::ptr::null_mut::<c_void>(); FRAMES];
+    // SAFETY: room for so many.
+    unsafe { libc::backtrace(frames.as_mut_ptr(), 2) };
     let Some(area) = claim(values) else { return };
     AREA.store(area, Relaxed);
     SURVEY.store(values.survey, Relaxed);
     note_process();
-    // The first use allocates.
-    let mut frames = [core::ptr::null_mut::<c_void>(); FRAMES];
-    // SAFETY: room for so many.
-    unsafe { libc::backtrace(frames.as_mut_ptr(), 2) };
     // SAFETY: the area is never unmapped; the witness does not allocate. A pool that has gone needs no watching.
     let _ = unsafe { process::watch(area, witness) };
 }
 
+fn is_drilled(values: &Values) -> bool {
+    values.fail_nth | values.fail_every | values.fail_seed | values.board != 0 || values.fail_above != 0
+}
+
 /// An area of the board for this process.
 fn claim(values: &Values) -> Option<*mut AtomicU64> {
+    if values.board == 0 {
+        return None;
+    }
     let bytes = board::WORDS * size_of::<AtomicU64>();
     let access = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new mapping; the descriptor may be anything, and then this fails.
