@@ -61,10 +61,13 @@ impl Frag {
         // Acquire pairs with `park`.
         entry.compare_exchange(len | PARKED, len, Ordering::Acquire, Ordering::Relaxed).ok()?;
         step();
-        // It covers the cell's end, so it begins at the last beginning there; not at `start` if that is long past.
+        Some(Run { start: self.last_start(cell), len: len as usize })
+    }
+
+    /// Where the long run of a cell begins that has one: it covers the cell's end, so nothing begins behind it.
+    fn last_start(&self, cell: usize) -> usize {
         let firsts = read(self.parts.first(), cell, 0);
-        let start = cell * CELL_BITS + (63 - (firsts | 1).leading_zeros()) as usize;
-        Some(Run { start, len: len as usize })
+        cell * CELL_BITS + (63 - (firsts | 1).leading_zeros()) as usize
     }
 
     /// Shortens `run`, which is the caller's own, to `len` fragments, and parks the rest. Both are long. O(1).
@@ -134,9 +137,7 @@ impl Frag {
             return false;
         }
         step();
-        let firsts = read(self.parts.first(), cell, 0);
-        let start = cell * CELL_BITS + (63 - (firsts | 1).leading_zeros()) as usize;
-        self.end(Run { start, len: len as usize }, |_| {});
+        self.end(Run { start: self.last_start(cell), len: len as usize }, |_| {});
         true
     }
 

@@ -97,7 +97,7 @@ impl Store {
     #[inline]
     fn find(&self, len: usize) -> Option<usize> {
         let first = bin_of(len);
-        for b in first..=(first + 1).min(BINS - 1) {
+        for b in first..=bin_of(longest_for(len)) {
             let mut entries = self.bins[b].get();
             while entries != 0 {
                 let entry = entries.trailing_zeros() as usize % ENTRIES;
@@ -253,6 +253,68 @@ impl Core {
         while let Some(entry) = store.shortest() {
             let run = store.forget(entry);
             self.frag.give_parked(run.start, run.len);
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    fn empty() -> Store {
+        Store {
+            used: Cell::new(0),
+            held: Cell::new(0),
+            some: [const { Cell::new(0) }; BINS / 64],
+            bins: [const { Cell::new(0) }; BINS],
+            entries: [const { Cell::new(Run { start: 0, len: 0 }) }; ENTRIES],
+        }
+    }
+
+    #[test]
+    fn bins_are_in_the_order_of_lengths() {
+        let mut last = 0;
+        for len in LEAST..100_000 {
+            let bin = bin_of(len);
+            assert!(bin == last || bin == last + 1, "{len}");
+            last = bin;
+        }
+        assert_eq!((bin_of(LEAST), bin_of(usize::MAX)), (0, BINS - 1));
+    }
+
+    /// Against a plain list: what is found is there and fits, and what fits within the bins looked at is found.
+    #[test]
+    fn a_store_matches_a_list() {
+        let store = empty();
+        let mut list: Vec<Run> = Vec::new();
+        let mut state = 7_u64;
+        let mut random = move |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        for start in 0..20_000 {
+            if list.len() < ENTRIES && random(2) == 0 {
+                let run = Run { start, len: LEAST << random(8) | random(64) };
+                store.remember(run);
+                list.push(run);
+            } else {
+                let want = LEAST << random(8) | random(64);
+                let fits = |run: &Run| run.len >= want && run.len <= longest_for(want);
+                let longer = |run: &Run| bin_of(run.len) > bin_of(want + LEAST);
+                let found = store.find(want);
+                assert_eq!(found.is_some(), list.iter().any(fits), "{want} in {list:?}");
+                let long = store.find_longer(want);
+                assert_eq!(long.is_some(), list.iter().any(longer), "{want} in {list:?}");
+                if let Some(entry) = found.or(long).or(store.shortest()) {
+                    let run = store.forget(entry);
+                    assert!(found.is_none() || fits(&run));
+                    assert!(found.is_some() || long.is_none() || run.len >= want + LEAST);
+                    list.retain(|other| *other != run);
+                }
+            }
+            assert_eq!(store.used.get().count_ones() as usize, list.len());
+            assert_eq!(store.held.get(), list.iter().map(|run| run.len).sum());
         }
     }
 }
