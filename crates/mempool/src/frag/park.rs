@@ -98,10 +98,8 @@ impl Frag {
         if !whole(start + len) {
             return None;
         }
-        let mut run = self.unpark(start, len)?;
-        // As if it were being given: a free by mistake is found out, and nobody else takes it.
-        self.set_entry(run.start, PARKED);
-        while let Some(next) = self.win_parked(run.end(), MOST - run.len) {
+        let mut run = self.win_parked(start, len)?;
+        while let Some(next) = self.win_next(run.end(), MOST - run.len) {
             self.clear_first(next.start);
             self.set_entry(next.start, 0);
             run.len += next.len;
@@ -110,8 +108,19 @@ impl Frag {
         Some(run)
     }
 
-    /// The parked run that begins at `start`, if one of fewer than `below` fragments does: the caller's own, as if it were being given.
-    fn win_parked(&self, start: usize, below: usize) -> Option<Run> {
+    /// The run of `len` fragments that was parked in the cell of `start`, if it still is: the caller's own, as if it were being given,
+    /// so that a free by mistake is found out and nobody else takes it.
+    fn win_parked(&self, start: usize, len: usize) -> Option<Run> {
+        let cell = start / CELL_BITS;
+        let (entry, says) = (self.parts.length().get(cell)?, u32::try_from(len).ok()?);
+        // Acquire pairs with `park`.
+        entry.compare_exchange(says | PARKED, PARKED, Ordering::Acquire, Ordering::Relaxed).ok()?;
+        step();
+        Some(Run { start: self.last_start(cell), len })
+    }
+
+    /// The parked run that begins at `start`, if one of fewer than `below` fragments does: the caller's own, likewise.
+    fn win_next(&self, start: usize, below: usize) -> Option<Run> {
         let shorter = |says: u32| says > PARKED && ((says & !PARKED) as usize) < below;
         let (entry, says) = self.long_entry(start).filter(|&(_, says)| shorter(says))?;
         // Acquire pairs with `park`.
@@ -130,15 +139,9 @@ impl Frag {
 
     /// Gives back a run of `len` fragments that was parked in the cell of `start`, if it still is. Cost of a give.
     pub fn give_parked(&self, start: usize, len: usize) -> bool {
-        let cell = start / CELL_BITS;
-        let (Some(entry), Ok(len)) = (self.parts.length().get(cell), u32::try_from(len)) else { return false };
-        // Acquire pairs with `park`.
-        if entry.compare_exchange(len | PARKED, PARKED, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            return false;
-        }
-        step();
-        self.end(Run { start: self.last_start(cell), len: len as usize }, |_| {});
-        true
+        let won = self.win_parked(start, len);
+        won.into_iter().for_each(|run| self.end(run, |_| {}));
+        won.is_some()
     }
 
     /// Gives back all parked runs. Returns their fragments. Linear in the cells.
