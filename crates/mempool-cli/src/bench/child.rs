@@ -30,7 +30,7 @@ pub struct Ended {
     pub major_faults: i64,
     /// Resident memory over time: seconds, bytes.
     pub memory: Vec<(f64, u64)>,
-    /// The first line of standard error.
+    /// The line of standard error that says most, see [`telling`].
     pub said: String,
     /// Whether it was ended because it ran too long.
     pub late: bool,
@@ -127,7 +127,7 @@ impl Running {
         // SAFETY: filled by the call; zeroes are a value of it anyway.
         let usage = unsafe { usage.assume_init() };
         let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
-        let said = contents(self.stderr)?.lines().find(|line| !line.is_empty()).unwrap_or_default().to_owned();
+        let said = telling(&contents(self.stderr)?).to_owned();
         let sampled = memory.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
         Ok(Ended {
             status: ExitStatus::from_raw(status),
@@ -141,6 +141,13 @@ impl Running {
             late: self.late.load(Relaxed),
         })
     }
+}
+
+/// The line that an allocator of ours wrote, since it knows why; the first one otherwise. Of several threads that are refused at once
+/// one writes the verdict, and another may end the process with a line of its own first.
+fn telling(stderr: &str) -> &str {
+    let mut lines = stderr.lines().filter(|line| !line.is_empty());
+    lines.clone().find(|line| line.starts_with("mempool:")).or_else(|| lines.next()).unwrap_or_default()
 }
 
 impl Ended {
@@ -191,6 +198,8 @@ mod tests {
         let second = Duration::from_secs(10);
         assert_eq!(end("true", second).failure(), None);
         assert_eq!(end("echo why >&2; echo more >&2; exit 3", second).failure().unwrap(), "exit code 3: why");
+        let refused = end("echo refused >&2; echo 'mempool: exhausted' >&2; exit 3", second);
+        assert_eq!(refused.failure().unwrap(), "exit code 3: mempool: exhausted");
         assert_eq!(end("kill -SEGV $$", second).failure().unwrap(), "killed by SIGSEGV");
         let late = end("sleep 60", Duration::from_millis(50));
         assert!(late.late && late.failure().unwrap().starts_with("ended after"), "{:?}", late.failure());
