@@ -234,6 +234,7 @@ impl Pool {
             caches: words(areas.caches),
             reclaim: Reclaim::new(values.watermark),
             budgets: Budgets::default(),
+            spares: front::Spares::default(),
             granted,
             events: Events::default(),
             drill: front::Drill::new(&values),

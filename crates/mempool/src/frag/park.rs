@@ -183,6 +183,16 @@ impl Frag {
         self.extent(start).ok_or(GiveError::Internal)
     }
 
+    /// Gives the long run that begins at `start` up as [`Self::give`] does, but parks it. None, and nothing has changed, if no such
+    /// run begins there. `before` is called when the run is the caller's and before anybody else can take it. O(1).
+    pub fn park_given(&self, start: usize, before: impl FnOnce(Run)) -> Option<Run> {
+        self.long_entry(start)?;
+        let run = self.win(start).ok()?;
+        before(run);
+        self.set_entry(run.start, run.len as u32 | PARKED);
+        Some(run)
+    }
+
     /// Ends a run that the caller has won, and frees it.
     pub(super) fn end(&self, run: Run, before_clear: impl FnOnce(Run)) {
         if run.len >= LONG {

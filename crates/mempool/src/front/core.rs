@@ -48,6 +48,8 @@ pub struct Core {
     pub(crate) reclaim: Reclaim,
     /// Caps on what some caches may have together.
     pub(crate) budgets: Budgets,
+    /// Runs of emptied slabs, for the next ones.
+    pub(crate) spares: super::spares::Spares,
     /// What the pool got of what it was asked for at init.
     pub(crate) granted: Granted,
     pub(crate) events: Events,
@@ -220,6 +222,13 @@ impl Core {
 impl crate::slab::Runs for Core {
     fn take(&self, fragments: usize, align: usize) -> Option<usize> {
         let slot = self.slot_fragments();
+        // Whoever takes a parked run counts nothing.
+        if align <= slot * FRAGMENT
+            && let Some(spare) = self.take_spare(fragments)
+        {
+            self.events.slabs.fetch_add(1, Relaxed);
+            return Some(spare);
+        }
         let run = self.frag.take(fragments, slot.max(align / FRAGMENT))?;
         self.count_slab(fragments);
         Some(run.start / slot)
@@ -227,7 +236,7 @@ impl crate::slab::Runs for Core {
 
     fn give(&self, slot: usize, before_clear: &mut dyn FnMut()) {
         let shape = self.slabs.slab(slot).shape();
-        if self.give_slots(slot, before_clear) {
+        if self.keep_spare(slot, shape.run, before_clear) || self.give_slots(slot, before_clear) {
             self.uncharge(shape.class as usize, shape.run);
         }
     }

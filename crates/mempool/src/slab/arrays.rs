@@ -149,7 +149,7 @@ impl Slab<'_> {
     /// first of another array. Child of a fork only.
     pub(super) fn cut_joins(&self) {
         let used = self.used();
-        if used > self.slot.words() / 2 {
+        if self.shape().plain || used > self.slot.words() / 2 {
             return;
         }
         let free = |w| self.slot.remote(w).load(Relaxed) | self.slot.free(w).load(Relaxed);
@@ -209,9 +209,10 @@ impl Slab<'_> {
 
     /// The number of items of the allocation that begins at item `i`, or None when `i` lies inside one.
     pub fn region_at(&self, i: usize) -> Option<usize> {
-        let items = self.shape().items as usize;
-        if items > self.slot.words() / 2 * 64 {
-            // Too many for arrays: there are no joined bits.
+        let shape = self.shape();
+        let items = shape.items as usize;
+        if shape.plain || items > self.slot.words() / 2 * 64 {
+            // Single items, or too many for arrays: there are no joined bits.
             return Some(1);
         }
         // Item i - 1 may be free with a stale bit, so the bit counts only if it is allocated; a new allocation of it

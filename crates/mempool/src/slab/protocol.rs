@@ -146,7 +146,10 @@ impl<'a> Slab<'a> {
         self.slot.cold(COUNT).store(shape.count as u64, Relaxed);
         let recip = if shape.plain { (1u64 << 32).div_ceil(shape.size.max(1) as u64) | tag(shape.class) } else { 0 };
         self.slot.recip().store(recip, Relaxed);
-        for w in 0..self.slot.words() {
+        // A bad index of a plain slab, which comes from an offset in its slot, is at most that of the item behind the last one. Arrays
+        // use the words behind for how they are joined.
+        let words = if shape.plain { shape.items as usize / 64 + 1 } else { self.slot.words() };
+        for w in 0..words.min(self.slot.words()) {
             let pad = self.pad(w);
             self.slot.remote(w).store(pad, Relaxed);
             self.slot.free(w).store(if me == 0 { 0 } else { !pad }, Relaxed);

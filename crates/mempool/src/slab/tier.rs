@@ -77,7 +77,8 @@ impl SlabTier {
         let slot = geometry.bytes();
         let space = if size * 4 <= slot { slot } else { 2 * slot };
         let items = space.checked_div(size).unwrap_or(1).min(geometry.words * 64).max(1);
-        let run = (items * size).div_ceil(FRAGMENT);
+        // A whole slot, since nobody could make a slab of the rest.
+        let run = (items * size).max(slot).div_ceil(FRAGMENT);
         let plain = size >= crate::units::GRANULE && items * size <= slot;
         Shape { class: class as u32, items: items as u32, size, run, count: 0, plain, align: 1 }
     }

@@ -1,0 +1,72 @@
+//! Spares: where the run of an emptied slab waits for the next slab.
+//!
+//! Between a producer and a consumer slabs empty in one thread while the other cuts new ones, a few hundred objects each. Through
+//! the page-frag tier that costs a search, two refreshes of the tree, and bits to claim and to clear. So a few such runs are
+//! *parked* (`frag::park`) instead of given back, and a few words of the pool say where. As in a thread's store these are
+//! hints: whoever runs out of memory finds parked runs without them, and a hint that is out of date is forgotten.
+
+use super::core::Core;
+use crate::sync::AtomicU64;
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
+
+/// Spare runs of a pool at most.
+const ENTRIES: usize = 32;
+/// Of a pool's slots one in so many may be spare at most.
+const PART: usize = 64;
+/// Fragments of the longest run that is kept: that of the largest slot.
+const MOST: usize = 256;
+
+/// Spare runs: slot and fragments of each, 0 for none.
+#[derive(Default)]
+pub struct Spares([AtomicU64; ENTRIES]);
+
+/// A slot and its run's fragments in one word, and back.
+const fn pack(slot: usize, fragments: usize) -> u64 {
+    (slot as u64) << 16 | fragments as u64
+}
+
+impl Core {
+    /// The entries in use; none in small pools, in which nothing is parked.
+    fn spares(&self) -> &[AtomicU64] {
+        let most = if self.parking == 0 { 0 } else { self.slabs.slots.count() / PART };
+        &self.spares.0[..most.min(ENTRIES)]
+    }
+
+    /// A spare run of so many fragments, the caller's own now: its slot. O(1).
+    pub(super) fn take_spare(&self, fragments: usize) -> Option<usize> {
+        for entry in self.spares() {
+            let seen = entry.load(Relaxed);
+            let slot = (seen >> 16) as usize;
+            // Acquire pairs with `keep_spare`, although the run itself comes by `unpark`.
+            if seen != pack(slot, fragments)
+                || seen == 0
+                || entry.compare_exchange(seen, 0, Acquire, Relaxed).is_err()
+            {
+                continue;
+            }
+            let start = slot * self.slot_fragments();
+            match self.frag.unpark(start, fragments) {
+                Some(run) if run.start == start => return Some(slot),
+                // Somebody's who took the place of the one that was remembered, and parked it in turn.
+                Some(run) => _ = self.frag.give(run.start, |_| ()),
+                None => {}
+            }
+        }
+        None
+    }
+
+    /// Parks the run of a slab that is being given back, if there is room for it. `before_clear` is called before anybody else
+    /// can have it. False, and nothing has happened, otherwise. O(1).
+    pub(super) fn keep_spare(&self, slot: usize, fragments: usize, before_clear: &mut dyn FnMut()) -> bool {
+        if fragments > MOST {
+            return false;
+        }
+        let Some(entry) = self.spares().iter().find(|entry| entry.load(Relaxed) == 0) else { return false };
+        let Some(run) = self.frag.park_given(slot * self.slot_fragments(), |_| before_clear()) else { return false };
+        // Release pairs with `take_spare`.
+        if entry.compare_exchange(0, pack(slot, run.len), Release, Relaxed).is_err() {
+            self.frag.give_parked(run.start, run.len);
+        }
+        true
+    }
+}
