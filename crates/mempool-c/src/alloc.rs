@@ -7,8 +7,8 @@
 use core::ffi::{c_char, c_void};
 use core::ptr::{copy_nonoverlapping, null_mut};
 
-use mempool::AllocError;
 use mempool::process::{self, Refusal};
+use mempool::{AllocError, Config};
 
 use crate::error::{fail_init, keep_errno, remember, set_errno};
 
@@ -28,7 +28,7 @@ fn told(object: *mut u8, size: usize, align: usize) -> *mut c_void {
 #[inline(never)]
 pub(crate) fn refused(size: usize, align: usize) {
     if !process::is_ready()
-        && let Err(error) = process::ensure()
+        && let Err(error) = process::ensure(Config::process())
     {
         // Of `try` functions alone: the others have ended the process.
         fail_init(&error);

@@ -3,7 +3,7 @@
 
 use core::ffi::{CStr, c_char, c_int, c_uint};
 
-use mempool::{InitError, process};
+use mempool::{Config, InitError, process};
 
 use crate::error::{ARGUMENT, BUDGET, OK, fail, fail_init};
 
@@ -31,7 +31,7 @@ pub unsafe extern "C" fn mp_budget_make(budget: *mut c_uint, name: *const c_char
     let Ok(name) = unsafe { CStr::from_ptr(name) }.to_str() else {
         return fail(ARGUMENT, "the budget's name is not UTF-8");
     };
-    if let Err(error) = process::ensure() {
+    if let Err(error) = process::ensure(Config::process()) {
         return fail_init(&error);
     }
     match process::budget_create(name, least, most) {

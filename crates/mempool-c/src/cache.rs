@@ -8,8 +8,8 @@
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::fmt;
 
-use mempool::Text;
 use mempool::process::{self, CacheHandle, Refusal};
+use mempool::{Config, Text};
 
 use crate::alloc::refused;
 use crate::error::{ARGUMENT, CACHE_NAME, CACHE_TWICE, OK, fail, fail_cache, fail_init, keep_errno, misuse};
@@ -100,7 +100,7 @@ unsafe fn make(cache: *mut MpCache, name: *const c_char, size: usize, align: usi
     let Ok(name) = bytes.to_str() else {
         return fail(CACHE_NAME, format_args!("the cache's name is not UTF-8: {bytes:?}"));
     };
-    if let Err(error) = process::ensure() {
+    if let Err(error) = process::ensure(Config::process()) {
         return fail_init(&error);
     }
     // SAFETY: contract; a struct that nobody has written to yet holds some bytes or other.

@@ -153,7 +153,7 @@ pub unsafe extern "C" fn mempool_on_low(level: usize, callback: Option<Reclaim>,
 /// As for [`mempool_on_reclaim`].
 unsafe fn on_reclaim(level: usize, callback: Option<Reclaim>, argument: *mut c_void) -> c_int {
     let Some(callback) = callback else { return fail(ARGUMENT, "the callback is NULL") };
-    if let Err(error) = process::ensure() {
+    if let Err(error) = process::ensure(Config::process()) {
         return fail_init(&error);
     }
     // SAFETY: the two types differ in what the second pointer is said to point to, and no code looks at that.

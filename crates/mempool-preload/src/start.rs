@@ -8,7 +8,7 @@ use core::ffi::c_int;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 
-use mempool::{Text, process};
+use mempool::{Config, Text, process};
 
 use crate::cold::keeping_errno;
 use crate::{critical, cxx};
@@ -32,12 +32,18 @@ pub fn ready() {
     }
 }
 
+/// What the environment may change: as every process pool, but with room for a single named cache, since a program that knows
+/// nothing of the pool makes none. Each would cost every thread two bins.
+fn base() -> Config {
+    Config::process().max_caches(1)
+}
+
 #[cold]
 #[inline(never)]
 fn begin() {
     keeping_errno(|| {
         process::share_with_c_library();
-        if let Err(error) = process::ensure() {
+        if let Err(error) = process::ensure(base()) {
             stop(format_args!("{error}"));
         }
     });

@@ -247,7 +247,6 @@ impl Pool {
             &*at
         };
         core.frag.init(values.reserve.div_ceil(FRAGMENT), open / FRAGMENT);
-        core.heap.init();
         for class in 0..CLASSES {
             core.slabs.define(class, &core.slabs.shape_for(class, class_size(class)));
         }

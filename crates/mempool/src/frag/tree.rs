@@ -248,15 +248,14 @@ impl Frag {
         }
     }
 
-    /// As [`Self::rebuild`], when nothing is in use: what lies in the open range as a whole is not looked at.
+    /// As [`Self::rebuild`], of a tree of zeros, when nothing is in use: what lies in the open range as a whole is not looked at.
     pub(super) fn build_free(&self, open: Open) {
         for level in 0..self.shape.levels {
             let span = Shape::span(level);
-            for index in 0..self.shape.count(level) {
+            // Behind the open range nothing is free, which is what zeros say: untouched memory stays untouched.
+            for index in 0..self.shape.count(level).min(open.high.div_ceil(span)) {
                 let node = if index * span >= open.low && (index + 1) * span <= open.high {
                     Node { start: span, max: span, end: span }
-                } else if index * span >= open.high {
-                    Node::default()
                 } else if level == 0 {
                     self.leaf_from_bits(open, index)
                 } else {

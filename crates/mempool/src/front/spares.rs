@@ -38,9 +38,7 @@ impl Core {
             let seen = entry.load(Relaxed);
             let slot = (seen >> 16) as usize;
             // Acquire pairs with `keep_spare`, although the run itself comes by `unpark`.
-            if seen != pack(slot, fragments)
-                || seen == 0
-                || entry.compare_exchange(seen, 0, Acquire, Relaxed).is_err()
+            if seen != pack(slot, fragments) || seen == 0 || entry.compare_exchange(seen, 0, Acquire, Relaxed).is_err()
             {
                 continue;
             }

@@ -176,7 +176,8 @@ struct Held<'a> {
 }
 
 impl Heap {
-    /// A heap over `parts`. Writes nothing.
+    /// An empty heap over `parts`, whose control words are zero. Writes nothing: where the heap serves nobody its control words
+    /// cost no memory.
     ///
     /// # Safety
     /// All memory that `parts` names is valid for as long as the heap is used; control words and the
@@ -187,11 +188,6 @@ impl Heap {
         // SAFETY: handed on to our caller.
         let control = unsafe { Control::new(parts.control, parts.slots.count(), parts.slots.geometry().words) };
         Self { parts, control }
-    }
-
-    /// Makes the heap empty, whatever the control words hold. Before the first use, by one thread.
-    pub fn init(&self) {
-        self.control.reset();
     }
 
     /// Granules for a request of `size` bytes.

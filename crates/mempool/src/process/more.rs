@@ -20,11 +20,11 @@ pub enum Refusal {
     Null,
 }
 
-/// The process pool, made now from the environment if there never was one.
+/// The process pool, made now from the environment if there never was one; `base` has what the environment doesn't say.
 ///
 /// # Errors
 /// It cannot be made, or was ended by [`fini`](super::fini).
-pub fn ensure() -> Result<(), InitError> {
+pub fn ensure(base: Config) -> Result<(), InitError> {
     loop {
         if core().is_some() {
             return Ok(());
@@ -32,7 +32,7 @@ pub fn ensure() -> Result<(), InitError> {
         match STATE.load(Acquire) {
             ENDED => return Err(InitError::NotInitialised),
             READY => {}
-            _ => match environment_config(Config::process()).and_then(|config| init(&config)) {
+            _ => match environment_config(base).and_then(|config| init(&config)) {
                 Ok(()) | Err(InitError::AlreadyInitialised) => {}
                 Err(InitError::Busy) => crate::sync::spin(),
                 Err(error) => return Err(error),
@@ -46,7 +46,7 @@ fn reach(refusal: Refusal, call: &'static str) -> Option<(&'static Core, Fail)> 
     match refusal {
         Refusal::Policy => Some((demand_core(call), Fail::Policy)),
         Refusal::Null => {
-            ensure().ok()?;
+            ensure(Config::process()).ok()?;
             Some((core()?, Fail::Try))
         }
     }

@@ -73,9 +73,9 @@ impl World {
 
     pub(super) fn with_patience(slots: usize, shift: u32, lifetime: u64, patience: u32) -> Self {
         let geometry = SlotGeometry::new(shift);
-        // Not zero: the heap must not rely on what was there.
+        // Control words begin as zeros; of descriptors the heap must not rely on what was there.
         let dirt = |i: usize| AtomicU64::new((i as u64).wrapping_mul(0x0123_4567_89ab_cdef));
-        let control: Box<[AtomicU64]> = (0..control_words(slots)).map(dirt).collect();
+        let control: Box<[AtomicU64]> = (0..control_words(slots)).map(|_| AtomicU64::new(0)).collect();
         let lines = (0..geometry.stride * slots / 8).map(|i| Line(core::array::from_fn(|k| dirt(8 * i + k))));
         let lines: Box<[Line]> = lines.collect();
         // SAFETY: the lines are the words, aligned, and live in the result.
@@ -91,7 +91,6 @@ impl World {
             HeapParts { control: control.as_ptr(), slots: table, data, limit: LARGEST_LIMIT, lifetime, patience };
         // SAFETY: all parts live in the result and are used by this heap alone.
         let heap = unsafe { Heap::new(parts) };
-        heap.init();
         Self { heap, supply: Supply::new(slots), data, layout, _words: (control, lines) }
     }
 
