@@ -61,8 +61,8 @@ pub fn pop(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
     if size > MAX_SMALL {
         return None;
     }
-    // SAFETY: a size class is below CLASSES, and every local heap has bins for those.
-    unsafe { local.bin_unchecked(class_of(size)) }.pop()
+    // SAFETY: at most MAX_SMALL.
+    unsafe { local.bin_for(size) }.pop()
 }
 
 /// What comes right behind it: `size` bytes from another word of the current slab, from another slab, or a run that the

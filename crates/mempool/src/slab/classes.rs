@@ -78,6 +78,12 @@ pub(crate) fn class_of(size: usize) -> usize {
     unsafe { *TABLE.get_unchecked(size.div_ceil(GRANULE)) as usize }
 }
 
+/// As [`class_of`], for a number of granules, at compile time.
+#[must_use]
+pub(super) const fn class_of_granules(granules: usize) -> usize {
+    TABLE[granules] as usize
+}
+
 /// The largest item of a size class in a pool with slots of `1 << shift` bytes: a quarter of the largest slot, an eighth of others.
 /// From a quarter on the page-frag tier can park runs.
 #[must_use]

@@ -9,11 +9,29 @@
 use core::cell::Cell;
 use core::num::NonZeroUsize;
 
-use super::classes::CLASSES;
+use super::classes::{CLASSES, MAX_SMALL, class_of_granules};
 use super::protocol::Slab;
 use super::queue::Bin;
 use crate::segment::{Slot, SlotGeometry, Slots};
 use crate::sync::AtomicU64;
+use crate::units::GRANULE;
+
+/// Where the bin that serves a size lies in a local heap, in bytes, by size in granules: one load instead of a class and what follows
+/// from it.
+static PLACES: [u16; MAX_SMALL / GRANULE + 1] = places();
+
+const fn places() -> [u16; MAX_SMALL / GRANULE + 1] {
+    let mut places = [0; MAX_SMALL / GRANULE + 1];
+    let mut granules = 0;
+    while granules < places.len() {
+        let place = core::mem::offset_of!(LocalHeap, bins) + class_of_granules(granules) * size_of::<Bin>();
+        places[granules] = place as u16;
+        granules += 1;
+    }
+    places
+}
+
+const _: () = assert!(size_of::<LocalHeap>() <= u16::MAX as usize);
 
 /// A thread's bins.
 #[repr(C, align(64))]
@@ -151,6 +169,19 @@ impl LocalHeap {
         debug_assert!(class < self.count as usize);
         // SAFETY: the bins lie one behind the other from `bins` on (contract).
         unsafe { &*(&raw const self.bins).cast::<Bin>().add(class) }
+    }
+
+    /// The bin of the size class that serves `size` bytes.
+    ///
+    /// # Safety
+    /// `size <= MAX_SMALL`.
+    #[inline(always)]
+    pub unsafe fn bin_for(&self, size: usize) -> &Bin {
+        debug_assert!(size <= MAX_SMALL);
+        // SAFETY: the table has an entry for each number of granules up to MAX_SMALL (contract).
+        let place = unsafe { *PLACES.get_unchecked(size.div_ceil(GRANULE)) };
+        // SAFETY: the place of a size class's bin, which every local heap has.
+        unsafe { &*core::ptr::from_ref(self).cast::<u8>().add(place as usize).cast::<Bin>() }
     }
 
     /// All bins with their classes.
