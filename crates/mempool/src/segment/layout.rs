@@ -70,7 +70,7 @@ pub struct Layout {
     pub heap_control: u64,
     /// One bit per slot: an orphan may be here.
     pub hints: u64,
-    /// One word per class.
+    /// Two words per class: which groups of slots to look in for an orphan, and, behind all of those, the latest one.
     pub class_hints: u64,
     /// Shape table, `SHAPE_WORDS` words per class.
     pub shapes: u64,
@@ -172,7 +172,7 @@ impl Layout {
             frag_control: area(8 * needs.frag_control),
             heap_control: area(8 * (needs.heap_control + needs.heap_bitmaps * slots.div_ceil(64))),
             hints: area(8 * slots.div_ceil(64)),
-            class_hints: area(8 * classes),
+            class_hints: area(8 * 2 * classes),
             shapes: area(8 * SHAPE_WORDS * classes),
             caches: area(8 * CACHE_WORDS * caches),
             directory: area(8 * THREAD_WORDS * threads),

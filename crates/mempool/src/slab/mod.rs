@@ -53,7 +53,8 @@ pub struct SlabTier {
     pub(crate) data: usize,
     /// One bit per slot: an orphan may be here.
     pub(crate) hints: *const AtomicU64,
-    /// One word per class: bit g set, an orphan of the class may be in the g-th group of slots.
+    /// One word per class: bit g set, an orphan of the class may be in the g-th group of slots. Then another word per class: the slot
+    /// of the orphan that was hinted at last, plus one; 0 for none. It saves a search, and may be wrong.
     pub(crate) class_hints: *const AtomicU64,
     /// `SHAPE_WORDS` words per class: item size (0: no such class), items, fragments of the run, plain (bit 0) and
     /// alignment of its slabs.

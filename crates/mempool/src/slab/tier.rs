@@ -38,10 +38,18 @@ impl SlabTier {
         unsafe { &*self.class_hints.add(class) }
     }
 
-    /// The hint of the class of `slab`, a slab of single items.
-    fn class_hint_of(&self, slab: &Slab<'_>) -> Option<&AtomicU64> {
+    /// Which orphan of the class was hinted at last.
+    fn latest(&self, class: usize) -> &AtomicU64 {
+        debug_assert!(class < self.classes);
+        // SAFETY: one word per class, behind as many others.
+        unsafe { &*self.class_hints.add(self.classes + class) }
+    }
+
+    /// Whether `slab` is one of single items of a size class of which no orphan is at hand.
+    fn is_wanted(&self, slab: &Slab<'_>) -> bool {
         let shape = slab.shape();
-        (shape.count == 0 && (shape.class as usize) < CLASSES).then(|| self.class_hint(shape.class as usize))
+        let class = shape.class as usize;
+        shape.count == 0 && class < CLASSES && self.latest(class).load(Relaxed) == 0
     }
 
     /// Slots in a group of the class hints.
@@ -358,11 +366,22 @@ impl SlabTier {
         let class = slab.shape().class as usize;
         if class < self.classes {
             self.class_hint(class).fetch_or(1 << (slot / self.group()), Release);
+            // Relaxed: a slot to look at, which decides nothing.
+            self.latest(class).store(slot as u64 + 1, Relaxed);
         }
     }
 
-    /// An orphan of `class`, HELD. O(slots / 4096) per hint, O(1) when there is none.
+    /// An orphan of `class`, HELD. O(1) for the one that was hinted at last and when there is none, O(slots / 4096) per hint else.
     pub(super) fn adopt_orphan(&self, local: &LocalHeap, class: usize) -> Option<Slab<'_>> {
+        let latest = self.latest(class).load(Relaxed);
+        if latest != 0 {
+            // Forgotten first, so that another one that is hinted at meanwhile stays.
+            let _ = self.latest(class).compare_exchange(latest, 0, Relaxed, Relaxed);
+            let found = self.adopt_hinted(local, class, latest as usize - 1);
+            if found.is_some() {
+                return found;
+            }
+        }
         let groups = self.class_hint(class);
         let mut left = groups.load(Relaxed);
         while left != 0 {
@@ -487,8 +506,7 @@ impl SlabTier {
                 return;
             }
             // One empty slab of each class stays for the next thread, or for whoever finds the pool exhausted.
-            let kept = self.class_hint_of(slab).is_some_and(|hint| hint.load(Relaxed) == 0);
-            if !kept && (slab.retire(me) || slab.steal(seen)) {
+            if !self.is_wanted(slab) && (slab.retire(me) || slab.steal(seen)) {
                 return self.give(runs, slab);
             }
             if self.disown(slab, me) {

@@ -145,7 +145,7 @@ impl World {
         // The contract of `Slots::new`; loom's atomics have another size and no need of it.
         let skip = if cfg!(loom) { 0 } else { descriptors.as_ptr().align_offset(64) };
         let hints = words(slots.div_ceil(64));
-        let class_hints = words(classes);
+        let class_hints = words(2 * classes);
         let shapes = words(classes * SHAPE_WORDS);
         let zero = Box::new(AtomicU64::new(0));
         let lock = Box::new(AtomicU64::new(0));
