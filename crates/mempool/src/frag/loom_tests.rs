@@ -153,6 +153,34 @@ fn loom_a_parked_run_is_taken_over_or_given_back() {
     });
 }
 
+/// A run that is given up and parked is taken over by one who knows of it or given by another by mistake, never both; what is
+/// done before it is parked comes before its next owner.
+#[test]
+fn loom_a_run_is_parked_as_it_is_given() {
+    model(|| {
+        let w = world(70);
+        let run = w.frag.take(66, 1).expect("room");
+        let memory = Arc::new(UnsafeCell::new(0));
+        let other = {
+            let (w, memory) = (w.clone(), memory.clone());
+            thread::spawn(move || {
+                let taken = w.frag.unpark(run.start, run.len);
+                if taken.is_some() {
+                    // SAFETY: the model checks that nobody else accesses the memory of the run meanwhile.
+                    memory.with_mut(|memory| unsafe { *memory = 2 });
+                }
+                (taken.is_some(), w.frag.give(run.start, |_| {}).is_ok())
+            })
+        };
+        // SAFETY: as above.
+        let parked = w.frag.park_given(run.start, |_| memory.with_mut(|memory| unsafe { *memory = 1 }));
+        let (taken, given) = other.join().unwrap();
+        assert_eq!(parked.is_some(), taken || !given, "given up twice, or never");
+        assert_eq!(w.frag.parked_fragments(), if parked.is_some() && !taken { 66 } else { 0 });
+        assert_eq!(w.frag.verify(&mut |_| {}), Ok(()));
+    });
+}
+
 /// A run that grows while its size is read by another: the old or the new size, nothing else.
 #[test]
 fn loom_growth_shows_the_old_or_the_new_length() {

@@ -140,6 +140,8 @@ fn parked_runs_are_used_or_free() {
             assert!(f.give_parked(10, 100));
         };
         at_every_step(&give, lost_lock, &used_or_free);
+        let give_up = |f: &Frag| assert_eq!(f.park_given(10, |_| {}), Some(run(10, 100)));
+        at_every_step(&give_up, lost_lock, &used_or_free);
     }
 }
 
