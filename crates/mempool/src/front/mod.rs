@@ -20,7 +20,8 @@ mod tls;
 mod verdict;
 
 pub use self::budget::{BudgetError, BudgetInfo, Budgets};
-pub use self::caches::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX, pop_cache, push_cache};
+pub use self::caches::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX};
+pub use self::caches::{pop_cache, pop_cache_array, pop_cache_behind, push_cache, push_cache_array, push_cache_behind};
 pub use self::core::{Core, Events};
 pub use self::drill::{Drill, Witness, board};
 pub use self::exhausted::Fail;

@@ -152,6 +152,20 @@ pub fn cache_pop(cache: CacheHandle) -> *mut u8 {
     address_or_null(front::pop_cache(front::process_local(), cache))
 }
 
+/// What comes right behind it, likewise.
+#[inline]
+#[must_use]
+pub fn cache_pop_behind(cache: CacheHandle) -> *mut u8 {
+    address_or_null(front::pop_cache_behind(front::process_local(), cache))
+}
+
+/// The hot path of an array's allocation, and what comes right behind it; null when this needs [`cache_request`].
+#[inline]
+#[must_use]
+pub fn cache_pop_array(cache: CacheHandle, n: usize) -> *mut u8 {
+    address_or_null(front::pop_cache_array(front::process_local(), cache, n))
+}
+
 /// `n` consecutive items; 0 counts as 1. Null when refused.
 #[cold]
 #[inline(never)]
@@ -169,6 +183,26 @@ pub fn cache_request(cache: CacheHandle, n: usize, refusal: Refusal, call: &'sta
 #[must_use]
 pub unsafe fn cache_push(cache: CacheHandle, item: *mut u8) -> bool {
     front::push_cache(front::process_local(), cache, item as usize)
+}
+
+/// What comes right behind it, likewise.
+///
+/// # Safety
+/// As for [`cache_push`].
+#[inline]
+#[must_use]
+pub unsafe fn cache_push_behind(cache: CacheHandle, item: *mut u8) -> bool {
+    front::push_cache_behind(front::process_local(), cache, item as usize)
+}
+
+/// The hot path of an array's free alone. False when nothing was done and this needs [`cache_free_cold`].
+///
+/// # Safety
+/// As for [`cache_push`].
+#[inline]
+#[must_use]
+pub unsafe fn cache_push_array(cache: CacheHandle, array: *mut u8, n: usize) -> bool {
+    front::push_cache_array(front::process_local(), cache, array as usize, n)
 }
 
 /// Gives `n` items back, as they were allocated; null does nothing.

@@ -126,13 +126,18 @@ impl LocalHeap {
     pub fn advance(&self, class: usize) -> Option<NonZeroUsize> {
         let bin = self.bin(class)?;
         let slot = bin.current.get().checked_sub(1)? as usize;
-        // SAFETY: the current slab's slot exists, and so does its descriptor; the pool outlives its local heaps.
-        let slot_words =
-            unsafe { Slot::at(self.hot.add(slot * self.stride), slot, SlotGeometry::words_of(self.mask + 1)) };
-        let slab = Slab::new(slot_words);
+        let slab = self.slab_at(slot);
         let w = slab.next_word_behind(bin.word_index(&slab))?;
         bin.point(&slab, w, self.data + (slot << self.shift));
         bin.pop()
+    }
+
+    /// The slab at `slot`, which must be one of the pool's: that of a current slab, or of an offset below `len`.
+    #[inline(always)]
+    pub(crate) fn slab_at(&self, slot: usize) -> Slab<'_> {
+        // SAFETY: the slot exists, and so does its descriptor; the pool outlives its local heaps.
+        let slot = unsafe { Slot::at(self.hot.add(slot * self.stride), slot, SlotGeometry::words_of(self.mask + 1)) };
+        Slab::new(slot)
     }
 
     /// The bin of `class`, None when the local heap has none for it.

@@ -83,11 +83,11 @@ impl SlabTier {
     }
 
     /// The shape of slabs that hold arrays of such items: at most half as many, since the other half of the words
-    /// says how items are joined, and never freed into by the hot path.
+    /// says how items are joined.
     pub fn array_shape_for(&self, class: usize, size: usize) -> Shape {
         let shape = self.shape_for(class, size);
         let items = (shape.items as usize).min(self.slots.geometry().words / 2 * 64);
-        Shape { items: items as u32, run: (items * size).div_ceil(FRAGMENT), plain: false, ..shape }
+        Shape { items: items as u32, run: (items * size).div_ceil(FRAGMENT), ..shape }
     }
 
     /// Where `offset` bytes from slot 0 lies, if in a slab. O(1).
@@ -265,14 +265,14 @@ impl SlabTier {
 
     /// Behind a remote free: if the slab belongs to nobody by now, it is ours to adopt.
     #[inline]
-    fn freed_remotely(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, me: u32) {
+    pub(super) fn freed_remotely(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, me: u32) {
         if slab.adopt(slab.peek(), me) {
             self.adopted(runs, local, slab);
         }
     }
 
     /// Queues a slab that `local` has just made its own (QUEUED).
-    fn adopted(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
+    pub(super) fn adopted(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
         if self.link(local, slab) {
             self.maybe_empty(runs, local, slab);
         } else {
