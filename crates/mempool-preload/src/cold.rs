@@ -142,8 +142,32 @@ pub unsafe fn resize(old: *mut c_void, size: usize, call: &'static str) -> *mut 
     if process::fits(old.cast(), size) {
         return old;
     }
+    if let Some(room) = process::room_of(old.cast()).filter(|_| size <= SMALL)
+        // SAFETY: contract; a live small object with such room.
+        && let Some(new) = unsafe { move_small(old, room, size, call) }
+    {
+        return new.as_ptr();
+    }
     // SAFETY: contract.
     unsafe { move_to(old, size, call) }
+}
+
+/// Moves a small object with `room` bytes by the hot paths, where they serve; None when nothing was done.
+///
+/// # Safety
+/// As for [`move_to`]; `old` is a small object of the pool, with less room than `size`.
+#[inline]
+unsafe fn move_small(old: *mut c_void, room: usize, size: usize, call: &'static str) -> Option<NonNull<c_void>> {
+    let new = NonNull::new(process::pop(size)).or_else(|| NonNull::new(process::pop_behind(size)))?;
+    // SAFETY: both are live and distinct, and the new one is the larger.
+    unsafe { new.copy_from_nonoverlapping(NonNull::new_unchecked(old.cast()), room) };
+    // SAFETY: contract; the content has moved.
+    unsafe {
+        if !process::push(old.cast()) {
+            put(old, call);
+        }
+    }
+    Some(new.cast())
 }
 
 /// What [`resize`] does with an object that does not fit where it is, or about which more must be known.
@@ -178,16 +202,8 @@ unsafe fn move_by_hot_paths(old: *mut c_void, size: usize, call: &'static str) -
     if size <= room {
         return NonNull::new(old);
     }
-    let new = NonNull::new(process::pop(size))?;
-    // SAFETY: both are live and distinct, and the new one is the larger.
-    unsafe { new.copy_from_nonoverlapping(NonNull::new_unchecked(old.cast()), room) };
-    // SAFETY: contract; the content has moved.
-    unsafe {
-        if !process::push(old.cast()) {
-            put(old, call);
-        }
-    }
-    Some(new.cast())
+    // SAFETY: contract; an object of the pool, with less room.
+    unsafe { move_small(old, room, size, call) }
 }
 
 /// Usable bytes of an object that is not null.

@@ -6,6 +6,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
 
 use mempool::config::Commit;
+use mempool::process::{self, CacheHandle};
 use mempool::{Config, Global};
 
 static POOL: Global = Global::new(Config::process().segment(64 << 20).commit(Commit::Lazy));
@@ -64,6 +65,51 @@ fn grown(size: usize) -> *mut libc::c_void {
     unsafe { libc::realloc(malloc(size), black_box(4 * size)) }
 }
 
+fn aligned(size: usize) -> *mut libc::c_void {
+    // SAFETY: any size may be asked for.
+    unsafe { libc::aligned_alloc(black_box(64), black_box(size)) }
+}
+
+/// Items of a named cache through Rust's interface: a random one of 1,000 is freed, and one allocated.
+fn cache(count: usize) {
+    // SAFETY: each item is freed once and not used afterwards.
+    replaced(count, |cache, _| process::cache_alloc(cache), |cache, item, _| unsafe { process::cache_free(cache, item) });
+}
+
+/// Arrays of 2 to 17 items, likewise.
+fn array(count: usize) {
+    let free = |cache, item, n| {
+        // SAFETY: each array is freed once, with its length, and not used afterwards.
+        unsafe { process::cache_free_array(cache, item, n) }
+    };
+    replaced(count, process::cache_alloc_array, free);
+}
+
+fn replaced(
+    count: usize,
+    make: impl Fn(CacheHandle, usize) -> *mut u8,
+    free: impl Fn(CacheHandle, *mut u8, usize),
+) {
+    // The process pool, as it is configured here, is made by the first request.
+    pair();
+    let cache = process::cache_create("items", 64, 16).expect("the pool has room for a cache");
+    let mut state = 1_u64;
+    let mut random = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut live: Vec<(*mut u8, usize)> = (0..1000).map(|_| random(16) + 2).map(|n| (make(cache, n), n)).collect();
+    let mut replace = |times| {
+        (0..times).for_each(|_| {
+            let place = &mut live[random(1000)];
+            free(cache, place.0, place.1);
+            *place = (make(cache, place.1), place.1);
+        });
+    };
+    replace(20_000);
+    measured(|| replace(count));
+}
+
 /// Objects that nobody freed before: all that it takes to find items, slabs and runs.
 fn refill(count: usize) {
     black_box(malloc(64));
@@ -104,6 +150,9 @@ fn main() {
         "small" => pairs(count, 64, malloc),
         "large" => pairs(count, 20_000, malloc),
         "calloc" => pairs(count, 256, calloc),
+        "aligned" => pairs(count, 192, aligned),
+        "cache" => cache(count),
+        "array" => array(count),
         "realloc" => pairs(count, 100, grown),
         "refill" => refill(count),
         "remote" => remote(count),

@@ -74,9 +74,28 @@ pub fn pop_behind(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
     local.advance(class_of(size)).or_else(|| Core::of(local)?.pop_small(local, size))
 }
 
+/// **The hot path of an aligned allocation**: as [`pop`], at a multiple of `align`, a power of two.
+#[inline(always)]
+pub fn pop_aligned(local: &LocalHeap, size: usize, align: usize) -> Option<NonZeroUsize> {
+    // SAFETY: as in `pop`.
+    unsafe { local.bin_unchecked(class_of_aligned(size, align)?) }.pop()
+}
+
 /// The size of the smallest size class whose items have `size` bytes at a multiple of `align`, a power of two.
 pub fn room_for(size: usize, align: usize) -> Option<usize> {
     class_of_aligned(size, align).map(class_size)
+}
+
+/// The room of the object at `address`, if it is a live item of this thread's; None also when something else is the case.
+#[inline]
+pub fn room_of(local: &LocalHeap, address: usize) -> Option<usize> {
+    let offset = address.wrapping_sub(local.data);
+    if offset >= local.len.get() {
+        return None;
+    }
+    let slab = local.slab_at(offset >> local.shift);
+    let item = slab.plain_item(offset & local.mask).filter(|_| slab.peek().thread() == local.id)?;
+    slab.is_allocated(item).then(|| slab.item_size())
 }
 
 /// What comes right behind `push`: an item of another thread's slab or of nobody's, or a run that can be parked. False when

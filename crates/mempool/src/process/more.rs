@@ -87,6 +87,14 @@ pub fn room_for(size: usize, align: usize) -> Option<usize> {
     if align <= GRANULE { Some(size) } else { crate::front::room_for(size, align) }
 }
 
+/// The hot path of an aligned allocation alone: `size` bytes at a multiple of `align`, a power of two, or null when this needs
+/// [`request`].
+#[inline(always)]
+#[must_use]
+pub fn pop_at(size: usize, align: usize) -> *mut u8 {
+    address_or_null(front::pop_aligned(front::process_local(), size, align))
+}
+
 /// Both hot paths of an allocation for a size of [`room_for`].
 #[inline]
 #[must_use]

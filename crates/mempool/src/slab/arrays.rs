@@ -32,6 +32,15 @@ fn regions(word: u64, n: usize) -> u64 {
     ones
 }
 
+/// Takes the items `members` of a `free` word, consecutive ones, as one array.
+#[inline(always)]
+fn join(free: &AtomicU64, joined: &AtomicU64, members: u64) {
+    // All but the last are joined to the next.
+    joined.store(joined.load(Relaxed) & !members | members & members >> 1, Relaxed);
+    // Release pairs with `is_allocated`: who sees the item allocated sees how it is joined.
+    free.store(free.load(Relaxed) & !members, Release);
+}
+
 impl LocalHeap {
     /// **The hot path of a cache's arrays**: `n` consecutive items of the current word of the array class `class`: the address
     /// of the first, None if there are not so many in a row.
@@ -49,10 +58,7 @@ impl LocalHeap {
         // SAFETY: a word with a set bit is one of the first half of the `free` words of a slab that holds arrays; behind them lies
         // the other half, which says what is joined.
         let joined = unsafe { &*bin.word.get().add(SlotGeometry::words_of(self.mask + 1) / 2) };
-        let members = (u64::MAX >> (64 - n)) << first;
-        joined.store(joined.load(Relaxed) & !members | members & !(1 << (first + n - 1)), Relaxed);
-        // Release pairs with `is_allocated`: who sees the item allocated sees how it is joined.
-        word.store(free & !members, Release);
+        join(word, joined, (u64::MAX >> (64 - n)) << first);
         NonZeroUsize::new(bin.base.get() + first * bin.size.get() as usize)
     }
 }
@@ -247,6 +253,11 @@ impl Slab<'_> {
     /// Finds and claims `n` consecutive free items in the words from `w` on. For the owner (HELD). The first one's number.
     pub fn claim_region(&self, w: usize, n: usize) -> Option<usize> {
         let first = self.find_region(w, n, |w| self.slot.free(w).load(Relaxed))?;
+        if n <= 64 - first % 64 {
+            let members = (u64::MAX >> (64 - n)) << (first % 64);
+            join(self.free_word(first / 64), self.joined(first / 64), members);
+            return Some(first);
+        }
         for w in words_of(first, n) {
             let members = mask(w, first, n);
             let links = mask(w, first, n - 1);
@@ -275,6 +286,10 @@ impl Slab<'_> {
         let mut open = 0;
         for w in w..self.used() {
             let bits = word(w);
+            if bits == 0 {
+                open = 0;
+                continue;
+            }
             if open > 0 && open + bits.trailing_ones() as usize >= n {
                 return Some(w * 64 - open);
             }
@@ -319,21 +334,25 @@ impl Slab<'_> {
     #[inline]
     pub fn own_free_array(&self, i: usize, n: usize) -> Option<bool> {
         let (w, from) = (i / 64, i % 64);
-        if n == 0 || n > 64 - from || from == 0 {
-            // Across words, or where the one before is in another word.
+        if n == 0 || n > 64 - from {
             return self.own_free_long(i, n);
         }
         if w >= self.slot.words() / 2 {
+            return None;
+        }
+        // As in `region_at`: joined to one another, the last one to none, and the one before not to the first.
+        if from == 0 && w > 0 && self.is_allocated(i - 1) && self.is_joined(i - 1) {
             return None;
         }
         let (free, remote) = (self.slot.free(w), self.slot.remote(w).load(Relaxed));
         let all_free = free.load(Relaxed) | remote;
         let joined = self.joined(w).load(Relaxed);
         let members = (u64::MAX >> (64 - n)) << from;
-        let last = 1 << (from + n - 1);
-        // As in `region_at`: joined to one another, the last one to none, and the one before not to the first.
-        let before = 1 << (from - 1);
-        if all_free & members != 0 || joined & members != members & !last || joined & before & !all_free != 0 {
+        let before = (1u64 << from) >> 1;
+        if all_free & members != 0
+            || joined & members != members & members >> 1
+            || joined & before & !all_free != 0
+        {
             return None;
         }
         let bits = free.load(Relaxed) | members;

@@ -125,6 +125,11 @@ impl<'a> Slab<'a> {
         }
     }
 
+    /// Bytes from item to item, stable as the shape is.
+    pub fn item_size(&self) -> usize {
+        self.slot.cold(SIZE).load(Relaxed) as usize
+    }
+
     /// Words in use for `items` items.
     pub(super) fn used(&self) -> usize {
         let items = self.slot.cold(SHAPE).load(Relaxed) as u32 as usize;
@@ -215,7 +220,9 @@ impl<'a> Slab<'a> {
         let mut any = false;
         for w in 0..self.used() {
             // Acquire pairs with the freer's fetch_or: its last use of the item comes before our reuse.
-            let remote = self.slot.remote(w).load(Acquire) & !self.pad(w);
+            let seen = self.slot.remote(w).load(Acquire);
+            // Most have nothing; those of items that don't exist are in few words.
+            let remote = if seen == 0 { 0 } else { seen & !self.pad(w) };
             if remote == 0 {
                 continue;
             }

@@ -45,7 +45,7 @@ impl SlabTier {
     }
 
     /// Slots in a group of the class hints.
-    fn group(&self) -> usize {
+    pub(super) fn group(&self) -> usize {
         self.slots.count().div_ceil(64).max(1)
     }
 
@@ -55,6 +55,7 @@ impl SlabTier {
         self.shape_word(class, 1).store(u64::from(shape.items), Relaxed);
         self.shape_word(class, 2).store(shape.run as u64, Relaxed);
         self.shape_word(class, 3).store((shape.align as u64) << 1 | u64::from(shape.plain), Relaxed);
+        self.shape_word(class, 4).store(0, Relaxed);
     }
 
     /// What slabs of `class` are cut into; None when the class isn't defined.
@@ -199,6 +200,7 @@ impl SlabTier {
     pub(super) fn carve_shape(&self, runs: &impl Runs, shape: Shape, me: u32) -> Option<Slab<'_>> {
         let slot = runs.take(shape.run, shape.align)?;
         let slab = self.slab(slot);
+        self.note_place(shape.class as usize, slot);
         for k in 1..self.slots_of(shape.run) {
             let next = self.slots.slot(slot + k);
             next.recip().store(slot as u64, Relaxed);
