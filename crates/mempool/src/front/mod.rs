@@ -113,6 +113,7 @@ pub fn push_behind(local: &LocalHeap, address: usize) -> bool {
         State::Held | State::Queued | State::Nobody => core.slabs.push_plain(core, local, offset),
         // Only where there is neither slab nor heap page can a run be an object.
         State::Free => core.park(local, offset),
+        State::Heap => core.push_in_heap(address),
         _ => false,
     }
 }

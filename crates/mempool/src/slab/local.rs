@@ -41,6 +41,8 @@ pub struct LocalHeap {
     pub(crate) reclaiming: Cell<bool>,
     /// The budget of the scope that the thread is in: its number plus one, 0 for none.
     pub(crate) budget: Cell<u8>,
+    /// Where the best-fit heap served the thread last, in its own words.
+    pub(crate) near: Cell<u64>,
     bins: [Bin; CLASSES],
 }
 
@@ -66,6 +68,7 @@ impl LocalHeap {
             critical: Cell::new(0),
             reclaiming: Cell::new(false),
             budget: Cell::new(0),
+            near: Cell::new(0),
             bins,
         }
     }
@@ -103,6 +106,7 @@ impl LocalHeap {
             critical: Cell::new(0),
             reclaiming: Cell::new(false),
             budget: Cell::new(0),
+            near: Cell::new(0),
             bins: [const { Bin::new(core::ptr::null()) }; CLASSES],
         };
         // SAFETY: valid for writes of more than this (contract).
