@@ -69,15 +69,13 @@ extern "C" fn get_for(
     call: &'static &'static str,
     caller: usize,
 ) -> *mut c_void {
-    if let Some(room) = process::room_for(size, align) {
-        let object = if align == 1 { process::pop_behind(size) } else { process::pop_aligned(room) };
-        if !object.is_null() {
-            if zeroed {
-                // SAFETY: so many bytes were just handed out.
-                unsafe { object.write_bytes(0, size) };
-            }
-            return object.cast();
+    let object = if align == 1 { process::pop_behind(size) } else { process::pop_at_behind(size, align) };
+    if !object.is_null() {
+        if zeroed {
+            // SAFETY: so many bytes were just handed out.
+            unsafe { object.write_bytes(0, size) };
         }
+        return object.cast();
     }
     if critical::is_loader(caller) {
         return critical::scope(|| get_now(size, align, zeroed, call));

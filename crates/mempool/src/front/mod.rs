@@ -69,7 +69,7 @@ pub fn pop(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
 #[inline]
 pub fn pop_behind(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
     if size > MAX_SMALL {
-        return Core::of(local)?.pop_run(local, size);
+        return Core::of(local)?.pop_run(local, size, 1);
     }
     local.advance(class_of(size)).or_else(|| Core::of(local)?.pop_small(local, size))
 }
@@ -81,8 +81,17 @@ pub fn pop_aligned(local: &LocalHeap, size: usize, align: usize) -> Option<NonZe
     unsafe { local.bin_unchecked(class_of_aligned(size, align)?) }.pop()
 }
 
+/// What comes right behind it, as [`pop_behind`].
+#[inline]
+pub fn pop_aligned_behind(local: &LocalHeap, size: usize, align: usize) -> Option<NonZeroUsize> {
+    match room_for(size, align) {
+        Some(room) => pop_behind(local, room),
+        None => Core::of(local)?.pop_run(local, size, align),
+    }
+}
+
 /// The size of the smallest size class whose items have `size` bytes at a multiple of `align`, a power of two.
-pub fn room_for(size: usize, align: usize) -> Option<usize> {
+fn room_for(size: usize, align: usize) -> Option<usize> {
     class_of_aligned(size, align).map(class_size)
 }
 

@@ -79,14 +79,6 @@ pub fn pop_behind(size: usize) -> *mut u8 {
     address_or_null(front::pop_behind(front::process_local(), size))
 }
 
-/// The size to ask [`pop_aligned`] for, so that the answer has `size` bytes at a multiple of `align` (a power of two); None when
-/// no size class has such objects.
-#[inline]
-#[must_use]
-pub fn room_for(size: usize, align: usize) -> Option<usize> {
-    if align <= GRANULE { Some(size) } else { crate::front::room_for(size, align) }
-}
-
 /// The hot path of an aligned allocation alone: `size` bytes at a multiple of `align`, a power of two, or null when this needs
 /// [`request`].
 #[inline(always)]
@@ -95,12 +87,11 @@ pub fn pop_at(size: usize, align: usize) -> *mut u8 {
     address_or_null(front::pop_aligned(front::process_local(), size, align))
 }
 
-/// Both hot paths of an allocation for a size of [`room_for`].
+/// What comes right behind it, likewise.
 #[inline]
 #[must_use]
-pub fn pop_aligned(room: usize) -> *mut u8 {
-    let local = front::process_local();
-    address_or_null(front::pop(local, room).or_else(|| front::pop_behind(local, room)))
+pub fn pop_at_behind(size: usize, align: usize) -> *mut u8 {
+    address_or_null(front::pop_aligned_behind(front::process_local(), size, align))
 }
 
 /// Any allocation: `size` bytes at a multiple of `align` (a power of two), all zero if `zeroed`. Null when refused.

@@ -349,10 +349,7 @@ impl Slab<'_> {
         let joined = self.joined(w).load(Relaxed);
         let members = (u64::MAX >> (64 - n)) << from;
         let before = (1u64 << from) >> 1;
-        if all_free & members != 0
-            || joined & members != members & members >> 1
-            || joined & before & !all_free != 0
-        {
+        if all_free & members != 0 || joined & members != members & members >> 1 || joined & before & !all_free != 0 {
             return None;
         }
         let bits = free.load(Relaxed) | members;

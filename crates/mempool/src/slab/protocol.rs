@@ -170,7 +170,8 @@ impl<'a> Slab<'a> {
     /// only the slot's end, finds for an address behind the last item.
     fn reach(&self, shape: &Shape) -> usize {
         let items = shape.items as usize;
-        let behind = if shape.plain { self.slot.words() * 64 * crate::units::GRANULE / shape.size.max(1) } else { items };
+        let behind =
+            if shape.plain { self.slot.words() * 64 * crate::units::GRANULE / shape.size.max(1) } else { items };
         (items.max(behind) / 64 + 1).min(self.slot.words())
     }
 
