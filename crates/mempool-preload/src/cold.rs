@@ -141,23 +141,22 @@ pub unsafe fn resize(old: *mut c_void, size: usize, call: &'static str) -> *mut 
         return old;
     }
     if let Some(room) = process::room_of(old.cast()).filter(|_| size <= SMALL)
-        // SAFETY: contract; a live small object with such room.
-        && let Some(new) = unsafe { move_small(old, room, size, call) }
+        && let Some(new) = NonNull::new(process::pop(size)).or_else(|| NonNull::new(process::pop_behind(size)))
     {
-        return new.as_ptr();
+        // SAFETY: contract; a live small object with less room, and another one that was just handed out.
+        return unsafe { move_into(new, old, room, call) }.as_ptr();
     }
     // SAFETY: contract.
     unsafe { move_to(old, size, call) }
 }
 
-/// Moves a small object with `room` bytes by the hot paths, where they serve; None when nothing was done.
+/// Moves the content of a small object with `room` bytes to `new`, and frees it.
 ///
 /// # Safety
-/// As for [`move_to`]; `old` is a small object of the pool, with less room than `size`.
+/// `old` is a live object of the pool with so much room, and not used any more; `new` is another one with more.
 #[inline]
-unsafe fn move_small(old: *mut c_void, room: usize, size: usize, call: &'static str) -> Option<NonNull<c_void>> {
-    let new = NonNull::new(process::pop(size)).or_else(|| NonNull::new(process::pop_behind(size)))?;
-    // SAFETY: both are live and distinct, and the new one is the larger.
+unsafe fn move_into(new: NonNull<u8>, old: *mut c_void, room: usize, call: &'static str) -> NonNull<c_void> {
+    // SAFETY: both are live and distinct, and the new one is the larger (contract).
     unsafe { new.copy_from_nonoverlapping(NonNull::new_unchecked(old.cast()), room) };
     // SAFETY: contract; the content has moved.
     unsafe {
@@ -165,7 +164,7 @@ unsafe fn move_small(old: *mut c_void, room: usize, size: usize, call: &'static 
             put(old, call);
         }
     }
-    Some(new.cast())
+    new.cast()
 }
 
 /// What [`resize`] does with an object that does not fit where it is, or about which more must be known.
@@ -200,8 +199,9 @@ unsafe fn move_by_hot_paths(old: *mut c_void, size: usize, call: &'static str) -
     if size <= room {
         return NonNull::new(old);
     }
-    // SAFETY: contract; an object of the pool, with less room.
-    unsafe { move_small(old, room, size, call) }
+    let new = NonNull::new(process::pop(size))?;
+    // SAFETY: contract; a live object with less room, and another one that was just handed out.
+    Some(unsafe { move_into(new, old, room, call) })
 }
 
 /// Usable bytes of an object that is not null.

@@ -65,33 +65,23 @@ impl Heap {
             return Err(HeapError::TooLarge);
         }
         let (units, seen) = (Self::units_for(size), near.get());
-        let last = (seen as u32 as usize).wrapping_sub(1);
-        let mut met = false;
-        if seen as u32 != 0 {
+        if let Some(last) = (seen as u32 as usize).checked_sub(1) {
             match self.look(runs, last, units)? {
                 Look::Took(offset) => return Ok(NonNull::new(self.parts.data.wrapping_add(offset))),
-                Look::Busy => met = true,
-                Look::Full => {}
+                Look::Busy if seen < MEETINGS * MEETING => near.set(seen + MEETING),
+                Look::Busy | Look::Full => {}
             }
         }
-        self.alloc_far(runs, units, near, met)
+        self.alloc_far(runs, units, near)
     }
 
-    /// What [`Heap::alloc_near`] does when the last page has no room, or somebody is in it (`met`).
+    /// What [`Heap::alloc_near`] does when the last page has no room, or somebody is in it.
     #[cold]
     #[inline(never)]
-    fn alloc_far(
-        &self,
-        runs: &impl Runs,
-        units: usize,
-        near: &Cell<u64>,
-        met: bool,
-    ) -> Result<Option<NonNull<u8>>, HeapError> {
-        let seen = near.get();
-        let meetings = (seen >> 32) + u64::from(met);
-        let parting = meetings >= MEETINGS;
-        let but = if parting { (seen as u32 as usize).wrapping_sub(1) } else { usize::MAX };
-        let mut found = self.quick(runs, units, but)?;
+    fn alloc_far(&self, runs: &impl Runs, units: usize, near: &Cell<u64>) -> Result<Option<NonNull<u8>>, HeapError> {
+        let last = near.get() as u32 as usize;
+        let parting = near.get() >= MEETINGS * MEETING;
+        let mut found = self.quick(runs, units, if parting { last.wrapping_sub(1) } else { usize::MAX })?;
         if found.is_none() && parting {
             found = self.grow(runs, units)?;
         }
@@ -99,8 +89,10 @@ impl Heap {
             found = self.search(runs, units)?;
         }
         let Some(offset) = found else { return Ok(None) };
-        let page = (offset >> self.parts.slots.geometry().shift) as u64 + 1;
-        near.set(if page == seen & u64::from(u32::MAX) { page + meetings.min(MEETINGS) * MEETING } else { page });
+        let page = (offset >> self.parts.slots.geometry().shift) + 1;
+        if page != last {
+            near.set(page as u64);
+        }
         Ok(NonNull::new(self.parts.data.wrapping_add(offset)))
     }
 
