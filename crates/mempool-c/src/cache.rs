@@ -247,6 +247,20 @@ unsafe fn alloc(cache: *mut MpCache, refusal: Refusal, call: &'static str) -> *m
     let popped = process::cache_pop(handle);
     if popped.is_null() {
         // SAFETY: `handle` has checked that the struct is there.
+        unsafe { alloc_behind(cache, handle, refusal, call) }
+    } else {
+        popped.cast()
+    }
+}
+
+/// # Safety
+/// `handle` is that of `cache`, which is there.
+#[cold]
+#[inline(never)]
+unsafe fn alloc_behind(cache: *mut MpCache, handle: CacheHandle, refusal: Refusal, call: &'static str) -> *mut c_void {
+    let popped = process::cache_pop_behind(handle);
+    if popped.is_null() {
+        // SAFETY: contract.
         unsafe { alloc_array(cache, 1, refusal, call) }
     } else {
         popped.cast()
@@ -258,7 +272,8 @@ unsafe fn alloc(cache: *mut MpCache, refusal: Refusal, call: &'static str) -> *m
 unsafe fn alloc_array(cache: *mut MpCache, n: c_uint, refusal: Refusal, call: &'static str) -> *mut c_void {
     // SAFETY: contract.
     let handle = unsafe { handle(cache, call) };
-    let array = process::cache_request(handle, n as usize, refusal, call);
+    let popped = process::cache_pop_array(handle, n as usize);
+    let array = if popped.is_null() { process::cache_request(handle, n as usize, refusal, call) } else { popped };
     if array.is_null() {
         // SAFETY: `handle` has checked that the struct is there.
         refused_items(unsafe { &*cache }, n);
@@ -321,7 +336,7 @@ pub unsafe extern "C" fn mp_cache_free(cache: *mut MpCache, item: *mut c_void) {
     // SAFETY: contract.
     let handle = unsafe { handle(cache, "mp_cache_free") };
     // SAFETY: contract.
-    if !unsafe { process::cache_push(handle, item.cast()) } {
+    if !unsafe { process::cache_push(handle, item.cast()) || process::cache_push_behind(handle, item.cast()) } {
         // SAFETY: contract.
         keep_errno(|| unsafe { process::cache_free_cold(handle, item.cast(), 1, "mp_cache_free") });
     }
@@ -336,9 +351,12 @@ pub unsafe extern "C" fn mp_cache_free_array(cache: *mut MpCache, array: *mut c_
     // SAFETY: contract.
     let handle = unsafe { handle(cache, "mp_cache_free_array") };
     // SAFETY: contract.
-    keep_errno(|| unsafe {
-        process::cache_free_cold(handle, array.cast(), num as usize, "mp_cache_free_array");
-    });
+    if !unsafe { process::cache_push_array(handle, array.cast(), num as usize) } {
+        // SAFETY: contract.
+        keep_errno(|| unsafe {
+            process::cache_free_cold(handle, array.cast(), num as usize, "mp_cache_free_array");
+        });
+    }
 }
 
 /// See the header.

@@ -69,15 +69,13 @@ extern "C" fn get_for(
     call: &'static &'static str,
     caller: usize,
 ) -> *mut c_void {
-    if let Some(room) = process::room_for(size, align) {
-        let object = if align == 1 { process::pop_behind(size) } else { process::pop_aligned(room) };
-        if !object.is_null() {
-            if zeroed {
-                // SAFETY: so many bytes were just handed out.
-                unsafe { object.write_bytes(0, size) };
-            }
-            return object.cast();
+    let object = if align == 1 { process::pop_behind(size) } else { process::pop_at_behind(size, align) };
+    if !object.is_null() {
+        if zeroed {
+            // SAFETY: so many bytes were just handed out.
+            unsafe { object.write_bytes(0, size) };
         }
+        return object.cast();
     }
     if critical::is_loader(caller) {
         return critical::scope(|| get_now(size, align, zeroed, call));
@@ -142,8 +140,31 @@ pub unsafe fn resize(old: *mut c_void, size: usize, call: &'static str) -> *mut 
     if process::fits(old.cast(), size) {
         return old;
     }
+    if let Some(room) = process::room_of(old.cast()).filter(|_| size <= SMALL)
+        && let Some(new) = NonNull::new(process::pop(size)).or_else(|| NonNull::new(process::pop_behind(size)))
+    {
+        // SAFETY: contract; a live small object with less room, and another one that was just handed out.
+        return unsafe { move_into(new, old, room, call) }.as_ptr();
+    }
     // SAFETY: contract.
     unsafe { move_to(old, size, call) }
+}
+
+/// Moves the content of a small object with `room` bytes to `new`, and frees it.
+///
+/// # Safety
+/// `old` is a live object of the pool with so much room, and not used any more; `new` is another one with more.
+#[inline]
+unsafe fn move_into(new: NonNull<u8>, old: *mut c_void, room: usize, call: &'static str) -> NonNull<c_void> {
+    // SAFETY: both are live and distinct, and the new one is the larger (contract).
+    unsafe { new.copy_from_nonoverlapping(NonNull::new_unchecked(old.cast()), room) };
+    // SAFETY: contract; the content has moved.
+    unsafe {
+        if !process::push(old.cast()) {
+            put(old, call);
+        }
+    }
+    new.cast()
 }
 
 /// What [`resize`] does with an object that does not fit where it is, or about which more must be known.
@@ -179,15 +200,8 @@ unsafe fn move_by_hot_paths(old: *mut c_void, size: usize, call: &'static str) -
         return NonNull::new(old);
     }
     let new = NonNull::new(process::pop(size))?;
-    // SAFETY: both are live and distinct, and the new one is the larger.
-    unsafe { new.copy_from_nonoverlapping(NonNull::new_unchecked(old.cast()), room) };
-    // SAFETY: contract; the content has moved.
-    unsafe {
-        if !process::push(old.cast()) {
-            put(old, call);
-        }
-    }
-    Some(new.cast())
+    // SAFETY: contract; a live object with less room, and another one that was just handed out.
+    Some(unsafe { move_into(new, old, room, call) })
 }
 
 /// Usable bytes of an object that is not null.

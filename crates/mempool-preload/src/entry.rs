@@ -80,6 +80,12 @@ pub unsafe extern "C" fn posix_memalign(out: *mut *mut c_void, align: usize, siz
     if !align.is_power_of_two() || !align.is_multiple_of(size_of::<*mut c_void>()) {
         return libc::EINVAL;
     }
+    let popped = process::pop_at(size, align);
+    if !popped.is_null() {
+        // SAFETY: the caller's result (contract).
+        unsafe { out.write(popped.cast()) };
+        return 0;
+    }
     let object = cold::keeping_errno(|| cold::get(size, align, false, &"posix_memalign"));
     if object.is_null() {
         return libc::ENOMEM;
@@ -92,14 +98,21 @@ pub unsafe extern "C" fn posix_memalign(out: *mut *mut c_void, align: usize, siz
 /// As in C23: the alignment is a power of two; the size need not be a multiple of it.
 #[unsafe(no_mangle)]
 pub extern "C" fn aligned_alloc(align: usize, size: usize) -> *mut c_void {
-    if align.is_power_of_two() { cold::get(size, align, false, &"aligned_alloc") } else { cold::refuse(libc::EINVAL) }
+    if !align.is_power_of_two() {
+        return cold::refuse(libc::EINVAL);
+    }
+    let object = process::pop_at(size, align);
+    if object.is_null() { cold::get(size, align, false, &"aligned_alloc") } else { object.cast() }
 }
 
 /// As in glibc: the alignment is rounded up to a power of two.
 #[unsafe(no_mangle)]
 pub extern "C" fn memalign(align: usize, size: usize) -> *mut c_void {
     match align.checked_next_power_of_two() {
-        Some(align) => cold::get(size, align, false, &"memalign"),
+        Some(align) => {
+            let object = process::pop_at(size, align);
+            if object.is_null() { cold::get(size, align, false, &"memalign") } else { object.cast() }
+        }
         None => cold::refuse(libc::EINVAL),
     }
 }

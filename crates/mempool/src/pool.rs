@@ -339,12 +339,7 @@ impl Pool {
     /// The local heap for the hot path, if the calling thread has one in this pool.
     #[inline(always)]
     pub(crate) fn local(&self) -> &LocalHeap {
-        let local = front::process_local();
-        if core::ptr::eq(local.pool.cast(), self.core.as_ptr()) {
-            local
-        } else {
-            self.core().own().unwrap_or(front::none_local())
-        }
+        self.core().own().unwrap_or(front::none_local())
     }
 
     /// Memory for `layout`; its content is undefined. A size of 0 gives a unique address. O(1) amortised.

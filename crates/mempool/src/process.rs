@@ -251,6 +251,9 @@ pub fn cache_alloc(cache: CacheHandle) -> *mut u8 {
 #[cold]
 #[inline(never)]
 fn cache_alloc_slow(cache: CacheHandle) -> *mut u8 {
+    if let Some(popped) = front::pop_cache_behind(front::process_local(), cache) {
+        return popped.get() as *mut u8;
+    }
     demand_core("mp_cache_alloc").cache_alloc(cache, Fail::Policy, "mp_cache_alloc")
 }
 
@@ -268,7 +271,8 @@ pub unsafe fn cache_free(cache: CacheHandle, item: *mut u8) {
 #[cold]
 #[inline(never)]
 fn cache_free_slow(cache: CacheHandle, item: *mut u8, n: usize, call: &'static str) {
-    if !item.is_null() {
+    let pushed = n == 1 && front::push_cache_behind(front::process_local(), cache, item as usize);
+    if !pushed && !item.is_null() {
         demand_core(call).cache_free(cache, item as usize, n, call);
     }
 }
@@ -276,7 +280,10 @@ fn cache_free_slow(cache: CacheHandle, item: *mut u8, n: usize, call: &'static s
 /// `n` consecutive items; 0 counts as 1.
 #[must_use]
 pub fn cache_alloc_array(cache: CacheHandle, n: usize) -> *mut u8 {
-    demand_core("mp_cache_alloc_array").cache_alloc_array(cache, n, Fail::Policy, "mp_cache_alloc_array")
+    match front::pop_cache_array(front::process_local(), cache, n) {
+        Some(popped) => popped.get() as *mut u8,
+        None => demand_core("mp_cache_alloc_array").cache_alloc_array(cache, n, Fail::Policy, "mp_cache_alloc_array"),
+    }
 }
 
 /// Gives an array back, with the count that it was asked for with.
@@ -284,7 +291,9 @@ pub fn cache_alloc_array(cache: CacheHandle, n: usize) -> *mut u8 {
 /// # Safety
 /// `array` came from this cache and is not used any more.
 pub unsafe fn cache_free_array(cache: CacheHandle, array: *mut u8, n: usize) {
-    cache_free_slow(cache, array, n, "mp_cache_free_array");
+    if !front::push_cache_array(front::process_local(), cache, array as usize, n) {
+        cache_free_slow(cache, array, n, "mp_cache_free_array");
+    }
 }
 
 /// Ends a cache; the number of items that were still live. All its slabs go back.

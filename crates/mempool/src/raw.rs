@@ -89,14 +89,16 @@ impl RawCache<'_> {
     }
 
     fn serve(&self, n: usize, fail: Fail) -> Result<NonNull<u8>, AllocError> {
-        let core = self.pool.core();
-        let address = if n > 1 {
-            core.cache_alloc_array(self.handle, n, fail, "RawCache::alloc_array")
+        let (core, local) = (self.pool.core(), self.pool.local());
+        let popped = if n > 1 {
+            front::pop_cache_array(local, self.handle, n)
         } else {
-            match front::pop_cache(self.pool.local(), self.handle) {
-                Some(popped) => popped.get() as *mut u8,
-                None => core.cache_alloc(self.handle, fail, "RawCache::alloc"),
-            }
+            front::pop_cache(local, self.handle).or_else(|| front::pop_cache_behind(local, self.handle))
+        };
+        let address = match popped {
+            Some(popped) => popped.get() as *mut u8,
+            None if n > 1 => core.cache_alloc_array(self.handle, n, fail, "RawCache::alloc_array"),
+            None => core.cache_alloc(self.handle, fail, "RawCache::alloc"),
         };
         let bytes = self.item.size().saturating_mul(n.max(1));
         NonNull::new(address).ok_or(AllocError::Exhausted { bytes, align: self.item.align() })
@@ -107,8 +109,8 @@ impl RawCache<'_> {
     /// # Safety
     /// `item` came from [`RawCache::alloc`] of this cache, has not been freed, and is not used any more.
     pub unsafe fn free(&self, item: NonNull<u8>) {
-        let address = item.as_ptr() as usize;
-        if !front::push_cache(self.pool.local(), self.handle, address) {
+        let (local, address) = (self.pool.local(), item.as_ptr() as usize);
+        if !front::push_cache(local, self.handle, address) && !front::push_cache_behind(local, self.handle, address) {
             self.pool.core().cache_free(self.handle, address, 1, "RawCache::free");
         }
     }
@@ -118,7 +120,10 @@ impl RawCache<'_> {
     /// # Safety
     /// `array` came from [`RawCache::alloc_array`] of this cache, has not been freed, and is not used any more.
     pub unsafe fn free_array(&self, array: NonNull<u8>, n: usize) {
-        self.pool.core().cache_free(self.handle, array.as_ptr() as usize, n, "RawCache::free_array");
+        let address = array.as_ptr() as usize;
+        if !front::push_cache_array(self.pool.local(), self.handle, address, n) {
+            self.pool.core().cache_free(self.handle, address, n, "RawCache::free_array");
+        }
     }
 
     /// Ends the cache: all its slabs go back. The number of items that were still live.

@@ -72,7 +72,9 @@ impl<T> Cache<'_, T> {
 
     #[inline]
     fn place(&self, value: T, fail: Fail) -> Result<CacheBox<'_, T>, AllocError> {
-        let item = match front::pop_cache(self.pool.local(), self.handle) {
+        let local = self.pool.local();
+        let popped = front::pop_cache(local, self.handle).or_else(|| front::pop_cache_behind(local, self.handle));
+        let item = match popped {
             Some(popped) => popped.get() as *mut T,
             None => self.pool.core().cache_alloc(self.handle, fail, "Cache::alloc").cast::<T>(),
         };
@@ -108,7 +110,10 @@ impl<T> Cache<'_, T> {
         mut make: impl FnMut(usize) -> T,
         fail: Fail,
     ) -> Result<CacheSlice<'_, T>, AllocError> {
-        let array = self.pool.core().cache_alloc_array(self.handle, n, fail, "Cache::alloc_slice").cast::<T>();
+        let array = match front::pop_cache_array(self.pool.local(), self.handle, n) {
+            Some(popped) => popped.get() as *mut T,
+            None => self.pool.core().cache_alloc_array(self.handle, n, fail, "Cache::alloc_slice").cast::<T>(),
+        };
         let first = NonNull::new(array).ok_or(Self::exhausted(n))?;
         // Filled one by one, so that a panic in `make` drops what is there and gives the array back.
         let mut slice = CacheSlice { first, filled: 0, reserved: n, cache: self };
@@ -121,8 +126,8 @@ impl<T> Cache<'_, T> {
     }
 
     fn give(&self, item: NonNull<T>) {
-        let address = item.as_ptr() as usize;
-        if !front::push_cache(self.pool.local(), self.handle, address) {
+        let (local, address) = (self.pool.local(), item.as_ptr() as usize);
+        if !front::push_cache(local, self.handle, address) && !front::push_cache_behind(local, self.handle, address) {
             self.pool.core().cache_free(self.handle, address, 1, "CacheBox::drop");
         }
     }
@@ -223,7 +228,10 @@ impl<T> Drop for CacheSlice<'_, T> {
         // SAFETY: the values are dropped once, here.
         unsafe { values.drop_in_place() };
         let address = self.first.as_ptr() as usize;
-        self.cache.pool.core().cache_free(self.cache.handle, address, self.reserved, "CacheSlice::drop");
+        let (pool, handle) = (self.cache.pool, self.cache.handle);
+        if !front::push_cache_array(pool.local(), handle, address, self.reserved) {
+            pool.core().cache_free(handle, address, self.reserved, "CacheSlice::drop");
+        }
     }
 }
 

@@ -5,7 +5,8 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
 
-use mempool::config::Commit;
+use mempool::config::{Commit, Small};
+use mempool::process::{self, CacheHandle};
 use mempool::{Config, Global};
 
 static POOL: Global = Global::new(Config::process().segment(64 << 20).commit(Commit::Lazy));
@@ -64,6 +65,65 @@ fn grown(size: usize) -> *mut libc::c_void {
     unsafe { libc::realloc(malloc(size), black_box(4 * size)) }
 }
 
+fn aligned(size: usize) -> *mut libc::c_void {
+    // SAFETY: any size may be asked for.
+    unsafe { libc::aligned_alloc(black_box(64), black_box(size)) }
+}
+
+/// Items of a named cache through Rust's interface: a random one of 1,000 is freed, and one allocated.
+fn cache(count: usize) {
+    // SAFETY: each item is freed once and not used afterwards.
+    replaced(
+        count,
+        |cache, _| process::cache_alloc(cache),
+        |cache, item, _| unsafe { process::cache_free(cache, item) },
+    );
+}
+
+/// Arrays of 2 to 17 items, likewise.
+fn array(count: usize) {
+    let free = |cache, item, n| {
+        // SAFETY: each array is freed once, with its length, and not used afterwards.
+        unsafe { process::cache_free_array(cache, item, n) }
+    };
+    replaced(count, process::cache_alloc_array, free);
+}
+
+/// Objects of 1 to 250 bytes of the best-fit heap, likewise.
+fn heap(count: usize) {
+    let config = Config::process().segment(64 << 20).commit(Commit::Lazy).small(Small::Heap);
+    process::init(&config).expect("a pool of this size");
+    // SAFETY: each object is freed once and not used afterwards.
+    replace(count, 250, process::alloc, |object, _| unsafe { process::free(object, "free") });
+}
+
+fn replaced(count: usize, make: impl Fn(CacheHandle, usize) -> *mut u8, free: impl Fn(CacheHandle, *mut u8, usize)) {
+    // The process pool, as it is configured here, is made by the first request.
+    pair();
+    let cache = process::cache_create("items", 64, 16).expect("the pool has room for a cache");
+    replace(count, 16, |n| make(cache, n + 1), |item, n| free(cache, item, n + 1));
+}
+
+/// Frees a random one of 1,000 objects, and makes one with a number of 1 to `most` in its place.
+fn replace(count: usize, most: usize, make: impl Fn(usize) -> *mut u8, free: impl Fn(*mut u8, usize)) {
+    let mut state = 1_u64;
+    let mut random = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut live: Vec<(*mut u8, usize)> = (0..1000).map(|_| random(most) + 1).map(|n| (make(n), n)).collect();
+    let mut replace = |times| {
+        (0..times).for_each(|_| {
+            let place = &mut live[random(1000)];
+            free(place.0, place.1);
+            let n = random(most) + 1;
+            *place = (make(n), n);
+        });
+    };
+    replace(20_000);
+    measured(|| replace(count));
+}
+
 /// Objects that nobody freed before: all that it takes to find items, slabs and runs.
 fn refill(count: usize) {
     black_box(malloc(64));
@@ -104,6 +164,10 @@ fn main() {
         "small" => pairs(count, 64, malloc),
         "large" => pairs(count, 20_000, malloc),
         "calloc" => pairs(count, 256, calloc),
+        "aligned" => pairs(count, 192, aligned),
+        "cache" => cache(count),
+        "array" => array(count),
+        "heap" => heap(count),
         "realloc" => pairs(count, 100, grown),
         "refill" => refill(count),
         "remote" => remote(count),

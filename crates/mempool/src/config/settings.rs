@@ -180,7 +180,7 @@ pub static SETTINGS: &[Setting] = &[
         "Threads that can have a local heap at once: up to 65536; 0 means by `segment`.",
         c, text, number(text)?, max_threads, v => v),
     row!("max_caches", "MEMPOOL_MAX_CACHES", "--max-caches", "0", NUMBER_VALUES,
-        "Named caches that there can be: up to 1048576; 0 means by `segment`.",
+        "Named caches that there can be: up to 1048576; 0 means by `segment`. Programs on the preload library have 1 where nothing is set.",
         c, text, number(text)?, max_caches, v => v),
     row!("guard_pages", "MEMPOOL_GUARD_PAGES", "--guard-pages", "on", SWITCH_VALUES,
         "Inaccessible OS pages before, between and behind metadata and data.",

@@ -223,14 +223,42 @@ impl Core {
         self.misuse(call, address, &Misuse::NoCache(handle.index))
     }
 
+    /// Bytes of an item and the multiple that it begins at; None when the cache has been destroyed.
+    fn item_layout(&self, handle: CacheHandle) -> Option<(usize, usize)> {
+        let word = |k| self.cache_word(handle.index as usize, k).load(Relaxed) as usize;
+        self.is_alive(handle).then(|| (word(SIZE), word(ALIGN)))
+    }
+
+    /// Whether what lies right behind the hot path may serve the cache: it is alive, the pool's, and nobody must look how much
+    /// is free.
+    fn serves_now(&self, handle: CacheHandle) -> bool {
+        !self.is_system() && !self.is_look_due() && self.is_alive(handle)
+    }
+
+    /// One item of another slab of the calling thread's own `local`.
+    fn cache_pop_behind(&self, local: &LocalHeap, handle: CacheHandle) -> Option<NonZeroUsize> {
+        if self.serves_now(handle) { self.cache_pop(local, handle.class()) } else { None }
+    }
+
+    /// `n` consecutive items, at least 2, wherever the calling thread's own `local` has or gets them.
+    fn cache_pop_array(&self, local: &LocalHeap, handle: CacheHandle, n: usize) -> Option<NonZeroUsize> {
+        let class = handle.array_class();
+        // Larger ones get a run of their own, the size of which must be looked at first.
+        if n < 2 || !self.serves_now(handle) || n > self.slabs.shape(class)?.items as usize {
+            return None;
+        }
+        let popped = self.slabs.pop_array(&self.runs_of(class, false), local, class, n);
+        popped.unwrap_or_else(|bad| self.late_double_free(bad)).and_then(NonZeroUsize::new)
+    }
+
     /// One item behind the hot path. Null only when the policy or `fail` allows it.
     pub(crate) fn cache_alloc(&self, handle: CacheHandle, fail: Fail, call: &'static str) -> *mut u8 {
-        let Some(info) = self.cache_info(handle) else { self.stale(handle, call, 0) };
+        let Some((size, align)) = self.item_layout(handle) else { self.stale(handle, call, 0) };
         if self.is_system() {
-            return crate::os::system::alloc(info.item_size, info.align, false);
+            return crate::os::system::alloc(size, align, false);
         }
         let class = handle.class();
-        let request = Request { size: info.item_size, align: info.align, zeroed: false };
+        let request = Request { size, align, zeroed: false };
         let plea = Plea { request: &request, class: Some(class), fail };
         self.finish(&plea, &mut || self.with_local(|local| self.cache_pop(local, class)))
     }
@@ -254,16 +282,15 @@ impl Core {
 
     /// `n` consecutive items (0 counts as 1).
     pub(crate) fn cache_alloc_array(&self, handle: CacheHandle, n: usize, fail: Fail, call: &'static str) -> *mut u8 {
-        let Some(info) = self.cache_info(handle) else { self.stale(handle, call, 0) };
+        let Some((item, align)) = self.item_layout(handle) else { self.stale(handle, call, 0) };
         let n = n.max(1);
         if n == 1 {
             return self.cache_alloc(handle, fail, call);
         }
-        let stride = info.item_size.next_multiple_of(info.align);
-        let size = stride.checked_mul(n).unwrap_or(MAX_REQUEST);
-        let request = Request { size, align: info.align, zeroed: false };
+        let size = item.next_multiple_of(align).checked_mul(n).unwrap_or(MAX_REQUEST);
+        let request = Request { size, align, zeroed: false };
         if self.is_system() {
-            return crate::os::system::alloc(size, info.align, false);
+            return crate::os::system::alloc(size, align, false);
         }
         let class = handle.array_class();
         let plea = Plea { request: &request, class: Some(class), fail };
@@ -365,6 +392,49 @@ impl Core {
 #[inline(always)]
 pub fn pop_cache(local: &LocalHeap, handle: CacheHandle) -> Option<NonZeroUsize> {
     local.bin(handle.class()).and_then(crate::slab::Bin::pop)
+}
+
+/// What comes right behind it: an item from another word or slab.
+pub fn pop_cache_behind(local: &LocalHeap, handle: CacheHandle) -> Option<NonZeroUsize> {
+    local.advance(handle.class()).or_else(|| Core::of(local)?.cache_pop_behind(local, handle))
+}
+
+/// `n` consecutive items of the current word, of the current slab, of another one. None for a single item, and when
+/// that is not all there is to it.
+#[inline]
+pub fn pop_cache_array(local: &LocalHeap, handle: CacheHandle, n: usize) -> Option<NonZeroUsize> {
+    if n < 2 {
+        return None;
+    }
+    local.pop_array(handle.array_class(), n).or_else(|| Core::of(local)?.cache_pop_array(local, handle, n))
+}
+
+/// Frees an array of `n` items of the calling thread's own slabs. False when something else is the case, about anything, and
+/// nothing has changed.
+#[inline]
+pub fn push_cache_array(local: &LocalHeap, handle: CacheHandle, address: usize, n: usize) -> bool {
+    let (offset, class) = (address.wrapping_sub(local.data), handle.array_class());
+    if offset >= local.len.get() {
+        return false;
+    }
+    let slab = local.slab_at(offset >> local.shift);
+    if slab.peek().thread() != owner_id(local.id, class) {
+        return false;
+    }
+    let Some(item) = slab.item_of(offset & local.mask, class as u64) else { return false };
+    match slab.own_free_array(item, n) {
+        Some(true) => super::filled(local, offset),
+        Some(false) => {}
+        None => return false,
+    }
+    true
+}
+
+/// What comes right behind `push_cache`: an item of another thread's slab or of nobody's.
+pub fn push_cache_behind(local: &LocalHeap, handle: CacheHandle, address: usize) -> bool {
+    let offset = address.wrapping_sub(local.data);
+    offset < local.len.get()
+        && Core::of(local).is_some_and(|core| core.slabs.push_cached(core, local, offset, handle.class()))
 }
 
 /// **The hot path of a cache's free**, as `front::push`.

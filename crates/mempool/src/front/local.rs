@@ -203,15 +203,21 @@ impl Core {
     }
 
     /// The calling thread's local heap in this pool, if it has joined.
+    #[inline]
     pub(crate) fn own(&self) -> Option<&LocalHeap> {
         let local = tls::process();
         if core::ptr::eq(local.pool.cast(), self) {
             return Some(local);
         }
-        let words = tls::words()?;
-        let (_, heap) = words.others.iter().find(|(serial, _)| serial.get() == self.serial)?;
+        let (serial, heap) = &tls::words()?.others[self.place()];
         // SAFETY: serials are never reused, so this is this thread's local heap in this very pool.
-        unsafe { heap.get().as_ref() }
+        if serial.get() == self.serial { unsafe { heap.get().as_ref() } } else { None }
+    }
+
+    /// Which of a thread's words for pools other than the process pool are this one's.
+    #[inline]
+    fn place(&self) -> usize {
+        (self.serial % 3) as usize
     }
 
     /// Gives the calling thread a local heap of its own.
@@ -242,9 +248,8 @@ impl Core {
         if super::process_serial() == self.serial {
             words.process.set(local);
         } else {
-            let place = (self.serial % 3) as usize;
-            words.others[place].0.set(self.serial);
-            words.others[place].1.set(local);
+            words.others[self.place()].0.set(self.serial);
+            words.others[self.place()].1.set(local);
         }
         if key != 0 && known.is_none() {
             // The value only has to be other than null. May allocate, which works by now.

@@ -21,7 +21,8 @@ mod tls;
 mod verdict;
 
 pub use self::budget::{BudgetError, BudgetInfo, Budgets};
-pub use self::caches::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX, pop_cache, push_cache};
+pub use self::caches::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX};
+pub use self::caches::{pop_cache, pop_cache_array, pop_cache_behind, push_cache, push_cache_array, push_cache_behind};
 pub use self::core::{Core, Events};
 pub use self::drill::{Drill, Witness, board};
 pub use self::exhausted::Fail;
@@ -70,14 +71,42 @@ pub fn pop(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
 #[inline]
 pub fn pop_behind(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
     if size > MAX_SMALL {
-        return Core::of(local)?.pop_run(local, size);
+        return Core::of(local)?.pop_run(local, size, 1);
     }
     local.advance(class_of(size)).or_else(|| Core::of(local)?.pop_small(local, size))
 }
 
+/// **The hot path of an aligned allocation**: as [`pop`], at a multiple of `align`, a power of two.
+#[inline(always)]
+pub fn pop_aligned(local: &LocalHeap, size: usize, align: usize) -> Option<NonZeroUsize> {
+    // SAFETY: as in `pop`.
+    unsafe { local.bin_unchecked(class_of_aligned(size, align)?) }.pop()
+}
+
+/// What comes right behind it, as [`pop_behind`].
+#[inline]
+pub fn pop_aligned_behind(local: &LocalHeap, size: usize, align: usize) -> Option<NonZeroUsize> {
+    match room_for(size, align) {
+        Some(room) => pop_behind(local, room),
+        None => Core::of(local)?.pop_run(local, size, align),
+    }
+}
+
 /// The size of the smallest size class whose items have `size` bytes at a multiple of `align`, a power of two.
-pub fn room_for(size: usize, align: usize) -> Option<usize> {
+fn room_for(size: usize, align: usize) -> Option<usize> {
     class_of_aligned(size, align).map(class_size)
+}
+
+/// The room of the object at `address`, if it is a live item of this thread's; None also when something else is the case.
+#[inline]
+pub fn room_of(local: &LocalHeap, address: usize) -> Option<usize> {
+    let offset = address.wrapping_sub(local.data);
+    if offset >= local.len.get() {
+        return None;
+    }
+    let slab = local.slab_at(offset >> local.shift);
+    let item = slab.plain_item(offset & local.mask).filter(|_| slab.peek().thread() == local.id)?;
+    slab.is_allocated(item).then(|| slab.item_size())
 }
 
 /// What comes right behind `push`: an item of another thread's slab or of nobody's, or a run that can be parked. False when
@@ -95,6 +124,7 @@ pub fn push_behind(local: &LocalHeap, address: usize) -> bool {
         State::Held | State::Queued | State::Nobody => core.slabs.push_plain(core, local, offset),
         // Only where there is neither slab nor heap page can a run be an object.
         State::Free => core.park(local, offset),
+        State::Heap => core.push_in_heap(address),
         _ => false,
     }
 }

@@ -81,9 +81,7 @@ impl Core {
                 return Tier::Class(class);
             }
         }
-        // The reference: large or fragment-sized requests go to the page-frag tier, all others to the heap.
-        let for_heap = size <= self.config.heap_max_alloc && align <= GRANULE && (size == 0 || size % FRAGMENT != 0);
-        if self.config.small == Small::Heap && for_heap { Tier::Heap } else { Tier::Runs }
+        if self.is_for_heap(size, align) { Tier::Heap } else { Tier::Runs }
     }
 
     /// Serves `request`: never null under `Fail::Policy` with policy abort.
@@ -122,7 +120,7 @@ impl Core {
     fn serve(&self, request: &Request) -> Option<core::num::NonZeroUsize> {
         let address = match self.tier(request) {
             Tier::Class(class) => self.with_local(|local| self.pop_class(local, class)),
-            Tier::Heap => match self.heap.alloc(self, request.size) {
+            Tier::Heap => match self.alloc_in_heap(request.size) {
                 Ok(object) => object.map(|object| object.as_ptr() as usize),
                 // Not exhausted, but no page to be had in the bounded time: the exhaustion path waits and asks again.
                 Err(HeapError::Busy | HeapError::TooLarge) => None,
@@ -145,9 +143,47 @@ impl Core {
     /// `size` bytes from another slab of the calling thread's own `local`, where a size class serves so much. Not when
     /// somebody must look how much is free: that is `alloc`'s to do.
     pub(super) fn pop_small(&self, local: &LocalHeap, size: usize) -> Option<core::num::NonZeroUsize> {
-        let popped =
-            if size <= self.max_small && !self.is_look_due() { self.pop_class(local, class_of(size)) } else { None };
-        popped.and_then(core::num::NonZeroUsize::new)
+        if self.is_look_due() {
+            return None;
+        }
+        if size <= self.max_small {
+            return self.pop_class(local, class_of(size)).and_then(core::num::NonZeroUsize::new);
+        }
+        if !self.is_for_heap(size, GRANULE) {
+            return None;
+        }
+        match self.heap.alloc_near(self, size, &local.near) {
+            Ok(object) => object.map(|object| object.addr()),
+            Err(error @ HeapError::Corrupted { .. }) => self.heap_misuse(error, "malloc", 0),
+            Err(_) => None,
+        }
+    }
+
+    /// An object of the heap, not under the shared local heap's lock: the heap may wait.
+    fn alloc_in_heap(&self, size: usize) -> Result<Option<NonNull<u8>>, HeapError> {
+        match self.own().or_else(|| self.join()) {
+            Some(local) => self.heap.alloc_near(self, size, &local.near),
+            None => self.heap.alloc_near(self, size, &core::cell::Cell::new(0)),
+        }
+    }
+
+    /// Whether the best-fit heap serves such requests. The reference: large or fragment-sized requests go to the page-frag
+    /// tier, all others to the heap.
+    fn is_for_heap(&self, size: usize, align: usize) -> bool {
+        self.config.small == Small::Heap
+            && size <= self.config.heap_max_alloc
+            && align <= GRANULE
+            && (size == 0 || !size.is_multiple_of(FRAGMENT))
+    }
+
+    /// Frees an object of the heap. False, and nothing has changed, if it is none.
+    pub(super) fn push_in_heap(&self, address: usize) -> bool {
+        match self.heap.free(self, address) {
+            Ok(()) => true,
+            // The object was freed all the same.
+            Err(error @ HeapError::Corrupted { .. }) => self.heap_misuse(error, "free", address),
+            Err(_) => false,
+        }
     }
 
     /// As [`Self::pop_class`], for a cache's class too.

@@ -93,17 +93,17 @@ impl Store {
         self.held.set(self.held.get() + run.len);
     }
 
-    /// An entry with a run of `len` to `longest_for(len)` fragments.
+    /// An entry with a run of `len` to `longest_for(len)` fragments that begins at a multiple of `align`.
     #[inline]
-    fn find(&self, len: usize) -> Option<usize> {
+    fn find(&self, len: usize, align: usize) -> Option<usize> {
         let first = bin_of(len);
         // A bin is at least a sixteenth of its lengths wide: an eighth more reaches two bins further.
         for b in first..=(first + 2).min(BINS - 1) {
             let mut entries = self.bins[b].get();
             while entries != 0 {
                 let entry = entries.trailing_zeros() as usize % ENTRIES;
-                let found = self.entries[entry].get().len;
-                if found >= len && found <= longest_for(len) {
+                let Run { start, len: found } = self.entries[entry].get();
+                if found >= len && found <= longest_for(len) && start & (align - 1) == 0 {
                     return Some(entry);
                 }
                 entries &= entries - 1;
@@ -165,31 +165,35 @@ impl Core {
         }
     }
 
-    /// `size` bytes from the store of `local`, the calling thread's own: the address of a run that was parked.
-    pub(super) fn pop_run(&self, local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
-        if size > self.parking * FRAGMENT || size > local.len.get() {
+    /// `size` bytes at a multiple of `align`, a power of two, from the store of `local`, the calling thread's own: the address of a
+    /// run that was parked.
+    pub(super) fn pop_run(&self, local: &LocalHeap, size: usize, align: usize) -> Option<NonZeroUsize> {
+        // Slot 0 lies at a multiple of a slot; of more than that nothing is known.
+        if size > self.parking * FRAGMENT || size > local.len.get() || align > local.mask + 1 {
             return None;
         }
-        self.unpark_from(self.store(local)?, fragments_for(size))
+        self.unpark_from(self.store(local)?, fragments_for(size), (align / FRAGMENT).max(1))
     }
 
     /// The address of a parked run of at least `len` fragments, at most an eighth longer, after trying harder.
     pub(super) fn unpark(&self, len: usize) -> Option<NonZeroUsize> {
         let store = self.store(self.own().or_else(|| self.join())?)?;
-        self.unpark_from(store, len).or_else(|| self.tidy(store).then(|| self.unpark_from(store, len))?)
+        self.unpark_from(store, len, 1).or_else(|| self.tidy(store).then(|| self.unpark_from(store, len, 1))?)
     }
 
-    fn unpark_from(&self, store: &Store, len: usize) -> Option<NonZeroUsize> {
+    fn unpark_from(&self, store: &Store, len: usize, align: usize) -> Option<NonZeroUsize> {
         if len < LEAST {
             return None;
         }
-        while let Some(entry) = store.find(len) {
+        while let Some(entry) = store.find(len, align) {
             let run = store.forget(entry);
             if let Some(run) = self.frag.unpark(run.start, run.len) {
                 return NonZeroUsize::new(self.data + run.start * FRAGMENT);
             }
         }
-        while let Some(entry) = store.find_longer(len) {
+        while let Some(entry) =
+            store.find_longer(len).filter(|&entry| store.entries[entry].get().start & (align - 1) == 0)
+        {
             let run = store.forget(entry);
             if let Some(run) = self.frag.unpark(run.start, run.len) {
                 store.remember(self.frag.park_rest(run, len));
@@ -303,7 +307,7 @@ mod tests {
                 let want = LEAST << random(8) | random(64);
                 let fits = |run: &Run| run.len >= want && run.len <= longest_for(want);
                 let longer = |run: &Run| bin_of(run.len) > bin_of(want + LEAST);
-                let found = store.find(want);
+                let found = store.find(want, 1);
                 assert_eq!(found.is_some(), list.iter().any(fits), "{want} in {list:?}");
                 let long = store.find_longer(want);
                 assert_eq!(long.is_some(), list.iter().any(longer), "{want} in {list:?}");

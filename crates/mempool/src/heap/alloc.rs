@@ -1,17 +1,26 @@
 //! Allocation: a page with room, or a new page.
 //!
-//! Three looks, each more thorough: pages that surely have room, from the cursor of the request's class on;
-//! then every page, by its guard; then a new page. "None" is only said after every page was examined and
+//! Four looks, each more thorough: the page that served the caller last; pages that surely have room, from the cursor of the
+//! request's class on; then every page, by its guard; then a new page. "None" is only said after every page was examined and
 //! the tier below had no run. A page that somebody else holds is busy, not full.
+//!
+//! Threads that meet in a page part: who has found its page busy [`MEETINGS`] times takes another one with room, and makes one
+//! where all of these are busy too. So there is at most one such page for each thread that allocates at the same time.
 
 use super::control::{CLASSES, class_for};
 use super::{Heap, HeapError, Held, Runs};
 use crate::segment::State;
 use crate::sync::spin;
+use core::cell::Cell;
 use core::ptr::NonNull;
 
 /// Looks at single pages, and spins, before the answer is [`HeapError::Busy`]: a millisecond or so.
 const BOUND: usize = if cfg!(loom) { 30 } else { 1 << 18 };
+
+/// How often a thread finds the page that served it last busy before it looks for one of its own.
+const MEETINGS: u64 = 8;
+/// One such time, in [`Heap::alloc_near`]'s word.
+const MEETING: u64 = 1 << 32;
 
 /// What a look at one page gave.
 enum Look {
@@ -32,27 +41,74 @@ struct Survey {
 }
 
 impl Heap {
+    /// As [`Heap::alloc_near`], for somebody who was never here.
+    #[cfg(test)]
+    pub fn alloc(&self, runs: &impl Runs, size: usize) -> Result<Option<NonNull<u8>>, HeapError> {
+        self.alloc_near(runs, size, &Cell::new(0))
+    }
+
     /// Allocates `size` bytes (0 counts as 1), aligned to 16, with any content. `Ok(None)` when exhausted:
-    /// no page has a chunk that is large enough, and `runs` has no slot.
+    /// no page has a chunk that is large enough, and `runs` has no slot. `near`, a word that the caller keeps from request to
+    /// request, 0 at first, says where it was served last.
     ///
     /// # Errors
     /// [`HeapError::TooLarge`], [`HeapError::Corrupted`], [`HeapError::Busy`].
     ///
     /// Cost: logarithmic in the page's free chunks, once a page with room is found; that is usually the first one looked at.
-    pub fn alloc(&self, runs: &impl Runs, size: usize) -> Result<Option<NonNull<u8>>, HeapError> {
+    pub fn alloc_near(
+        &self,
+        runs: &impl Runs,
+        size: usize,
+        near: &Cell<u64>,
+    ) -> Result<Option<NonNull<u8>>, HeapError> {
         if size > self.parts.limit {
             return Err(HeapError::TooLarge);
         }
-        let units = Self::units_for(size);
-        let found = match self.quick(runs, units)? {
-            Some(offset) => Some(offset),
-            None => self.search(runs, units)?,
-        };
-        Ok(found.and_then(|offset| NonNull::new(self.parts.data.wrapping_add(offset))))
+        let (units, seen) = (Self::units_for(size), near.get());
+        if let Some(last) = (seen as u32 as usize).checked_sub(1) {
+            match self.look(runs, last, units)? {
+                Look::Took(offset) => return Ok(NonNull::new(self.parts.data.wrapping_add(offset))),
+                Look::Busy if seen < MEETINGS * MEETING => near.set(seen + MEETING),
+                Look::Busy | Look::Full => {}
+            }
+        }
+        self.alloc_far(runs, units, near)
     }
 
-    /// Looks at pages that have room for `units` granules for sure; the offset of the object.
-    fn quick(&self, runs: &impl Runs, units: usize) -> Result<Option<usize>, HeapError> {
+    /// What [`Heap::alloc_near`] does when the last page has no room, or somebody is in it.
+    #[cold]
+    #[inline(never)]
+    fn alloc_far(&self, runs: &impl Runs, units: usize, near: &Cell<u64>) -> Result<Option<NonNull<u8>>, HeapError> {
+        let last = near.get() as u32 as usize;
+        let parting = near.get() >= MEETINGS * MEETING;
+        let mut found = self.quick(runs, units, if parting { last.wrapping_sub(1) } else { usize::MAX })?;
+        if found.is_none() && parting {
+            found = self.grow(runs, units)?;
+        }
+        if found.is_none() {
+            found = self.search(runs, units)?;
+        }
+        let Some(offset) = found else { return Ok(None) };
+        let page = (offset >> self.parts.slots.geometry().shift) + 1;
+        if page != last {
+            near.set(page as u64);
+        }
+        Ok(NonNull::new(self.parts.data.wrapping_add(offset)))
+    }
+
+    /// A page more, unless somebody else is adding one: the offset of its first object.
+    fn grow(&self, runs: &impl Runs, units: usize) -> Result<Option<usize>, HeapError> {
+        let seen = self.control.grow();
+        if !self.control.try_grow(seen) {
+            return Ok(None);
+        }
+        let made = self.make_page(runs, units);
+        self.control.grown(seen, matches!(made, Ok(Some(_))));
+        made
+    }
+
+    /// Looks at pages that have room for `units` granules for sure, but for the one in slot `but`; the offset of the object.
+    fn quick(&self, runs: &impl Runs, units: usize, but: usize) -> Result<Option<usize>, HeapError> {
         let class = class_for(units);
         if class >= CLASSES {
             return Ok(None);
@@ -66,7 +122,9 @@ impl Heap {
             while bits != 0 {
                 let index = w * 64 + bits.trailing_zeros() as usize;
                 bits &= bits - 1;
-                if let Look::Took(offset) = self.look(runs, index, units)? {
+                if index != but
+                    && let Look::Took(offset) = self.look(runs, index, units)?
+                {
                     return Ok(Some(offset));
                 }
             }

@@ -105,6 +105,9 @@ impl Grow {
 pub(super) struct Control {
     words: *const AtomicU64,
     slots: usize,
+    /// Where the guards begin, and how many lie in a line's column.
+    guards: usize,
+    stripe: usize,
     /// log2 of the descriptor words that one mark stands for.
     mark_shift: u32,
 }
@@ -113,7 +116,8 @@ impl Control {
     /// # Safety
     /// `control_words(slots)` atomics at `words` are valid for as long as the result is used.
     pub(super) unsafe fn new(words: *const AtomicU64, slots: usize, bitmap_words: usize) -> Self {
-        Self { words, slots, mark_shift: u32::from(bitmap_words > 32) }
+        let guards = BITMAPS + (1 + CLASSES) * slots.div_ceil(64);
+        Self { words, slots, guards, stripe: slots.div_ceil(8), mark_shift: u32::from(bitmap_words > 32) }
     }
 
     fn word(&self, index: usize) -> &AtomicU64 {
@@ -137,8 +141,7 @@ impl Control {
 
     /// Neighbouring slots have their guards in different cache lines.
     fn guard_word(&self, slot: usize) -> &AtomicU64 {
-        let stripe = self.slots.div_ceil(8);
-        self.word(BITMAPS + (1 + CLASSES) * self.bitmap_words() + slot % 8 * stripe + slot / 8)
+        self.word(self.guards + slot % 8 * self.stripe + slot / 8)
     }
 
     /// Word `w` of the page bitmap. Acquire: the pages in it are made.
@@ -229,7 +232,17 @@ impl Control {
     /// Release: the next holder sees the page as we leave it.
     pub(super) fn unlock(&self, slot: usize, held: Guard, hint: usize) -> bool {
         let (old, new) = (held.hint(), hint);
-        let (had, has) = (classes_up_to(old), classes_up_to(new));
+        if old != new {
+            self.tell_room(slot, classes_up_to(old), classes_up_to(new));
+        }
+        step();
+        let change = LOCK | ((old ^ new) as u64 & HINT_MASK) << HINT_SHIFT;
+        self.guard_word(slot).fetch_xor(change, Release) & MARKS != 0
+    }
+
+    /// Says in the room bitmaps that the page had room for the first `had` classes, and has for `has`.
+    #[cold]
+    fn tell_room(&self, slot: usize, had: usize, has: usize) {
         for class in has..had {
             step();
             self.room(class, slot / 64).fetch_and(!(1 << (slot % 64)), Relaxed);
@@ -239,9 +252,6 @@ impl Control {
             self.room(class, slot / 64).fetch_or(1 << (slot % 64), Release);
             self.word(CURSORS + class).fetch_min((slot / 64) as u64, Relaxed);
         }
-        step();
-        let change = LOCK | ((old ^ new) as u64 & HINT_MASK) << HINT_SHIFT;
-        self.guard_word(slot).fetch_xor(change, Release) & MARKS != 0
     }
 
     /// Whether the room bitmaps say what the hint of `slot` says.

@@ -259,27 +259,39 @@ impl Heap {
         }
     }
 
-    /// Gives the lock back, and the page if it is empty and old enough. Who finds marks at unlocking is asked to settle
-    /// them, a few times; after that they wait for the next one who comes by.
-    fn release<'a>(&'a self, runs: &impl Runs, mut held: Held<'a>) -> Result<(), HeapError> {
+    /// Gives the lock back, and the page if it is empty and old enough.
+    #[inline]
+    fn release<'a>(&'a self, runs: &impl Runs, held: Held<'a>) -> Result<(), HeapError> {
+        if self.is_over(&held) {
+            self.give_page(runs, held);
+        } else if self.control.unlock(held.index, held.guard, held.hint) {
+            return self.settle_again(runs, held.index);
+        }
+        Ok(())
+    }
+
+    /// Who finds marks at unlocking is asked to settle them, a few times; after that they wait for the next one who comes by.
+    #[cold]
+    #[inline(never)]
+    fn settle_again(&self, runs: &impl Runs, index: usize) -> Result<(), HeapError> {
         for _ in 0..4 {
-            if held.hint == held.page.units() && held.page.is_empty() && self.is_old(&held) {
+            let Some(mut held) = self.hold(index) else { return Ok(()) };
+            let settled = self.settle(&mut held);
+            if settled.is_ok() && self.is_over(&held) {
                 self.give_page(runs, held);
                 return Ok(());
             }
-            if !self.control.unlock(held.index, held.guard, held.hint) {
-                return Ok(());
-            }
-            let Some(again) = self.hold(held.index) else { return Ok(()) };
-            held = again;
-            let settled = self.settle(&mut held);
-            if settled.is_err() {
-                self.control.unlock(held.index, held.guard, held.hint);
+            if !self.control.unlock(held.index, held.guard, held.hint) || settled.is_err() {
                 return settled;
             }
         }
-        self.control.unlock(held.index, held.guard, held.hint);
         Ok(())
+    }
+
+    /// Whether the page is empty and old enough to go back.
+    #[inline]
+    fn is_over(&self, held: &Held<'_>) -> bool {
+        held.hint == held.page.units() && held.page.is_empty() && self.is_old(held)
     }
 
     fn is_old(&self, held: &Held<'_>) -> bool {

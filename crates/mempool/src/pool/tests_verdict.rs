@@ -274,7 +274,7 @@ fn wait_serves_what_another_thread_frees_and_gives_up_at_its_limit() {
 #[test]
 fn growth_that_is_refused_is_tried_smaller_then_said() {
     let os = Fake::new();
-    let grow = config().exhausted(Exhausted::Grow).segment(512 << 10).max_segment(8 << 20);
+    let grow = config().exhausted(Exhausted::Grow).segment(1 << 20).max_segment(8 << 20);
     let pool = make(os, &grow);
     // Half as much again is refused once, what the request needs is not.
     os.fail("commit", 1, 12, Strike::Once);

@@ -40,6 +40,13 @@ pub fn fits(object: *const u8, size: usize) -> bool {
     front::fits(front::process_local(), object as usize, size)
 }
 
+/// The room of an object that is a live small item of the calling thread's; None when more must be asked.
+#[inline]
+#[must_use]
+pub fn room_of(object: *const u8) -> Option<usize> {
+    front::room_of(front::process_local(), object as usize)
+}
+
 /// Any sized free; null does nothing. `size` and `align` are what the object was asked for with; what
 /// cannot be right ends the process with a message that blames `call`. O(1).
 ///

@@ -79,20 +79,19 @@ pub fn pop_behind(size: usize) -> *mut u8 {
     address_or_null(front::pop_behind(front::process_local(), size))
 }
 
-/// The size to ask [`pop_aligned`] for, so that the answer has `size` bytes at a multiple of `align` (a power of two); None when
-/// no size class has such objects.
-#[inline]
+/// The hot path of an aligned allocation alone: `size` bytes at a multiple of `align`, a power of two, or null when this needs
+/// [`request`].
+#[inline(always)]
 #[must_use]
-pub fn room_for(size: usize, align: usize) -> Option<usize> {
-    if align <= GRANULE { Some(size) } else { crate::front::room_for(size, align) }
+pub fn pop_at(size: usize, align: usize) -> *mut u8 {
+    address_or_null(front::pop_aligned(front::process_local(), size, align))
 }
 
-/// Both hot paths of an allocation for a size of [`room_for`].
+/// What comes right behind it, likewise.
 #[inline]
 #[must_use]
-pub fn pop_aligned(room: usize) -> *mut u8 {
-    let local = front::process_local();
-    address_or_null(front::pop(local, room).or_else(|| front::pop_behind(local, room)))
+pub fn pop_at_behind(size: usize, align: usize) -> *mut u8 {
+    address_or_null(front::pop_aligned_behind(front::process_local(), size, align))
 }
 
 /// Any allocation: `size` bytes at a multiple of `align` (a power of two), all zero if `zeroed`. Null when refused.
@@ -152,6 +151,20 @@ pub fn cache_pop(cache: CacheHandle) -> *mut u8 {
     address_or_null(front::pop_cache(front::process_local(), cache))
 }
 
+/// What comes right behind it, likewise.
+#[inline]
+#[must_use]
+pub fn cache_pop_behind(cache: CacheHandle) -> *mut u8 {
+    address_or_null(front::pop_cache_behind(front::process_local(), cache))
+}
+
+/// The hot path of an array's allocation, and what comes right behind it; null when this needs [`cache_request`].
+#[inline]
+#[must_use]
+pub fn cache_pop_array(cache: CacheHandle, n: usize) -> *mut u8 {
+    address_or_null(front::pop_cache_array(front::process_local(), cache, n))
+}
+
 /// `n` consecutive items; 0 counts as 1. Null when refused.
 #[cold]
 #[inline(never)]
@@ -169,6 +182,26 @@ pub fn cache_request(cache: CacheHandle, n: usize, refusal: Refusal, call: &'sta
 #[must_use]
 pub unsafe fn cache_push(cache: CacheHandle, item: *mut u8) -> bool {
     front::push_cache(front::process_local(), cache, item as usize)
+}
+
+/// What comes right behind it, likewise.
+///
+/// # Safety
+/// As for [`cache_push`].
+#[inline]
+#[must_use]
+pub unsafe fn cache_push_behind(cache: CacheHandle, item: *mut u8) -> bool {
+    front::push_cache_behind(front::process_local(), cache, item as usize)
+}
+
+/// The hot path of an array's free alone. False when nothing was done and this needs [`cache_free_cold`].
+///
+/// # Safety
+/// As for [`cache_push`].
+#[inline]
+#[must_use]
+pub unsafe fn cache_push_array(cache: CacheHandle, array: *mut u8, n: usize) -> bool {
+    front::push_cache_array(front::process_local(), cache, array as usize, n)
 }
 
 /// Gives `n` items back, as they were allocated; null does nothing.

@@ -16,7 +16,7 @@ pub const CACHE_WORDS: usize = 12;
 /// Words of one entry of the thread directory.
 pub const THREAD_WORDS: usize = 2;
 /// Words of a class in the shape table.
-pub const SHAPE_WORDS: usize = 4;
+pub const SHAPE_WORDS: usize = 5;
 
 /// What the tiers above need, told to the layout by the pool, which knows them.
 #[derive(Clone, Copy, Debug)]

@@ -91,14 +91,19 @@ pub const fn largest(shift: u32) -> usize {
     if (1 << shift) < 4 * MAX_SMALL { (1 << shift) / 8 } else { MAX_SMALL }
 }
 
-/// The smallest class whose items hold `size` bytes at a multiple of `align`, a power of two.
-/// Items begin at multiples of their size within a slot, so the size must be a multiple of `align`. O(classes).
+/// The smallest class whose items hold `size` bytes at a multiple of `align`, a power of two. O(1).
+///
+/// Items begin at multiples of their size within a slot, so the size must be a multiple of `align`. The class of the
+/// next such multiple is one: where classes are closer together than `align` each multiple of it is a class, and where they are
+/// further apart all classes are multiples of it.
+#[inline(always)]
 #[must_use]
 pub fn class_of_aligned(size: usize, align: usize) -> Option<usize> {
     if size > MAX_SMALL || align > MAX_SMALL {
         return None;
     }
-    (class_of(size.max(align))..CLASSES).find(|&class| size_of(class) & (align - 1) == 0)
+    let room = (size.max(1) + align - 1) & !(align - 1);
+    (room <= MAX_SMALL).then(|| class_of(room))
 }
 
 #[cfg(all(test, not(loom)))]
@@ -123,11 +128,15 @@ mod tests {
 
     #[test]
     fn aligned_classes_are_multiples() {
-        for shift in 0..14 {
+        for shift in 0..=14 {
+            let align = 1 << shift;
             for size in [1, 16, 100, 129, 1000, 5000, MAX_SMALL] {
-                let align = 1 << shift;
                 let class = class_of_aligned(size, align).expect("the power of two above both is a class");
                 assert!(size_of(class) >= size && size_of(class).is_multiple_of(align));
+            }
+            for size in 0..=MAX_SMALL {
+                let first = (0..CLASSES).find(|&class| size_of(class) >= size && size_of(class) & (align - 1) == 0);
+                assert_eq!(class_of_aligned(size, align), first, "{size} at {align}");
             }
         }
         assert_eq!(class_of_aligned(8, 2 * MAX_SMALL), None);

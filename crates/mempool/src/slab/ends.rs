@@ -3,11 +3,23 @@
 use super::*;
 
 impl SlabTier {
+    /// A slab of `class` is cut at `slot`: a cache that ends looks there. Relaxed: it does so when nobody uses it any more.
+    pub(super) fn note_place(&self, class: usize, slot: usize) {
+        if (CLASSES..self.classes).contains(&class) {
+            let (groups, bit) = (self.shape_word(class, 4), 1 << (slot / self.group()));
+            if groups.load(Relaxed) & bit == 0 {
+                groups.fetch_or(bit, Relaxed);
+            }
+        }
+    }
+
     /// The cache of `class` ends: every slab goes back, live items or not. Nobody uses the cache any more.
-    /// The number of live items (arrays count their items).
+    /// The number of live items (arrays count their items). O(slots) in the groups that its slabs are in.
     pub fn destroy(&self, runs: &impl Runs, class: usize) -> usize {
+        let groups = if class < CLASSES { u64::MAX } else { self.shape_word(class, 4).load(Relaxed) };
+        let slots = |g: usize| g * self.group()..((g + 1) * self.group()).min(self.slots.count());
         let mut live = 0;
-        for slot in 0..self.slots.count() {
+        for slot in (0..64).filter(|g| groups >> g & 1 == 1).flat_map(slots) {
             let slab = self.slab(slot);
             let state = slab.owner().state();
             let shape = slab.shape();

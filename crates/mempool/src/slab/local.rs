@@ -59,6 +59,8 @@ pub struct LocalHeap {
     pub(crate) reclaiming: Cell<bool>,
     /// The budget of the scope that the thread is in: its number plus one, 0 for none.
     pub(crate) budget: Cell<u8>,
+    /// Where the best-fit heap served the thread last, in its own words.
+    pub(crate) near: Cell<u64>,
     bins: [Bin; CLASSES],
 }
 
@@ -84,6 +86,7 @@ impl LocalHeap {
             critical: Cell::new(0),
             reclaiming: Cell::new(false),
             budget: Cell::new(0),
+            near: Cell::new(0),
             bins,
         }
     }
@@ -121,6 +124,7 @@ impl LocalHeap {
             critical: Cell::new(0),
             reclaiming: Cell::new(false),
             budget: Cell::new(0),
+            near: Cell::new(0),
             bins: [const { Bin::new(core::ptr::null()) }; CLASSES],
         };
         // SAFETY: valid for writes of more than this (contract).
@@ -144,13 +148,18 @@ impl LocalHeap {
     pub fn advance(&self, class: usize) -> Option<NonZeroUsize> {
         let bin = self.bin(class)?;
         let slot = bin.current.get().checked_sub(1)? as usize;
-        // SAFETY: the current slab's slot exists, and so does its descriptor; the pool outlives its local heaps.
-        let slot_words =
-            unsafe { Slot::at(self.hot.add(slot * self.stride), slot, SlotGeometry::words_of(self.mask + 1)) };
-        let slab = Slab::new(slot_words);
+        let slab = self.slab_at(slot);
         let w = slab.next_word_behind(bin.word_index(&slab))?;
         bin.point(&slab, w, self.data + (slot << self.shift));
         bin.pop()
+    }
+
+    /// The slab at `slot`, which must be one of the pool's: that of a current slab, or of an offset below `len`.
+    #[inline(always)]
+    pub(crate) fn slab_at(&self, slot: usize) -> Slab<'_> {
+        // SAFETY: the slot exists, and so does its descriptor; the pool outlives its local heaps.
+        let slot = unsafe { Slot::at(self.hot.add(slot * self.stride), slot, SlotGeometry::words_of(self.mask + 1)) };
+        Slab::new(slot)
     }
 
     /// The bin of `class`, None when the local heap has none for it.

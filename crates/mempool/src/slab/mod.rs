@@ -43,7 +43,7 @@ pub trait Runs {
 }
 
 /// Words per class in the shape table.
-pub const SHAPE_WORDS: usize = 4;
+pub const SHAPE_WORDS: usize = 5;
 
 /// Where the slab tier's part of the metadata lies.
 #[derive(Clone, Copy)]
@@ -57,7 +57,7 @@ pub struct SlabTier {
     /// of the orphan that was hinted at last, plus one; 0 for none. It saves a search, and may be wrong.
     pub(crate) class_hints: *const AtomicU64,
     /// `SHAPE_WORDS` words per class: item size (0: no such class), items, fragments of the run, plain (bit 0) and
-    /// alignment of its slabs.
+    /// alignment of its slabs; bit g set, a slab of a cache's class was cut in the g-th group of slots.
     pub(crate) shapes: *const AtomicU64,
     pub(crate) classes: usize,
     /// A word that is always zero.

@@ -125,6 +125,11 @@ impl<'a> Slab<'a> {
         }
     }
 
+    /// Bytes from item to item, stable as the shape is.
+    pub fn item_size(&self) -> usize {
+        self.slot.cold(SIZE).load(Relaxed) as usize
+    }
+
     /// Words in use for `items` items.
     pub(super) fn used(&self) -> usize {
         let items = self.slot.cold(SHAPE).load(Relaxed) as u32 as usize;
@@ -146,17 +151,28 @@ impl<'a> Slab<'a> {
         self.slot.cold(COUNT).store(shape.count as u64, Relaxed);
         let recip = if shape.plain { (1u64 << 32).div_ceil(shape.size.max(1) as u64) | tag(shape.class) } else { 0 };
         self.slot.recip().store(recip, Relaxed);
-        // A bad index of a plain slab, which comes from an offset in its slot, is at most that of the item behind the last one. Arrays
-        // use the words behind for how they are joined.
-        let words = if shape.plain { shape.items as usize / 64 + 1 } else { self.slot.words() };
-        for w in 0..words.min(self.slot.words()) {
+        let (reach, half) = (self.reach(&shape), self.slot.words() / 2);
+        for w in 0..reach {
             let pad = self.pad(w);
             self.slot.remote(w).store(pad, Relaxed);
             self.slot.free(w).store(if me == 0 { 0 } else { !pad }, Relaxed);
+            if reach <= half {
+                // No item is joined to another, see `arrays`.
+                self.slot.free(half + w).store(0, Relaxed);
+            }
         }
         let state = if me == 0 { State::Nobody } else { State::Held };
         // Release: whoever acts on the owner word finds the words above. Pairs with every Acquire of it.
         self.slot.owner().store(self.peek().next(state, me, 1).0, Release);
+    }
+
+    /// The words that anybody looks at in a slab of this shape: those of its items, and those that the hot path, which knows
+    /// only the slot's end, finds for an address behind the last item.
+    fn reach(&self, shape: &Shape) -> usize {
+        let items = shape.items as usize;
+        let behind =
+            if shape.plain { self.slot.words() * 64 * crate::units::GRANULE / shape.size.max(1) } else { items };
+        (items.max(behind) / 64 + 1).min(self.slot.words())
     }
 
     /// The next word with a free item behind word `w`. For the owner (HELD).
@@ -205,7 +221,9 @@ impl<'a> Slab<'a> {
         let mut any = false;
         for w in 0..self.used() {
             // Acquire pairs with the freer's fetch_or: its last use of the item comes before our reuse.
-            let remote = self.slot.remote(w).load(Acquire) & !self.pad(w);
+            let seen = self.slot.remote(w).load(Acquire);
+            // Most have nothing; those of items that don't exist are in few words.
+            let remote = if seen == 0 { 0 } else { seen & !self.pad(w) };
             if remote == 0 {
                 continue;
             }
@@ -284,10 +302,17 @@ impl<'a> Slab<'a> {
     /// The item whose first byte is `inside` bytes from the slab's, if the slab is of a size class and in one slot.
     #[inline]
     pub fn plain_item(&self, inside: usize) -> Option<usize> {
-        let recip = self.slot.recip().load(Relaxed);
-        let product = inside as u64 * (recip & u64::from(u32::MAX));
-        // As in the front's hot path; 0, or with a cache's class above it, the reciprocal is not for us.
-        (recip >> 32 == 0 && product & u64::from(u32::MAX) < recip).then_some((product >> 32) as usize)
+        self.item_of(inside, 0)
+    }
+
+    /// As [`Self::plain_item`], for slabs of the named cache with class `tag`.
+    #[inline]
+    pub fn item_of(&self, inside: usize, tag: u64) -> Option<usize> {
+        let tagged = self.slot.recip().load(Relaxed);
+        let recip = tagged & u64::from(u32::MAX);
+        let product = inside as u64 * recip;
+        // As in the front's hot path; 0, or with another class above it, the reciprocal is not for us.
+        (tagged >> 32 == tag && product & u64::from(u32::MAX) < recip).then_some((product >> 32) as usize)
     }
 
     /// [`Self::remote_free`] of one item. False if it is free already, or has no word: with a wrong pointer the slot may

@@ -53,7 +53,7 @@ impl SlabTier {
     }
 
     /// Slots in a group of the class hints.
-    fn group(&self) -> usize {
+    pub(super) fn group(&self) -> usize {
         self.slots.count().div_ceil(64).max(1)
     }
 
@@ -63,6 +63,7 @@ impl SlabTier {
         self.shape_word(class, 1).store(u64::from(shape.items), Relaxed);
         self.shape_word(class, 2).store(shape.run as u64, Relaxed);
         self.shape_word(class, 3).store((shape.align as u64) << 1 | u64::from(shape.plain), Relaxed);
+        self.shape_word(class, 4).store(0, Relaxed);
     }
 
     /// What slabs of `class` are cut into; None when the class isn't defined.
@@ -92,11 +93,11 @@ impl SlabTier {
     }
 
     /// The shape of slabs that hold arrays of such items: at most half as many, since the other half of the words
-    /// says how items are joined, and never freed into by the hot path.
+    /// says how items are joined.
     pub fn array_shape_for(&self, class: usize, size: usize) -> Shape {
         let shape = self.shape_for(class, size);
         let items = (shape.items as usize).min(self.slots.geometry().words / 2 * 64);
-        Shape { items: items as u32, run: (items * size).div_ceil(FRAGMENT), plain: false, ..shape }
+        Shape { items: items as u32, run: (items * size).div_ceil(FRAGMENT), ..shape }
     }
 
     /// Where `offset` bytes from slot 0 lies, if in a slab. O(1).
@@ -208,6 +209,7 @@ impl SlabTier {
     pub(super) fn carve_shape(&self, runs: &impl Runs, shape: Shape, me: u32) -> Option<Slab<'_>> {
         let slot = runs.take(shape.run, shape.align)?;
         let slab = self.slab(slot);
+        self.note_place(shape.class as usize, slot);
         for k in 1..self.slots_of(shape.run) {
             let next = self.slots.slot(slot + k);
             next.recip().store(slot as u64, Relaxed);
@@ -274,14 +276,14 @@ impl SlabTier {
 
     /// Behind a remote free: if the slab belongs to nobody by now, it is ours to adopt.
     #[inline]
-    fn freed_remotely(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, me: u32) {
+    pub(super) fn freed_remotely(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, me: u32) {
         if slab.adopt(slab.peek(), me) {
             self.adopted(runs, local, slab);
         }
     }
 
     /// Queues a slab that `local` has just made its own (QUEUED).
-    fn adopted(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
+    pub(super) fn adopted(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
         if self.link(local, slab) {
             self.maybe_empty(runs, local, slab);
         } else {

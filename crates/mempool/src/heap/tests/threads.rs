@@ -155,6 +155,29 @@ fn growing_beside_others() {
     assert_eq!((world.live().len(), world.heap.verify()), (0, Ok(())));
 }
 
+/// Who finds its page busy again and again takes another one, and stays there.
+#[test]
+fn threads_that_meet_part() {
+    let world = World::with_patience(3, 12, 1 << 40, u32::MAX);
+    let near = core::cell::Cell::new(0);
+    let page = |address: Option<core::ptr::NonNull<u8>>| (address.unwrap().as_ptr().addr() - world.data.addr()) / 4096;
+    assert_eq!(world.heap.alloc_near(&world.supply, 16, &near).map(page), Ok(0));
+    let held = world.heap.hold(0).unwrap();
+    let busy = (0..).take_while(|_| world.heap.alloc_near(&world.supply, 16, &near) == Err(HeapError::Busy)).count();
+    assert_eq!((busy, world.pages()), (7, 2));
+    assert_eq!(world.heap.alloc_near(&world.supply, 16, &near).map(page), Ok(1));
+    assert_eq!(world.heap.release(&world.supply, held), Ok(()));
+    assert_eq!(world.heap.alloc_near(&world.supply, 16, &near).map(page), Ok(1));
+    // Somebody else is led to the first page.
+    assert_eq!(world.heap.alloc(&world.supply, 16).map(page), Ok(0));
+    // And where another page has room, none is made.
+    let held = world.heap.hold(1).unwrap();
+    (0..7).for_each(|_| assert_eq!(world.heap.alloc_near(&world.supply, 16, &near).map(page), Ok(0)));
+    assert_eq!(world.pages(), 2);
+    assert_eq!(world.heap.release(&world.supply, held), Ok(()));
+    assert_eq!(world.heap.verify(), Ok(()));
+}
+
 /// A page whose holder doesn't come back is gone round: to another page, then to a new one; only when there is
 /// no memory for one is the answer "busy", never "none".
 #[test]

@@ -58,12 +58,12 @@ fn loom_the_length_of_an_array_beside_a_take() {
         let slot = world.runs.take(9, 1).expect("room");
         let slab = world.tier.slab(slot);
         slab.carve(world.tier.shape(0).expect("defined"), 2);
-        assert_eq!(slab.claim_region(63), Some(0));
-        assert_eq!(slab.claim_region(2), Some(63));
+        assert_eq!(slab.claim_region(0, 63), Some(0));
+        assert_eq!(slab.claim_region(0, 2), Some(63));
         // A remote free across two words, of which the owner's take sees the second word only.
         slab.remote_free(64, 1).expect("live");
         assert_eq!(slab.take(), Ok(true));
-        assert_eq!(slab.claim_region(1), Some(64));
+        assert_eq!(slab.claim_region(0, 1), Some(64));
         slab.remote_free(63, 1).expect("live");
         let shared = world.clone();
         let other = loom::thread::spawn(move || {
