@@ -40,13 +40,19 @@ impl Frag {
         if len == 0 || len >= MOST || !align.is_power_of_two() {
             return None;
         }
-        for round in 0..ROUNDS {
+        let mut round = 0;
+        while round < ROUNDS {
+            let known = self.charted().high;
             let attempt =
                 if self.try_lock(TAKER) { self.claim_guided(len, align) } else { self.claim_direct(len, align) };
             match attempt {
                 Attempt::Run(run) => return Some(run),
+                Attempt::None if self.chart_more(known, len.saturating_add(align)) => {}
                 Attempt::None => return None,
-                Attempt::Unsure => (0..round).for_each(|_| spin()),
+                Attempt::Unsure => {
+                    (0..round).for_each(|_| spin());
+                    round += 1;
+                }
             }
         }
         None
@@ -54,7 +60,7 @@ impl Frag {
 
     /// Holds the lock; gives it back.
     pub(super) fn claim_guided(&self, len: usize, align: usize) -> Attempt {
-        let open = self.open();
+        let open = self.charted();
         let before = self.claims();
         self.absorb_dirty(open);
         let mut attempt = Attempt::Unsure;
@@ -82,7 +88,7 @@ impl Frag {
     #[cold]
     #[inline(never)]
     fn claim_direct(&self, len: usize, align: usize) -> Attempt {
-        let open = self.open();
+        let open = self.charted();
         self.begin_direct();
         let found = self.claim_hinted(open, len, align).or_else(|| self.claim_scanning(open, len, align));
         self.end_direct();

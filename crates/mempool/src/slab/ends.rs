@@ -7,7 +7,7 @@ impl SlabTier {
     /// The number of live items (arrays count their items).
     pub fn destroy(&self, runs: &impl Runs, class: usize) -> usize {
         let mut live = 0;
-        for slot in 0..self.slots.count() {
+        for slot in 0..self.reach() {
             let slab = self.slab(slot);
             let state = slab.owner().state();
             let shape = slab.shape();
