@@ -188,17 +188,25 @@ fn loom_a_parked_run_is_taken_over_or_grown_into() {
     });
 }
 
-/// The guide learns of more: two takers find it, and "none" is not believed before it knows.
+/// While the guide learns of more, "none" is not believed: whoever finds nothing looks again.
 #[test]
 fn loom_what_is_not_charted_yet_is_found() {
     model(|| {
         let w = world_charted(140, 66);
         let other = {
             let w = w.clone();
-            thread::spawn(move || w.frag.take(70, 1))
+            thread::spawn(move || w.frag.chart(140))
         };
-        let taken = [w.frag.take(70, 1), other.join().unwrap()].map(|run| run.expect("room").start);
-        assert!(taken == [0, 70] || taken == [70, 0], "{taken:?}");
+        let known = w.frag.charted().high;
+        if w.frag.try_lock(1) {
+            match w.frag.claim_guided(70, 1) {
+                Attempt::Run(run) => w.frag.give_internal(run),
+                Attempt::None => assert!(w.frag.chart_more(known, 70), "none, while nobody has any"),
+                Attempt::Unsure => {}
+            }
+        }
+        other.join().unwrap();
+        assert!(w.frag.take(140, 1).is_some());
         assert_eq!(w.frag.verify(&mut |_| {}), Ok(()));
     });
 }

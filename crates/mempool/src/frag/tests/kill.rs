@@ -199,12 +199,15 @@ fn repair_keeps_internal_runs() {
 #[test]
 fn charting_loses_nothing() {
     let ops: [&dyn Fn(&Frag) -> bool; 2] = [&|f| f.take(600, 1).is_some(), &|f| f.grow_in_place(run(0, 50), 700)];
-    for op in ops {
+    for (op, lost_lock) in [(ops[0], false), (ops[0], true), (ops[1], false), (ops[1], true)] {
         for steps in 0.. {
             let w = World::new(16, 0x10_0000);
             w.frag.init(0, 1024, 100);
             assert_eq!(w.frag.take(50, 1), Some(run(0, 50)));
             w.check();
+            if lost_lock {
+                w.lose_lock();
+            }
             let finished = stop_after(steps, || assert!(op(&w.frag)));
             w.frag.repair(&mut |_| {});
             w.check();
