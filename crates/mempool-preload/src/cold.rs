@@ -73,7 +73,7 @@ extern "C" fn get_for(
     if !object.is_null() {
         if zeroed {
             // SAFETY: so many bytes were just handed out.
-            unsafe { object.write_bytes(0, size) };
+            unsafe { process::make_zero(object, size) };
         }
         return object.cast();
     }

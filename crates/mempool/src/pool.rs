@@ -5,7 +5,7 @@ use core::alloc::Layout;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
-use crate::config::{Config, Exhausted, Small};
+use crate::config::{Commit, Config, Exhausted, Small};
 use crate::error::{AllocError, InitError};
 use crate::front::{self, Budgets, Core, Events, Fail, Reclaim, Request, SpinLock, Threads};
 use crate::os::{Os, OsError, Range};
@@ -18,6 +18,9 @@ use crate::units::{FRAGMENT, GRANULE};
 
 // What may be configured and what the tiers can do are the same.
 const _: () = assert!(crate::config::HEAP_MAX_ALLOC == crate::heap::LARGEST_LIMIT);
+
+/// Bytes of a lazily committed pool that the page-frag tier is ready for at first.
+const CHARTED: usize = 128 << 20;
 
 mod care;
 mod door;
@@ -223,7 +226,7 @@ impl Pool {
             os,
             layout: *areas,
             max_small: if values.small == Small::Slab { largest(areas.slot_shift as u32).min(MAX_SMALL) } else { 0 },
-            parking: front::parking(areas.data_len()),
+            parking: front::parking(areas.data_len(), &values),
             metadata,
             data: data as usize,
             data_len: areas.data_len(),
@@ -246,7 +249,9 @@ impl Pool {
             metadata.cast::<Header>().write(header(&*at));
             &*at
         };
-        core.frag.init(values.reserve.div_ceil(FRAGMENT), open / FRAGMENT);
+        // Metadata that is committed lazily is written when it is needed.
+        let charted = if values.commit == Commit::Lazy { CHARTED } else { usize::MAX };
+        core.frag.init(values.reserve.div_ceil(FRAGMENT), open / FRAGMENT, charted / FRAGMENT);
         for class in 0..CLASSES {
             core.slabs.define(class, &core.slabs.shape_for(class, class_size(class)));
         }

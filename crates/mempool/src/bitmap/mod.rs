@@ -163,7 +163,12 @@ pub fn clear(bitmap: &[AtomicU64], start: usize, len: usize) {
     for (cell, bits) in pieces(start, len) {
         if let Some(word) = bitmap.get(cell) {
             // Release pairs with the Acquire of a later claim.
-            word.fetch_and(!bits, Ordering::Release);
+            if bits == u64::MAX {
+                // No bit of it is anybody else's, whose change could be lost: a claim that fails here has set and takes back none.
+                word.store(0, Ordering::Release);
+            } else {
+                word.fetch_and(!bits, Ordering::Release);
+            }
             step();
         }
     }

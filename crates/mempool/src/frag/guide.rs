@@ -8,6 +8,7 @@
 //! | `SUMMARY` | bit w: word w of the dirty groups may have bits |
 //! | `DIRECT` | claims outside the lock: begun so far, high half; in progress, low half |
 //! | `LOW`, `HIGH` | the open range of fragments |
+//! | `CHARTED` | the guide knows the open range up to here; nothing behind is or was in use |
 //! | `DIRTY..` | 4,096 bits: groups of leaves whose busy bits changed without the tree |
 //!
 //! Nobody waits for the lock for ever. A giver that cannot get it marks groups dirty; a taker claims in the
@@ -23,6 +24,7 @@ const SUMMARY: usize = 1;
 const DIRECT: usize = 2;
 const LOW: usize = 8;
 const HIGH: usize = 9;
+const CHARTED: usize = 10;
 const DIRTY: usize = 16;
 const DIRTY_WORDS: usize = 64;
 /// Words of [`super::FragParts::control`].
@@ -86,18 +88,32 @@ impl Frag {
         Open { low: load(LOW), high: load(HIGH) }
     }
 
-    /// Sets both limits. Nobody else may use the room yet.
-    pub(super) fn set_open(&self, open: Open) {
-        self.parts.control(LOW).store(open.low as u64, Ordering::Release);
-        self.parts.control(HIGH).store(open.high as u64, Ordering::Release);
+    /// The part of the open range that the guide knows: all claims are in it, or in the reserve.
+    pub(super) fn charted(&self) -> Open {
+        // Acquire pairs with `raise`: who sees a higher limit also sees that somebody is at work to tell the guide.
+        let charted = self.parts.control(CHARTED).load(Ordering::Acquire) as usize;
+        let open = self.open();
+        Open { high: open.high.min(charted), ..open }
     }
 
-    /// Raises the upper limit to `to`, never lowers it. Returns what it was.
-    pub(super) fn raise_high(&self, to: usize) -> usize {
-        let high = self.parts.control(HIGH);
-        let mut seen = high.load(Ordering::Acquire);
+    /// Sets the limits. Nobody else may use the room yet.
+    pub(super) fn set_open(&self, open: Open, charted: usize) {
+        for (word, limit) in [(LOW, open.low), (HIGH, open.high), (CHARTED, charted)] {
+            self.parts.control(word).store(limit as u64, Ordering::Release);
+        }
+    }
+
+    /// Raises the upper limit to `to`, never lowers it.
+    pub(super) fn raise_high(&self, to: usize) {
+        self.raise(HIGH, to);
+    }
+
+    /// Raises a limit to `to`, never lowers it. Returns what it was.
+    fn raise(&self, limit: usize, to: usize) -> usize {
+        let limit = self.parts.control(limit);
+        let mut seen = limit.load(Ordering::Acquire);
         while (seen as usize) < to {
-            match high.compare_exchange(seen, to as u64, Ordering::AcqRel, Ordering::Acquire) {
+            match limit.compare_exchange(seen, to as u64, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
                     step();
                     break;
@@ -106,6 +122,30 @@ impl Frag {
             }
         }
         seen as usize
+    }
+
+    /// Makes the guide know the open range up to `to`, as far as it reaches. Linear in what is added.
+    pub(super) fn chart(&self, to: usize) {
+        let to = to.min(self.open().high);
+        // Announced first: who sees the new limit before the guide knows what is behind it does not believe in "none".
+        self.begin_direct();
+        let was = self.raise(CHARTED, to);
+        if was < to {
+            self.tell(Run { start: was, len: to - was });
+        }
+        self.end_direct();
+    }
+
+    /// Charts more, at least `room` fragments, after nothing was found below `known`. False if there is no more.
+    pub(super) fn chart_more(&self, known: usize, room: usize) -> bool {
+        let (open, charted) = (self.open(), self.charted().high);
+        if charted >= open.high {
+            // Somebody may have been quicker.
+            return charted > known;
+        }
+        // Twice as much each time, so that a pool that grows looks at each fragment twice at most.
+        self.chart(charted.saturating_mul(2).max(charted.saturating_add(room)));
+        true
     }
 
     /// Announces a claim outside the lock. Until `end_direct` no taker believes that nothing is free.
@@ -129,7 +169,7 @@ impl Frag {
 
     /// Tells the guide that bits of `run` changed: at once if the lock is to be had, else by a mark.
     pub(super) fn tell(&self, run: Run) {
-        let open = self.open();
+        let open = self.charted();
         if run.end() <= open.low || run.len == 0 {
             return;
         }

@@ -20,6 +20,10 @@ struct World {
 }
 
 fn world(open_end: usize) -> Arc<World> {
+    world_charted(open_end, usize::MAX)
+}
+
+fn world_charted(open_end: usize, charted: usize) -> Arc<World> {
     let counts = [CELLS, CELLS, CELLS, 1, 2 * tree_nodes(CELLS), CONTROL_WORDS];
     let w: Vec<Vec<AtomicU64>> = counts.iter().map(|&n| (0..n).map(|_| AtomicU64::new(0)).collect()).collect();
     let length: Vec<AtomicU32> = (0..CELLS).map(|_| AtomicU32::new(0)).collect();
@@ -36,7 +40,7 @@ fn world(open_end: usize) -> Arc<World> {
     };
     // SAFETY: the arrays have these lengths, are zeroed and live as long as the world.
     let frag = unsafe { Frag::new(parts) };
-    frag.init(0, open_end);
+    frag.init(0, open_end, charted);
     Arc::new(World { frag, _words: w, _length: length })
 }
 
@@ -149,6 +153,60 @@ fn loom_a_parked_run_is_taken_over_or_given_back() {
         }
         let given = other.join().unwrap();
         assert_eq!(taken.map_or(0, |run| run.len) + given, 66);
+        assert_eq!(w.frag.verify(&mut |_| {}), Ok(()));
+    });
+}
+
+/// A run grows over the parked one behind it, or another takes that over: never both.
+#[test]
+fn loom_a_parked_run_is_taken_over_or_grown_into() {
+    model(|| {
+        let w = world(140);
+        let run = w.frag.take(66, 1).expect("room");
+        let next = w.frag.take(66, 1).expect("room");
+        assert_eq!(w.frag.park(next.start, 70), Some(next));
+        let memory = Arc::new(UnsafeCell::new(0));
+        let other = {
+            let (w, memory) = (w.clone(), memory.clone());
+            thread::spawn(move || {
+                let taken = w.frag.unpark(next.start, next.len);
+                if taken.is_some() {
+                    // SAFETY: the model checks that nobody else accesses the memory of the run meanwhile.
+                    memory.with_mut(|memory| unsafe { *memory = 1 });
+                }
+                taken.is_some()
+            })
+        };
+        let grown = w.frag.grow_into_parked(run, 132);
+        if let Some(grown) = grown {
+            assert_eq!(grown, Run { start: run.start, len: 132 });
+            // SAFETY: as above.
+            memory.with_mut(|memory| unsafe { *memory = 2 });
+        }
+        assert_ne!(other.join().unwrap(), grown.is_some());
+        assert_eq!(w.frag.verify(&mut |_| {}), Ok(()));
+    });
+}
+
+/// While the guide learns of more, "none" is not believed: whoever finds nothing looks again.
+#[test]
+fn loom_what_is_not_charted_yet_is_found() {
+    model(|| {
+        let w = world_charted(140, 66);
+        let other = {
+            let w = w.clone();
+            thread::spawn(move || w.frag.chart(140))
+        };
+        let known = w.frag.charted().high;
+        if w.frag.try_lock(1) {
+            match w.frag.claim_guided(70, 1) {
+                Attempt::Run(run) => w.frag.give_internal(run),
+                Attempt::None => assert!(w.frag.chart_more(known, 70), "none, while nobody has any"),
+                Attempt::Unsure => {}
+            }
+        }
+        other.join().unwrap();
+        assert!(w.frag.take(140, 1).is_some());
         assert_eq!(w.frag.verify(&mut |_| {}), Ok(()));
     });
 }

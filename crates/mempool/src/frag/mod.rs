@@ -21,7 +21,8 @@
 //! or calls the operating system; none allocates.
 //!
 //! The *open range* is what anybody may take; below it lies the reserve, above it what the pool has not
-//! grown into. One more bit per page, *touched*, says whether the page was handed out since it was last
+//! grown into. Of the open range the guide knows what is *charted*, twice as much whenever that does not suffice: so a large
+//! segment costs what is used of it. One more bit per page, *touched*, says whether the page was handed out since it was last
 //! clean: fragments of other pages are all zeroes.
 //!
 //! Limits: a run has fewer than 2^31 fragments (512 GiB), the segment at most 2^42. All sizes, positions and
@@ -116,12 +117,14 @@ impl Frag {
     }
 
     /// Opens fragments `reserve..open_end`, of which none is in use, to takers; `0..reserve` becomes the
-    /// reserve. Once, before anything else, while no other thread uses the tier. Linear in the cells.
-    pub fn init(&self, reserve: usize, open_end: usize) {
+    /// reserve. Once, before anything else, while no other thread uses the tier. Of the open range the guide is told up to
+    /// `charted`, which this is linear in, and the rest when it is needed.
+    pub fn init(&self, reserve: usize, open_end: usize, charted: usize) {
         let high = open_end.min(self.parts.fragments());
-        let open = Open { low: reserve.min(high), high };
-        self.set_open(open);
-        self.build_free(open);
+        let low = reserve.min(high);
+        let charted = charted.clamp(low, high);
+        self.set_open(Open { low, high }, charted);
+        self.build_free(Open { low, high: charted });
     }
 
     /// Takes a run of `len` fragments that begins at an address which is a multiple of `align` fragments
@@ -251,11 +254,7 @@ impl Frag {
 
     /// Raises the end of the open range; a lower one changes nothing. The fragments become takeable.
     pub fn extend(&self, new_open_end: usize) {
-        let to = new_open_end.min(self.parts.fragments());
-        let was = self.raise_high(to);
-        if was < to {
-            self.tell(Run { start: was, len: to - was });
-        }
+        self.raise_high(new_open_end.min(self.parts.fragments()));
     }
 
     /// Marks every page as touched: the memory came with somebody else's bytes in it.

@@ -108,6 +108,30 @@ impl Frag {
         Some(run)
     }
 
+    /// Makes `run`, which is the caller's own and a long one, at least `new_len` fragments long by the parked runs behind it, and the
+    /// free fragments behind those. The run as it is then; None, with nothing changed, if they do not suffice. O(1) for each.
+    #[must_use]
+    pub fn grow_into_parked(&self, run: Run, new_len: usize) -> Option<Run> {
+        if run.len < LONG || new_len >= MOST || self.run_at(run.start) != Some(run) {
+            return None;
+        }
+        let mut grown = run;
+        while grown.len < new_len {
+            let Some(next) = self.win_next(grown.end(), MOST - grown.len) else { break };
+            self.clear_first(next.start);
+            self.set_entry(next.start, 0);
+            grown.len += next.len;
+            self.record_end(grown);
+        }
+        if grown.len > run.len && grown.len < new_len && self.grow_in_place(grown, new_len) {
+            grown.len = new_len;
+        }
+        if grown.len < new_len && grown.len > run.len {
+            self.park_rest(grown, run.len);
+        }
+        (grown.len >= new_len).then_some(grown)
+    }
+
     /// The run of `len` fragments that was parked in the cell of `start`, if it still is: the caller's own, as if it were being given,
     /// so that a free by mistake is found out and nobody else takes it.
     fn win_parked(&self, start: usize, len: usize) -> Option<Run> {
@@ -155,9 +179,11 @@ impl Frag {
         given
     }
 
-    /// Calls `f` with each parked run, in address order, of which only the cell and the length are certain. Linear in the cells.
+    /// Calls `f` with each parked run, in address order, of which only the cell and the length are certain. Linear in the cells
+    /// that are charted.
     pub fn parked(&self, f: &mut dyn FnMut(Run)) {
-        for (cell, entry) in self.parts.length().iter().enumerate() {
+        let charted = self.charted().high.div_ceil(CELL_BITS);
+        for (cell, entry) in self.parts.length().iter().enumerate().take(charted) {
             let says = entry.load(Ordering::Relaxed);
             if says > PARKED {
                 f(Run { start: cell * CELL_BITS, len: (says & !PARKED) as usize });

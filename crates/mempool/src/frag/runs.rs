@@ -130,6 +130,9 @@ impl Frag {
         if next_set(self.parts.busy(), extra.start, extra.end()).is_some() {
             return false;
         }
+        if extra.end() > self.charted().high {
+            self.chart(extra.end());
+        }
         self.begin_direct();
         let claimed = claim(self.parts.busy(), extra.start, extra.len).is_ok();
         if claimed {

@@ -7,7 +7,7 @@
 //! "None" is believed only if it was found under the lock, on a tree that knew every mark, while no claim
 //! outside the lock was in progress from before the marks were read until after the search. Otherwise the
 //! attempt is repeated, [`ROUNDS`] times: then "none" means "none to be had now", and the front, which
-//! waits and retries, asks again.
+//! waits and retries, asks again. Before "none" is said the guide learns of more of the open range, while there is more.
 
 use super::guide::{Claims, TAKER};
 use super::park::MOST;
@@ -40,21 +40,31 @@ impl Frag {
         if len == 0 || len >= MOST || !align.is_power_of_two() {
             return None;
         }
-        for round in 0..ROUNDS {
+        let mut round = 0;
+        loop {
+            let known = self.charted().high;
             let attempt =
                 if self.try_lock(TAKER) { self.claim_guided(len, align) } else { self.claim_direct(len, align) };
             match attempt {
                 Attempt::Run(run) => return Some(run),
-                Attempt::None => return None,
-                Attempt::Unsure => (0..round).for_each(|_| spin()),
+                Attempt::Unsure if round + 1 < ROUNDS => {
+                    (0..round).for_each(|_| spin());
+                    round += 1;
+                }
+                // A logarithmic number of times: what is charted doubles.
+                Attempt::None | Attempt::Unsure => {
+                    if !self.chart_more(known, len.saturating_add(align)) {
+                        return None;
+                    }
+                    round = 0;
+                }
             }
         }
-        None
     }
 
     /// Holds the lock; gives it back.
     pub(super) fn claim_guided(&self, len: usize, align: usize) -> Attempt {
-        let open = self.open();
+        let open = self.charted();
         let before = self.claims();
         self.absorb_dirty(open);
         let mut attempt = Attempt::Unsure;
@@ -82,7 +92,7 @@ impl Frag {
     #[cold]
     #[inline(never)]
     fn claim_direct(&self, len: usize, align: usize) -> Attempt {
-        let open = self.open();
+        let open = self.charted();
         self.begin_direct();
         let found = self.claim_hinted(open, len, align).or_else(|| self.claim_scanning(open, len, align));
         self.end_direct();

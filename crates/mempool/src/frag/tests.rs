@@ -61,7 +61,7 @@ impl World {
 
     pub fn open(cells: usize) -> World {
         let world = World::new(cells, 0x10_0000);
-        world.frag.init(0, cells * CELL_BITS);
+        world.frag.init(0, cells * CELL_BITS, usize::MAX);
         world
     }
 
@@ -147,7 +147,7 @@ fn exhausts_to_the_last_fragment_and_refuses_odd_requests() {
 fn aligns_to_addresses_and_finds_the_only_place() {
     // Fragment 0 lies 16 fragments above a multiple of 64.
     let w = World::new(64, 0x10_1000);
-    w.frag.init(0, 4096);
+    w.frag.init(0, 4096, usize::MAX);
     assert_eq!(w.frag.take(1, 64), Some(run(48, 1)));
     assert_eq!(w.frag.take(64, 64), Some(run(112, 64)));
     let mut one = Vec::new();
@@ -206,7 +206,7 @@ fn trim_leaves_pages_touched_that_were_not_released() {
 #[test]
 fn reserve_and_extension() {
     let w = World::new(16, 0x10_0000);
-    w.frag.init(70, 500);
+    w.frag.init(70, 500, usize::MAX);
     assert_eq!((w.frag.reserve(), w.frag.open_end()), (70, 500));
     assert_eq!(w.frag.take(431, 1), None);
     assert_eq!(w.frag.take(430, 1), Some(run(70, 430)));

@@ -137,6 +137,16 @@ impl Frag {
         }
     }
 
+    /// Stores a node without a look at what was there: a look would bring the memory once more.
+    fn write_node(&self, level: usize, index: usize, node: Node) {
+        let at = self.node_at(level, index);
+        if let Some([a, b]) = self.tree().get(at..at + 2) {
+            let (start, max) = node.pack();
+            a.store(start, Ordering::Relaxed);
+            b.store(max, Ordering::Relaxed);
+        }
+    }
+
     /// Stores a node; says whether it was another one before.
     #[inline]
     fn set_node(&self, level: usize, index: usize, node: Node) -> bool {
@@ -237,10 +247,10 @@ impl Frag {
         }
     }
 
-    /// Computes the whole tree anew. Under the lock, or alone.
+    /// Computes the whole tree anew, up to the end of `open`. Under the lock, or alone.
     pub(super) fn rebuild(&self, open: Open) {
         for level in 0..self.shape.levels {
-            for index in 0..self.shape.count(level) {
+            for index in 0..self.shape.count(level).min(open.high.div_ceil(Shape::span(level))) {
                 let node =
                     if level == 0 { self.leaf_from_bits(open, index) } else { self.node_from_children(level, index) };
                 self.set_node(level, index, node);
@@ -261,7 +271,7 @@ impl Frag {
                 } else {
                     self.node_from_children(level, index)
                 };
-                self.set_node(level, index, node);
+                self.write_node(level, index, node);
             }
         }
     }

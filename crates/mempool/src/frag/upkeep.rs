@@ -151,22 +151,24 @@ impl Frag {
     }
 
     /// Brings the tier in order after threads vanished in the middle of operations: in the child of a fork.
-    /// For one thread alone. Linear in the cells.
+    /// For one thread alone. Linear in the cells that are charted.
     ///
     /// `internal` calls its visitor with each run of [`Frag::take_internal`] that is to be kept. All runs
     /// with a `first` bit stay, but for parked ones; every other fragment becomes free. Locks, marks and counts are reset.
     pub fn repair(&self, internal: &mut Internal<'_>) {
         self.reset_control();
-        for word in self.parts.busy() {
+        let charted = self.charted();
+        let cells = charted.high.div_ceil(CELL_BITS);
+        for word in self.parts.busy().iter().take(cells).filter(|word| word.load(Ordering::Relaxed) != 0) {
             word.store(0, Ordering::Relaxed);
         }
         let mut done = 0;
-        for cell in 0..self.parts.cells {
+        for cell in 0..cells {
             done = self.repair_cell(cell, done);
         }
-        self.clear_ends(done, self.parts.fragments());
+        self.clear_ends(done, cells * CELL_BITS);
         internal(&mut |run| self.set_busy(run));
-        self.rebuild(self.open());
+        self.rebuild(charted);
     }
 
     /// Restores busy bits and ends of the runs that begin in `cell`. What lies below `done` is in order;
@@ -195,7 +197,8 @@ impl Frag {
                 long = run.len as u32;
             }
         }
-        if let Some(entry) = self.parts.length().get(cell) {
+        // What is right is not written: the child would get its own copy of the OS page.
+        if let Some(entry) = self.parts.length().get(cell).filter(|entry| entry.load(Ordering::Relaxed) != long) {
             entry.store(long, Ordering::Relaxed);
         }
         done
@@ -203,7 +206,11 @@ impl Frag {
 
     /// Clears the `last` bits of `from..to`.
     fn clear_ends(&self, from: usize, to: usize) {
-        clear(self.parts.last(), from, to.saturating_sub(from));
+        let mut at = from;
+        while let Some(end) = next_set(self.parts.last(), at, to) {
+            self.clear_last(end);
+            at = end + 1;
+        }
     }
 
     fn set_busy(&self, run: Run) {

@@ -33,7 +33,7 @@ pub enum Fault {
         /// Fragments of runs and internal runs.
         owned: usize,
     },
-    /// A fragment beyond the open range is busy.
+    /// A fragment beyond the open range, or the part of it that the guide knows, is busy.
     Beyond(usize),
     /// The lock of the guide cannot be had.
     Locked,
@@ -65,7 +65,7 @@ impl Frag {
         let all = self.parts.fragments();
         let busy = count(self.parts.busy(), 0, all);
         hold(busy == owned, Fault::Lost { busy, owned })?;
-        if let Some(at) = next_set(self.parts.busy(), self.open().high, all) {
+        if let Some(at) = next_set(self.parts.busy(), self.charted().high, all) {
             return Err(Fault::Beyond(at));
         }
         self.verify_guide()
@@ -157,7 +157,7 @@ impl Frag {
 
     fn verify_guide(&self) -> Result<(), Fault> {
         hold(self.try_lock(super::guide::TAKER), Fault::Locked)?;
-        let open = self.open();
+        let open = self.charted();
         self.absorb_dirty(open);
         let wrong = self.wrong_node(open);
         self.unlock();

@@ -6,7 +6,7 @@ use core::fmt::Write;
 use super::budget::Budgets;
 use super::local::Threads;
 use super::reclaim::Reclaim;
-use crate::config::{Small, Values, Wish};
+use crate::config::{Small, Values};
 use crate::frag::Frag;
 use crate::heap::Heap;
 use crate::os::{Os, Range};
@@ -143,7 +143,7 @@ impl Core {
             return 0;
         }
         let page = self.os.os_page();
-        let locked = self.config.lock != Wish::Off && self.granted.short.lock.is_none();
+        let locked = self.is_locked();
         let mut release = |run: crate::frag::Run| {
             let (from, to) = (self.data + run.start * FRAGMENT, self.data + (run.start + run.len) * FRAGMENT);
             if !from.is_multiple_of(page) || !to.is_multiple_of(page) {
@@ -185,7 +185,7 @@ impl Core {
             let _ = unsafe { os.release(Range::new(start, bytes)) };
             return;
         }
-        let locked = self.config.lock != Wish::Off && self.granted.short.lock.is_none();
+        let locked = self.is_locked();
         let mut from = self.data;
         let mut give = |to: usize, next: usize| {
             let end = to / page * page;

@@ -80,8 +80,14 @@ impl Core {
         reserved
     }
 
-    /// What lies free in slabs: those that are wholly empty go back, whosever they are; then single items of the class.
+    /// Parked runs; what lies free in slabs: those that are wholly empty go back, whosever they are; then single items of the class.
     fn search(&self, plea: &Plea<'_>, tried: &mut Tried, again: &mut Again<'_>) -> Option<NonZeroUsize> {
+        // By themselves first: they are the most for the least work, and nobody's slabs are disturbed for them.
+        if self.collect_parked(tried)
+            && let Some(served) = again()
+        {
+            return Some(served);
+        }
         if self.collect(tried)
             && let Some(served) = again()
         {
@@ -114,9 +120,15 @@ impl Core {
         let pages = self.heap.return_empty(self);
         tried.slabs += slabs;
         tried.pages += pages;
+        // Slabs that went back may have been parked.
+        self.collect_parked(tried) || slabs + pages > 0
+    }
+
+    /// Gives back all parked runs. Whether there were any.
+    fn collect_parked(&self, tried: &mut Tried) -> bool {
         let parked = self.frag.give_all_parked();
         tried.parked += parked;
-        slabs + pages + parked > 0
+        parked > 0
     }
 
     /// A small request when no slab can be cut: any free fragment will do.

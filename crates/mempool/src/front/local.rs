@@ -10,6 +10,7 @@ use core::ffi::c_void;
 
 use super::core::Core;
 use super::tls::{self, EXITED};
+use crate::config::Small;
 use crate::os::ThreadKey;
 use crate::slab::LocalHeap;
 use crate::sync::AtomicU64;
@@ -342,11 +343,17 @@ impl Core {
         self.threads.lock.reset();
         self.drill.detach();
         self.frag.repair(&mut |keep| self.internal_runs(keep));
-        self.heap.repair(self);
+        // Nobody else has heap pages, and looking for them brings the descriptors of all slots.
+        if self.config.small == Small::Heap {
+            self.heap.repair(self);
+        }
         let mine = if token == 0 { None } else { self.threads.find(token) };
         self.slabs.repair(self, mine.map_or(0, |index| index as u32 + FIRST_ID));
         for index in (0..self.threads.most).filter(|&index| Some(index) != mine) {
-            self.threads.entry(index).0.store(0, Relaxed);
+            let token = self.threads.entry(index).0;
+            if token.load(Relaxed) != 0 {
+                token.store(0, Relaxed);
+            }
         }
         self.threads.low.store(0, Relaxed);
         self.recharge();

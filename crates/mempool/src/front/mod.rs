@@ -19,6 +19,7 @@ mod spares;
 mod store;
 mod tls;
 mod verdict;
+mod zero;
 
 pub use self::budget::{BudgetError, BudgetInfo, Budgets};
 pub use self::caches::{CacheError, CacheHandle, CacheInfo, ITEM_MAX, NAME_MAX};

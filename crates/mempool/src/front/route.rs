@@ -208,7 +208,7 @@ impl Core {
         {
             if request.zeroed {
                 // SAFETY: the run is ours and has at least so many bytes.
-                unsafe { core::ptr::write_bytes(address.get() as *mut u8, 0, request.size) };
+                unsafe { self.make_zero(address.get(), request.size) };
             }
             return Some(address);
         }
@@ -222,7 +222,7 @@ impl Core {
     fn take_zeroed(&self, len: usize, align: usize) -> Option<crate::frag::Run> {
         let clear = |dirty: crate::frag::Run| {
             // SAFETY: the dirty part lies in the run, which is being handed out to us.
-            unsafe { core::ptr::write_bytes((self.data + dirty.start * FRAGMENT) as *mut u8, 0, dirty.len * FRAGMENT) };
+            unsafe { self.make_zero(self.data + dirty.start * FRAGMENT, dirty.len * FRAGMENT) };
         };
         self.frag.take_zeroed(len, align, false, clear)
     }
@@ -395,7 +395,7 @@ impl Core {
         new
     }
 
-    /// Grows in place: a run by the free fragments behind it, a heap object by the free chunk behind it.
+    /// Grows in place: a run by the free fragments or the parked runs behind it, a heap object by the free chunk behind it.
     fn grow(&self, old: usize, usable: usize, request: &Request) -> bool {
         if request.size <= usable || request.size > self.data_len || !old.is_multiple_of(request.align) {
             return false;
@@ -408,6 +408,7 @@ impl Core {
                 let len = fragments_for(request.size);
                 let grown = run.filter(|run| self.frag.grow_in_place(*run, len));
                 grown.inspect(|run| self.count_taken(len.saturating_sub(run.len))).is_some()
+                    || run.is_some_and(|run| self.grow_into_parked(run, len))
             }
         }
     }

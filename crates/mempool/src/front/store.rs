@@ -13,6 +13,7 @@ use core::cell::Cell;
 use core::num::NonZeroUsize;
 
 use super::core::Core;
+use crate::config::{Commit, Exhausted, Values};
 use crate::frag::Run;
 use crate::slab::LocalHeap;
 use crate::units::{FRAGMENT, fragments_for};
@@ -25,8 +26,10 @@ const ENTRIES: usize = 64;
 const STEPS: u32 = 3;
 /// Bins: the last is for all runs of 2^21 fragments (512 MiB) and more.
 const BINS: usize = 128;
-/// The part of a pool that one thread may park, as a shift.
+/// The part of a pool that one thread may park, as a shift: of one whose memory is there anyway, and of one that grows and is
+/// committed lazily.
 const PART: u32 = 6;
+const PART_LAZY: u32 = 3;
 /// A pool of fewer bytes parks nothing.
 const POOL_LEAST: usize = 32 << 20;
 
@@ -45,9 +48,11 @@ pub struct Store {
     entries: [Cell<Run>; ENTRIES],
 }
 
-/// Fragments that one thread may park in a pool with a data area of `bytes`: a 64th. 0 in small pools, in which there are no stores.
-pub const fn parking(bytes: usize) -> usize {
-    if bytes < POOL_LEAST { 0 } else { (bytes / FRAGMENT) >> PART }
+/// Fragments that one thread may park in a pool with a data area of `bytes`: a 64th, or an eighth of one that grows and is
+/// committed lazily, in which room that is kept is only addresses. 0 in small pools, in which there are no stores.
+pub fn parking(bytes: usize, values: &Values) -> usize {
+    let roomy = values.commit == Commit::Lazy && values.exhausted == Exhausted::Grow;
+    if bytes < POOL_LEAST { 0 } else { (bytes / FRAGMENT) >> if roomy { PART_LAZY } else { PART } }
 }
 
 /// The bin of runs of `len` fragments, at least [`LEAST`].
@@ -201,6 +206,24 @@ impl Core {
             }
         }
         None
+    }
+
+    /// Makes a run, the caller's own, at least `len` fragments long by parked runs behind it.
+    pub(super) fn grow_into_parked(&self, run: Run, len: usize) -> bool {
+        // What is left over and cannot be parked is then not more than an eighth.
+        if self.parking == 0 || len < 8 * LEAST {
+            return false;
+        }
+        let Some(grown) = self.frag.grow_into_parked(run, len) else { return false };
+        if grown.len >= len + LEAST {
+            let rest = self.frag.park_rest(grown, len);
+            let store = self.own().and_then(|local| self.store(local));
+            // Without an entry it is found when memory runs out.
+            if let Some(store) = store.filter(|store| store.used.get() != u64::MAX) {
+                store.remember(rest);
+            }
+        }
+        true
     }
 
     /// Joins the store's runs with the parked ones behind them, and forgets those that are gone. Whether there was anything to join.

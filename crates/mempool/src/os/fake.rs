@@ -344,6 +344,13 @@ unsafe impl Os for Fake {
         Ok(())
     }
 
+    unsafe fn present(&self, range: Range) -> Result<usize, OsError> {
+        let mut state = self.state();
+        state.enter("present")?;
+        let page = state.page;
+        Ok(state.committed("present", range).iter().filter(|page| page.present).count() * page)
+    }
+
     unsafe fn guard(&self, range: Range) -> Result<(), OsError> {
         let mut state = self.state();
         state.enter("guard")?;

@@ -249,6 +249,10 @@ unsafe impl Os for Linux {
         unsafe { advise(range, advice) }
     }
 
+    unsafe fn present(&self, range: Range) -> Result<usize, OsError> {
+        memory::present(range, self.os_page())
+    }
+
     unsafe fn guard(&self, range: Range) -> Result<(), OsError> {
         // SAFETY: the caller touches the range no more.
         unsafe { protect(range, libc::PROT_NONE) }

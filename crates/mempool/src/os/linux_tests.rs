@@ -203,6 +203,9 @@ fn decommit_gives_memory_back_and_reads_zeros() {
     unsafe { Linux.decommit(held.part(4096, MIB / 2), false) }.unwrap();
     let present = held.present();
     assert_eq!(present.iter().filter(|page| **page).count(), 256 - 128);
+    // SAFETY: committed.
+    let (all, part) = unsafe { (Linux.present(held.0), Linux.present(held.part(0, 8192))) };
+    assert_eq!((all, part), (Ok(MIB / 2), Ok(4096)));
     assert_eq!((held.read(0), held.read(4096), held.read(MIB / 2), held.read(MIB / 2 + 4096)), (5, 0, 0, 5));
 }
 

@@ -220,6 +220,17 @@ pub unsafe trait Os: Sync {
     /// The range is committed, and nobody needs its content or touches it meanwhile.
     unsafe fn decommit(&self, range: Range, locked: bool) -> Result<(), OsError>;
 
+    /// Bytes of the range that are there at this moment: in memory, and mapped. What is swapped out is not there.
+    ///
+    /// # Errors
+    ///
+    /// The system does not tell.
+    ///
+    /// # Safety
+    ///
+    /// The range is committed.
+    unsafe fn present(&self, range: Range) -> Result<usize, OsError>;
+
     /// Makes the range a guard: each access faults.
     ///
     /// # Errors

@@ -65,6 +65,9 @@ unsafe impl Os for NoOs {
     unsafe fn decommit(&self, _: Range, _: bool) -> Result<(), OsError> {
         lacking("decommit")
     }
+    unsafe fn present(&self, _: Range) -> Result<usize, OsError> {
+        lacking("present")
+    }
     unsafe fn guard(&self, _: Range) -> Result<(), OsError> {
         lacking("guard")
     }

@@ -17,6 +17,8 @@ pub(super) fn slab_parts(
         classes: areas.classes as usize,
         zero: words(areas.zero),
         lock: words(areas.slab_lock),
+        // Behind the lock, in its line.
+        reach: words(areas.slab_lock + 8),
     }
 }
 

@@ -230,3 +230,34 @@ fn strict_lets_a_pool_be_made_where_all_is_granted() {
         assert!(error.to_string().contains(call) || error.to_string().contains("EAGAIN"), "{error}");
     }
 }
+
+/// Whether a run is cleared by hand or by the OS, and whether the OS agrees or not.
+#[test]
+fn long_runs_are_zero_however_they_were_used() {
+    for (commit, refused) in [(Commit::Lazy, false), (Commit::Lazy, true), (Commit::Eager, false)] {
+        let os = Fake::new();
+        let config = Config::new().segment(64 * MIB).commit(commit).exhausted(Exhausted::Null);
+        let pool = Pool::on(os, &config).expect("a pool");
+        if refused {
+            os.fail("decommit", 1, OsError::ENOMEM, Strike::ForEver);
+        }
+        for size in [20_000, 32 << 10, 100_000, MIB + 77, 3 * MIB] {
+            for _ in 0..3 {
+                let used = pool.alloc(layout(size)).expect("room");
+                // SAFETY: live, and so large.
+                unsafe { used.as_ptr().write_bytes(0xAB, size) };
+                // SAFETY: allocated above.
+                unsafe { pool.free(used) };
+                let zeroed = pool.alloc_zeroed(layout(size)).expect("room");
+                // SAFETY: live, and so large.
+                let bytes = unsafe { core::slice::from_raw_parts(zeroed.as_ptr(), size) };
+                assert!(bytes.iter().all(|byte| *byte == 0), "{commit:?} {size}");
+                // SAFETY: allocated above.
+                unsafe { pool.free(zeroed) };
+            }
+        }
+        assert_eq!(os.calls().contains(&"decommit"), commit == Commit::Lazy);
+        assert_eq!(pool.verify(), Ok(()));
+        os.heal();
+    }
+}

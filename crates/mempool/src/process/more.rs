@@ -94,6 +94,20 @@ pub fn pop_at_behind(size: usize, align: usize) -> *mut u8 {
     address_or_null(front::pop_aligned_behind(front::process_local(), size, align))
 }
 
+/// Makes `size` bytes at `object` zero, without bringing memory that nobody used.
+///
+/// # Safety
+/// They were just handed out by [`pop_behind`] or [`pop_aligned`].
+#[doc(hidden)]
+pub unsafe fn make_zero(object: *mut u8, size: usize) {
+    match Core::of(front::process_local()) {
+        // SAFETY: contract.
+        Some(core) => unsafe { core.make_zero(object.addr(), size) },
+        // SAFETY: contract.
+        None => unsafe { object.write_bytes(0, size) },
+    }
+}
+
 /// Any allocation: `size` bytes at a multiple of `align` (a power of two), all zero if `zeroed`. Null when refused.
 #[cold]
 #[inline(never)]

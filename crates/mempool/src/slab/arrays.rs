@@ -166,7 +166,7 @@ impl SlabTier {
         class: usize,
         n: usize,
     ) -> Result<Option<usize>, Bad> {
-        for slot in 0..self.slots.count() {
+        for slot in 0..self.reach() {
             let Some(slab) = self.adopt_hinted(local, class, slot) else { continue };
             let found = self.pop_held(runs, local, bin, &slab, n)?;
             if found.is_some() {

@@ -17,7 +17,7 @@ impl SlabTier {
     /// The number of live items (arrays count their items). O(slots) in the groups that its slabs are in.
     pub fn destroy(&self, runs: &impl Runs, class: usize) -> usize {
         let groups = if class < CLASSES { u64::MAX } else { self.shape_word(class, 4).load(Relaxed) };
-        let slots = |g: usize| g * self.group()..((g + 1) * self.group()).min(self.slots.count());
+        let slots = |g: usize| g * self.group()..((g + 1) * self.group()).min(self.reach());
         let mut live = 0;
         for slot in (0..64).filter(|g| groups >> g & 1 == 1).flat_map(slots) {
             let slab = self.slab(slot);

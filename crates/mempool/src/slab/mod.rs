@@ -65,6 +65,8 @@ pub struct SlabTier {
     /// Lock between those who go through all bins of a local heap, or into a bin of another class than their own, and
     /// those who visit other threads' local heaps because a cache ends. See [`SlabTier::undisturbed`].
     pub(crate) lock: *const AtomicU64,
+    /// One word: no slot from this one on was ever part of a slab.
+    pub(crate) reach: *const AtomicU64,
 }
 
 /// Where an address lies.

@@ -11,7 +11,7 @@ impl SlabTier {
     /// Exhaustion: takes every wholly empty slab that waits in a queue or belongs to nobody, whosever it is.
     /// How many. O(slots).
     pub fn steal_empty(&self, runs: &impl Runs) -> usize {
-        (0..self.slots.count())
+        (0..self.reach())
             .filter(|&slot| {
                 let slab = self.slab(slot);
                 let stolen = slab.steal(slab.owner());
@@ -42,7 +42,7 @@ impl SlabTier {
 
     /// Any slab of nobody with free items of `class`, HELD. The hint that leads there stays, and is stale.
     fn adopt_anywhere(&self, local: &LocalHeap, class: usize) -> Option<Slab<'_>> {
-        (0..self.slots.count()).map(|slot| self.slab(slot)).find(|slab| {
+        (0..self.reach()).map(|slot| self.slab(slot)).find(|slab| {
             let seen = slab.owner();
             seen.state() == State::Nobody
                 && slab.shape().class as usize == class
@@ -54,7 +54,7 @@ impl SlabTier {
     /// An item of `class` that was freed remotely into a slab of another thread's queue.
     fn tap_anywhere(&self, local: &LocalHeap, class: usize) -> Option<usize> {
         let me = owner_id(local.id, class);
-        (0..self.slots.count()).find_map(|slot| {
+        (0..self.reach()).find_map(|slot| {
             let slab = self.slab(slot);
             let seen = slab.owner();
             let shape = slab.shape();

@@ -208,6 +208,7 @@ impl SlabTier {
 
     pub(super) fn carve_shape(&self, runs: &impl Runs, shape: Shape, me: u32) -> Option<Slab<'_>> {
         let slot = runs.take(shape.run, shape.align)?;
+        self.extend_reach(slot + self.slots_of(shape.run));
         let slab = self.slab(slot);
         self.note_place(shape.class as usize, slot);
         for k in 1..self.slots_of(shape.run) {
@@ -219,6 +220,22 @@ impl SlabTier {
         }
         slab.carve(shape, me);
         Some(slab)
+    }
+
+    /// The slots that were ever part of a slab lie below this one: all others need no look. In a lazily committed pool
+    /// a look would bring the memory of their descriptors.
+    pub fn reach(&self) -> usize {
+        // SAFETY: one word. Relaxed: a slab that is carved at this moment may be overlooked, as if it were carved later.
+        unsafe { &*self.reach }.load(Relaxed).min(self.slots.count() as u64) as usize
+    }
+
+    /// Before the first of the slots is a slab's, so that a child of a fork finds it.
+    fn extend_reach(&self, end: usize) {
+        // SAFETY: one word.
+        let reach = unsafe { &*self.reach };
+        if reach.load(Relaxed) < end as u64 {
+            reach.fetch_max(end as u64, Relaxed);
+        }
     }
 
     /// Slots that a run of `fragments` from a slot's start reaches into.
@@ -521,7 +538,7 @@ impl SlabTier {
     pub fn repair(&self, runs: &impl Runs, me: u32) {
         // SAFETY: as in `undisturbed`; whoever held the lock is gone.
         unsafe { &*self.lock }.store(0, Relaxed);
-        for slot in 0..self.slots.count() {
+        for slot in 0..self.reach() {
             let slab = self.slab(slot);
             // Whatever is here now: a slab that was stolen stays linked in the queue it was stolen from.
             if slab.linked().0 != me {
@@ -547,7 +564,7 @@ impl SlabTier {
 
     /// Calls `f` with every slab and its shape. Exact when nobody is at work.
     pub fn for_each(&self, f: &mut dyn FnMut(&Slab<'_>, Shape)) {
-        for slot in 0..self.slots.count() {
+        for slot in 0..self.reach() {
             let slab = self.slab(slot);
             if slab.owner().state().is_slab() {
                 f(&slab, slab.shape());

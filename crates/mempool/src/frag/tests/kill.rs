@@ -166,6 +166,27 @@ fn parked_runs_are_cut_and_joined_whole_or_not_at_all() {
     }
 }
 
+/// A run grows over the parked ones behind it, and is cut back when they do not suffice.
+#[test]
+fn growing_into_parked_runs_is_whole_or_nothing() {
+    let grow = |f: &Frag| {
+        // Three in a row behind the others; the first is used, the last touches the end.
+        let [a, b, c] = [200, 200, 250].map(|len| f.take(len, 1).expect("room"));
+        assert!(b.start == a.end() && c.start == b.end());
+        assert_eq!(f.park(b.start, 1000), Some(b));
+        assert_eq!(f.grow_into_parked(a, 1000), None);
+        assert_eq!(f.run_at(a.start), Some(a));
+        assert_eq!(f.grow_into_parked(a, 300), Some(run(a.start, 400)));
+        assert_eq!(f.run_at(a.start), Some(run(a.start, 400)));
+        assert_eq!(f.park(c.start, 1000), Some(c));
+        assert_eq!(f.grow_into_parked(run(a.start, 400), 655), Some(run(a.start, 655)));
+    };
+    for lost_lock in [false, true] {
+        let kept = |runs: &[(usize, usize)]| BEFORE.iter().all(|run| runs.contains(run));
+        at_every_step(&grow, lost_lock, &kept);
+    }
+}
+
 #[test]
 fn repair_keeps_internal_runs() {
     let w = world();
@@ -174,4 +195,31 @@ fn repair_keeps_internal_runs() {
     assert_eq!(w.frag.verify(&mut |f| f(inner)), Ok(()));
     w.frag.repair(&mut |_| {});
     w.check();
+}
+
+/// The guide learns of more of the open range in the middle of a take, and of a run that grows.
+#[test]
+fn charting_loses_nothing() {
+    let ops: [&dyn Fn(&Frag) -> bool; 2] = [&|f| f.take(600, 1).is_some(), &|f| f.grow_in_place(run(0, 50), 700)];
+    for (op, lost_lock) in [(ops[0], false), (ops[0], true), (ops[1], false), (ops[1], true)] {
+        for steps in 0.. {
+            let w = World::new(16, 0x10_0000);
+            w.frag.init(0, 1024, 100);
+            assert_eq!(w.frag.take(50, 1), Some(run(0, 50)));
+            w.check();
+            if lost_lock {
+                w.lose_lock();
+            }
+            let finished = stop_after(steps, || assert!(op(&w.frag)));
+            w.frag.repair(&mut |_| {});
+            w.check();
+            let mut used = 0;
+            w.frag.runs(&mut |run| used += run.len);
+            assert_eq!(w.frag.free_fragments(), 1024 - used, "after {steps} steps");
+            assert!(w.frag.take(1024 - used, 1).is_some(), "after {steps} steps");
+            if finished {
+                break;
+            }
+        }
+    }
 }

@@ -52,7 +52,8 @@ struct Model {
 impl Model {
     fn new(cells: usize, base: usize, reserve: usize, open_end: usize) -> Model {
         let world = World::new(cells, base * 256);
-        world.frag.init(reserve, open_end);
+        // The guide knows a third at first.
+        world.frag.init(reserve, open_end, reserve + open_end / 3);
         let all = cells * CELL_BITS;
         let (owner, dirty) = (vec![0; all], vec![false; all]);
         Model { world, owner, dirty, live: vec![], internal: vec![], next: 1, reserve, open_end, base }

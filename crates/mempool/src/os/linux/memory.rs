@@ -1,4 +1,5 @@
-//! How much memory there still is: the machine's, and that of each memory cgroup around the process.
+//! How much memory there still is: the machine's, and that of each memory cgroup around the process. And how much of a range
+//! is there.
 //!
 //! A segment that is made present beyond that wakes the killer, which ends some process, this one or another. So it is
 //! asked for beforehand. Page cache counts as available, since the kernel drops it first; swap does not, since what
@@ -6,8 +7,9 @@
 
 use core::ffi::CStr;
 
-use super::super::{Available, Bound, OsError};
+use super::super::{Available, Bound, OsError, Range};
 use super::files::{each_line, field, number_in};
+use super::outcome;
 
 /// Bytes of a path that is looked at.
 const PATH: usize = 1024;
@@ -116,4 +118,19 @@ fn room(mount: &[u8], path: &[u8], names: &Names) -> Option<usize> {
         true
     });
     Some(limit.saturating_sub(used))
+}
+
+/// Bytes of the range, whole OS pages of `page` bytes, that are in memory and mapped.
+pub fn present(range: Range, page: usize) -> Result<usize, OsError> {
+    let mut says = [0u8; 256];
+    let (mut at, mut left, mut found) = (range.start, range.bytes, 0);
+    while left > 0 {
+        let bytes = left.min(says.len() * page);
+        // SAFETY: fills a byte for each OS page, of which there are as many; reads no memory of the range.
+        outcome("mincore", unsafe { libc::mincore(at.cast(), bytes, says.as_mut_ptr()) })?;
+        found += says.iter().take(bytes / page).filter(|says| *says & 1 != 0).count() * page;
+        at = at.wrapping_add(bytes);
+        left -= bytes;
+    }
+    Ok(found)
 }

@@ -125,7 +125,7 @@ pub struct World {
     grain: u32,
     /// What `tier` points to.
     _words: [Vec<AtomicU64>; 4],
-    _zero: [Box<AtomicU64>; 2],
+    _zero: [Box<AtomicU64>; 3],
 }
 
 fn words(n: usize) -> Vec<AtomicU64> {
@@ -148,7 +148,7 @@ impl World {
         let class_hints = words(2 * classes);
         let shapes = words(classes * SHAPE_WORDS);
         let zero = Box::new(AtomicU64::new(0));
-        let lock = Box::new(AtomicU64::new(0));
+        let [lock, reach] = [0, 0].map(|word| Box::new(AtomicU64::new(word)));
         // SAFETY: the words stay where they are, and live as long as the world.
         let slots_view = unsafe { Slots::new(descriptors.as_ptr().add(skip), slots, geometry) };
         let tier = SlabTier {
@@ -160,10 +160,18 @@ impl World {
             classes,
             zero: &raw const *zero,
             lock: &raw const *lock,
+            reach: &raw const *reach,
         };
         let payload = (0..slots << (geometry.shift - grain)).map(|_| Payload::new()).collect();
         let runs = SlotRuns { slots: words(slots), shift: geometry.shift };
-        Self { tier, runs, payload, grain, _words: [descriptors, hints, class_hints, shapes], _zero: [zero, lock] }
+        Self {
+            tier,
+            runs,
+            payload,
+            grain,
+            _words: [descriptors, hints, class_hints, shapes],
+            _zero: [zero, lock, reach],
+        }
     }
 
     /// A local heap with number `id`.
