@@ -102,7 +102,7 @@ fn get_now(size: usize, align: usize, zeroed: bool, call: &'static str) -> *mut 
 #[inline(never)]
 pub unsafe fn put(object: *mut c_void, call: &'static str) {
     // SAFETY: contract. What it does makes no system call, so errno stays.
-    if !unsafe { process::push_behind(object.cast()) } && !object.is_null() {
+    if !unsafe { process::push_behind(object.cast(), call) } && !object.is_null() {
         start::ready();
         // SAFETY: contract.
         keeping_errno(|| unsafe { process::free_cold(object.cast(), call) });

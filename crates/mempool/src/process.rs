@@ -185,7 +185,7 @@ pub unsafe fn free(object: *mut u8, call: &'static str) {
 #[cold]
 #[inline(never)]
 fn free_slow(address: usize, call: &'static str) {
-    if !front::push_behind(front::process_local(), address) && address != 0 {
+    if !front::push_behind(front::process_local(), address, call) && address != 0 {
         demand_core(call).free(address, call);
     }
 }

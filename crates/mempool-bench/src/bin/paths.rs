@@ -72,12 +72,11 @@ fn aligned(size: usize) -> *mut libc::c_void {
 
 /// Items of a named cache through Rust's interface: a random one of 1,000 is freed, and one allocated.
 fn cache(count: usize) {
-    // SAFETY: each item is freed once and not used afterwards.
-    replaced(
-        count,
-        |cache, _| process::cache_alloc(cache),
-        |cache, item, _| unsafe { process::cache_free(cache, item) },
-    );
+    let free = |cache, item, _| {
+        // SAFETY: each item is freed once and not used afterwards.
+        unsafe { process::cache_free(cache, item) }
+    };
+    replaced(count, |cache, _| process::cache_alloc(cache), free);
 }
 
 /// Arrays of 2 to 17 items, likewise.
@@ -93,8 +92,11 @@ fn array(count: usize) {
 fn heap(count: usize) {
     let config = Config::process().segment(64 << 20).commit(Commit::Lazy).small(Small::Heap);
     process::init(&config).expect("a pool of this size");
-    // SAFETY: each object is freed once and not used afterwards.
-    replace(count, 250, process::alloc, |object, _| unsafe { process::free(object, "free") });
+    let free = |object, _| {
+        // SAFETY: each object is freed once and not used afterwards.
+        unsafe { process::free(object, "free") }
+    };
+    replace(count, 250, process::alloc, free);
 }
 
 fn replaced(count: usize, make: impl Fn(CacheHandle, usize) -> *mut u8, free: impl Fn(CacheHandle, *mut u8, usize)) {

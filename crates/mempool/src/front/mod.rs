@@ -111,9 +111,9 @@ pub fn room_of(local: &LocalHeap, address: usize) -> Option<usize> {
 }
 
 /// What comes right behind `push`: an item of another thread's slab or of nobody's, or a run that can be parked. False when
-/// something else is the case, and nothing has changed.
+/// something else is the case, and nothing has changed. `call` is the name to blame for a damaged heap page.
 #[inline]
-pub fn push_behind(local: &LocalHeap, address: usize) -> bool {
+pub fn push_behind(local: &LocalHeap, address: usize, call: &'static str) -> bool {
     let offset = address.wrapping_sub(local.data);
     if offset >= local.len.get() {
         return false;
@@ -125,7 +125,7 @@ pub fn push_behind(local: &LocalHeap, address: usize) -> bool {
         State::Held | State::Queued | State::Nobody => core.slabs.push_plain(core, local, offset),
         // Only where there is neither slab nor heap page can a run be an object.
         State::Free => core.park(local, offset),
-        State::Heap => core.push_in_heap(address),
+        State::Heap => core.push_in_heap(address, call),
         _ => false,
     }
 }

@@ -177,11 +177,11 @@ impl Core {
     }
 
     /// Frees an object of the heap. False, and nothing has changed, if it is none.
-    pub(super) fn push_in_heap(&self, address: usize) -> bool {
+    pub(super) fn push_in_heap(&self, address: usize, call: &'static str) -> bool {
         match self.heap.free(self, address) {
             Ok(()) => true,
             // The object was freed all the same.
-            Err(error @ HeapError::Corrupted { .. }) => self.heap_misuse(error, "free", address),
+            Err(error @ HeapError::Corrupted { .. }) => self.heap_misuse(error, call, address),
             Err(_) => false,
         }
     }
@@ -245,7 +245,7 @@ impl Core {
         if self.drill.is_on() {
             self.free_drilled(address, call);
         }
-        if self.own().is_some_and(|local| super::push_behind(local, address)) {
+        if self.own().is_some_and(|local| super::push_behind(local, address, call)) {
             return;
         }
         match self.holder(address) {

@@ -133,8 +133,8 @@ pub unsafe fn push(object: *mut u8) -> bool {
 /// As for [`push`].
 #[inline]
 #[must_use]
-pub unsafe fn push_behind(object: *mut u8) -> bool {
-    front::push_behind(front::process_local(), object as usize)
+pub unsafe fn push_behind(object: *mut u8, call: &'static str) -> bool {
+    front::push_behind(front::process_local(), object as usize, call)
 }
 
 /// Any free; null does nothing. A wrong pointer ends the process with a message that blames `call`.

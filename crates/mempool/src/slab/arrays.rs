@@ -5,13 +5,11 @@
 //! word is where the search goes on: regions are taken from there to the slab's end, which then goes to the end of the queue,
 //! so that its free items can gather. What no slab of the class can hold becomes a run of its own, described as a slab with one
 //! item (`count`).
-#![allow(unsafe_code)]
 
 use core::num::NonZeroUsize;
 
 use super::protocol::{mask, words_of};
 use super::*;
-use crate::segment::SlotGeometry;
 
 /// Array slabs of the queue that are looked at before a fresh one is carved.
 const LOOKS: usize = 16;
@@ -47,18 +45,14 @@ impl LocalHeap {
     #[inline]
     pub fn pop_array(&self, class: usize, n: usize) -> Option<NonZeroUsize> {
         let bin = self.bin(class)?;
-        // SAFETY: `word` points to a descriptor's word or to the zero word; both live as long as the bin.
-        let word = unsafe { &*bin.word.get() };
-        let free = word.load(Relaxed);
-        let found = regions(free, n);
+        let slab = self.slab_at(bin.current.get().checked_sub(1)? as usize);
+        let w = bin.word_index(&slab);
+        let found = regions(slab.free_word(w).load(Relaxed), n);
         if found == 0 {
             return None;
         }
         let first = found.trailing_zeros() as usize;
-        // SAFETY: a word with a set bit is one of the first half of the `free` words of a slab that holds arrays; behind them lies
-        // the other half, which says what is joined.
-        let joined = unsafe { &*bin.word.get().add(SlotGeometry::words_of(self.mask + 1) / 2) };
-        join(word, joined, (u64::MAX >> (64 - n)) << first);
+        join(slab.free_word(w), slab.joined(w), (u64::MAX >> (64 - n)) << first);
         NonZeroUsize::new(bin.base.get() + first * bin.size.get() as usize)
     }
 }

@@ -157,6 +157,7 @@ impl LocalHeap {
     /// The slab at `slot`, which must be one of the pool's: that of a current slab, or of an offset below `len`.
     #[inline(always)]
     pub(crate) fn slab_at(&self, slot: usize) -> Slab<'_> {
+        debug_assert!(slot << self.shift < self.len.get());
         // SAFETY: the slot exists, and so does its descriptor; the pool outlives its local heaps.
         let slot = unsafe { Slot::at(self.hot.add(slot * self.stride), slot, SlotGeometry::words_of(self.mask + 1)) };
         Slab::new(slot)
