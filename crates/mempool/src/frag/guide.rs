@@ -169,11 +169,12 @@ impl Frag {
 
     /// Tells the guide that bits of `run` changed: at once if the lock is to be had, else by a mark.
     pub(super) fn tell(&self, run: Run) {
-        let open = self.charted();
-        if run.end() <= open.low || run.len == 0 {
+        if run.end() <= self.open().low || run.len == 0 {
             return;
         }
         if self.try_lock(GIVER) {
+            // Under the lock, so that a limit that was raised before the last holder's work is not forgotten again.
+            let open = self.charted();
             self.refresh(open, run.start / LEAF, (run.end() - 1) / LEAF);
             self.unlock();
         } else {
@@ -199,7 +200,7 @@ impl Frag {
     }
 
     /// Under the lock: brings the groups that are marked dirty up to date.
-    pub(super) fn absorb_dirty(&self, open: Open) {
+    pub(super) fn absorb_dirty(&self) {
         let summary = self.parts.control(SUMMARY);
         if summary.load(Ordering::Relaxed) == 0 {
             return;
@@ -214,7 +215,8 @@ impl Frag {
             while groups != 0 {
                 let group = word * 64 + groups.trailing_zeros() as usize;
                 groups &= groups - 1;
-                self.refresh_group(open, group);
+                // Behind the swap: who takes the mark of a limit that was raised sees the limit.
+                self.refresh_group(self.charted(), group);
             }
         }
     }

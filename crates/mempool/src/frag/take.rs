@@ -64,9 +64,10 @@ impl Frag {
 
     /// Holds the lock; gives it back.
     pub(super) fn claim_guided(&self, len: usize, align: usize) -> Attempt {
-        let open = self.charted();
         let before = self.claims();
-        self.absorb_dirty(open);
+        self.absorb_dirty();
+        // Behind `before`: who raises a limit has announced it, so that the last look below shows it if this one does.
+        let open = self.charted();
         let mut attempt = Attempt::Unsure;
         let mut sure = before.in_progress() == 0;
         for _ in 0..CONFLICTS {

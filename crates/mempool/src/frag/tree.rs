@@ -86,6 +86,13 @@ impl Shape {
         self.count.get(level).copied().unwrap_or(0)
     }
 
+    /// Nodes of a level that begin before fragment `end`.
+    fn count_to(&self, level: usize, end: usize) -> usize {
+        // By a shift, since a division could panic, as far as the compiler knows.
+        let shift = Self::span(level).trailing_zeros();
+        self.count(level).min((end + Self::span(level) - 1).checked_shr(shift).unwrap_or(0))
+    }
+
     /// Fragments that a node of `level` covers, unless it is the last.
     #[inline]
     pub(super) fn span(level: usize) -> usize {
@@ -250,7 +257,7 @@ impl Frag {
     /// Computes the whole tree anew, up to the end of `open`. Under the lock, or alone.
     pub(super) fn rebuild(&self, open: Open) {
         for level in 0..self.shape.levels {
-            for index in 0..self.shape.count(level).min(open.high.div_ceil(Shape::span(level))) {
+            for index in 0..self.shape.count_to(level, open.high) {
                 let node =
                     if level == 0 { self.leaf_from_bits(open, index) } else { self.node_from_children(level, index) };
                 self.set_node(level, index, node);
@@ -263,7 +270,7 @@ impl Frag {
         for level in 0..self.shape.levels {
             let span = Shape::span(level);
             // Behind the open range nothing is free, which is what zeros say: untouched memory stays untouched.
-            for index in 0..self.shape.count(level).min(open.high.div_ceil(span)) {
+            for index in 0..self.shape.count_to(level, open.high) {
                 let node = if index * span >= open.low && (index + 1) * span <= open.high {
                     Node { start: span, max: span, end: span }
                 } else if level == 0 {

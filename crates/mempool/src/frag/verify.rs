@@ -157,8 +157,8 @@ impl Frag {
 
     fn verify_guide(&self) -> Result<(), Fault> {
         hold(self.try_lock(super::guide::TAKER), Fault::Locked)?;
+        self.absorb_dirty();
         let open = self.charted();
-        self.absorb_dirty(open);
         let wrong = self.wrong_node(open);
         self.unlock();
         match wrong {

@@ -122,7 +122,8 @@ fn room(mount: &[u8], path: &[u8], names: &Names) -> Option<usize> {
 
 /// Bytes of the range, whole OS pages of `page` bytes, that are in memory and mapped.
 pub fn present(range: Range, page: usize) -> Result<usize, OsError> {
-    let mut says = [0u8; 256];
+    // Never 0: then no division can panic.
+    let (page, mut says) = (page.max(1), [0u8; 256]);
     let (mut at, mut left, mut found) = (range.start, range.bytes, 0);
     while left > 0 {
         let bytes = left.min(says.len() * page);
