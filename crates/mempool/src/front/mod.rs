@@ -39,7 +39,7 @@ pub use self::verdict::{Verdict, Why};
 use ::core::num::NonZeroUsize;
 
 use crate::segment::{Owner, State};
-use crate::slab::{LocalHeap, MAX_SMALL, class_of, class_of_aligned, class_size, reciprocal_of};
+use crate::slab::{LocalHeap, MAX_SMALL, Slab, class_of, class_of_aligned, class_size, reciprocal_of};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Relaxed, Release};
 
@@ -74,7 +74,8 @@ pub fn pop_behind(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
     if size > MAX_SMALL {
         return Core::of(local)?.pop_run(local, size, 1);
     }
-    local.advance(class_of(size)).or_else(|| Core::of(local)?.pop_small(local, size))
+    // SAFETY: at most MAX_SMALL.
+    unsafe { local.bin_for(size) }.advance().or_else(|| Core::of(local)?.pop_small(local, size))
 }
 
 /// **The hot path of an aligned allocation**: as [`pop`], at a multiple of `align`, a power of two.
@@ -118,11 +119,37 @@ pub fn push_behind(local: &LocalHeap, address: usize, call: &'static str) -> boo
     if offset >= local.len.get() {
         return false;
     }
-    // SAFETY: as in `push_tagged`.
-    let owner = unsafe { (*local.hot.add((offset >> local.shift) * local.stride)).load(Relaxed) };
+    let slab = local.slab_at(offset >> local.shift);
+    let seen = slab.peek();
+    if !seen.is(State::Held) && !seen.is(State::Queued) {
+        return push_elsewhere(local, address, &slab, seen, call);
+    }
+    // What is left of the thread's own was tried before.
+    let freed = seen.thread() != local.id
+        && slab.plain_item(offset & local.mask).is_some_and(|item| slab.remote_free_one(item));
+    if freed && slab.peek().is(State::Nobody) {
+        let_go_meanwhile(local, &slab);
+    }
+    freed
+}
+
+/// A slab that was another thread's when an item of it was freed is nobody's by now, and so ours to adopt.
+#[cold]
+#[inline(never)]
+fn let_go_meanwhile(local: &LocalHeap, slab: &Slab<'_>) {
+    if let Some(core) = Core::of(local) {
+        core.slabs.freed_remotely(core, local, slab, local.id);
+    }
+}
+
+/// What lies at `address` is an item of nobody's slab, a run, an object of the heap, or nothing.
+#[cold]
+#[inline(never)]
+fn push_elsewhere(local: &LocalHeap, address: usize, slab: &Slab<'_>, seen: Owner, call: &'static str) -> bool {
+    let offset = address.wrapping_sub(local.data);
     let Some(core) = Core::of(local) else { return false };
-    match Owner(owner).state() {
-        State::Held | State::Queued | State::Nobody => core.slabs.push_plain(core, local, offset),
+    match seen.state() {
+        State::Nobody => core.slabs.adopt_plain(core, local, slab, seen, offset & local.mask),
         // Only where there is neither slab nor heap page can a run be an object.
         State::Free => core.park(local, offset),
         State::Heap => core.push_in_heap(address, call),

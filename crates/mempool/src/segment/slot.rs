@@ -86,6 +86,13 @@ impl Owner {
         if raw < State::ALL.len() { State::ALL[raw] } else { State::Free }
     }
 
+    /// Whether the state is this one.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is(self, state: State) -> bool {
+        self.0 >> 32 & 0xf == state as u64
+    }
+
     /// The owning thread, 0 for none.
     #[must_use]
     pub const fn thread(self) -> u32 {

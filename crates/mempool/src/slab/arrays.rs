@@ -361,7 +361,8 @@ impl Slab<'_> {
 
 /// Slabs of named caches that are another thread's or nobody's.
 impl SlabTier {
-    /// As [`Self::push_plain`], for an item of the cache with the single items of class `class`.
+    /// Frees an item of the cache with the single items of class `class`, of another thread's slab or of nobody's. False, and nothing has
+    /// changed, if that is not what lies there.
     pub fn push_cached(&self, runs: &impl Runs, local: &LocalHeap, offset: usize, class: usize) -> bool {
         let geometry = self.slots.geometry();
         let slab = self.slab(offset >> geometry.shift);

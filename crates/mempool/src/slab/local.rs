@@ -7,7 +7,6 @@
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
-use core::num::NonZeroUsize;
 
 use super::classes::{CLASSES, MAX_SMALL, class_of_granules};
 use super::protocol::Slab;
@@ -141,17 +140,6 @@ impl LocalHeap {
             bin.reset(zero);
         }
         self.len.set(0);
-    }
-
-    /// Takes an item of `class` from one of the current slab's later words: what the hot path does next when its word has
-    /// no item left. None when there is no such word; then it is the tier's turn.
-    pub fn advance(&self, class: usize) -> Option<NonZeroUsize> {
-        let bin = self.bin(class)?;
-        let slot = bin.current.get().checked_sub(1)? as usize;
-        let slab = self.slab_at(slot);
-        let w = slab.next_word_behind(bin.word_index(&slab))?;
-        bin.point(&slab, w, self.data + (slot << self.shift));
-        bin.pop()
     }
 
     /// The slab at `slot`, which must be one of the pool's: that of a current slab, or of an offset below `len`.

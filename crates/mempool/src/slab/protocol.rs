@@ -101,6 +101,7 @@ impl<'a> Slab<'a> {
     }
 
     /// The owner word, unordered.
+    #[inline(always)]
     pub fn peek(&self) -> Owner {
         Owner(self.slot.owner().load(Relaxed))
     }
@@ -195,20 +196,40 @@ impl<'a> Slab<'a> {
         (items, bits.saturating_sub(used * 64 - items.min(used * 64)))
     }
 
-    /// The number of items if they are less than a word's and the slab is of `class`.
-    pub fn one_word(&self, class: usize) -> Option<usize> {
+    /// Whether it is a slab of `class` of which every item is allocated (unordered).
+    #[inline(always)]
+    pub fn is_taken(&self, class: usize) -> bool {
         let shape = self.slot.cold(SHAPE).load(Relaxed);
-        ((shape >> 32) as usize == class && (shape as u32) < 64).then_some(shape as u32 as usize)
+        let items = shape as u32 as usize;
+        let taken =
+            |w: usize, pad: u64| self.slot.free(w).load(Relaxed) == 0 && self.slot.remote(w).load(Relaxed) == pad;
+        if (shape >> 32) as usize != class {
+            return false;
+        }
+        // Commonly there is one word.
+        if items < 64 {
+            return taken(0, !0 << items);
+        }
+        (0..items / 64).all(|w| taken(w, 0)) && (items % 64 == 0 || taken(items / 64, !0 << (items % 64)))
     }
 
-    /// The items of such a slab that are free, taken over or not (unordered).
-    pub fn one_word_left(&self, items: usize) -> u64 {
-        (self.slot.free(0).load(Relaxed) | self.slot.remote(0).load(Relaxed)) & mask(0, 0, items)
-    }
-
-    /// The items that are free and taken over (unordered), if it is such a slab.
-    pub fn one_word_free(&self, class: usize) -> Option<u64> {
-        self.one_word(class).map(|_| self.slot.free(0).load(Relaxed))
+    /// The first word with items that are free and taken over, the number of all items, and of those that are free and
+    /// taken over (unordered), if there are any and it is a slab of `class`.
+    #[inline(always)]
+    pub fn own_free_count(&self, class: usize) -> Option<(usize, usize, usize)> {
+        let shape = self.slot.cold(SHAPE).load(Relaxed);
+        let items = shape as u32 as usize;
+        if (shape >> 32) as usize != class {
+            return None;
+        }
+        let free = |w: usize| self.slot.free(w).load(Relaxed);
+        if items < 64 {
+            let free = free(0);
+            return (free != 0).then(|| (0, items, free.count_ones() as usize));
+        }
+        let words = self.used();
+        let first = (0..words).find(|&w| free(w) != 0)?;
+        Some((first, items, (first..words).map(|w| free(w).count_ones() as usize).sum()))
     }
 
     /// The `free` word `w`, for the hot path.
@@ -300,13 +321,13 @@ impl<'a> Slab<'a> {
     }
 
     /// The item whose first byte is `inside` bytes from the slab's, if the slab is of a size class and in one slot.
-    #[inline]
+    #[inline(always)]
     pub fn plain_item(&self, inside: usize) -> Option<usize> {
         self.item_of(inside, 0)
     }
 
     /// As [`Self::plain_item`], for slabs of the named cache with class `tag`.
-    #[inline]
+    #[inline(always)]
     pub fn item_of(&self, inside: usize, tag: u64) -> Option<usize> {
         let tagged = self.slot.recip().load(Relaxed);
         let recip = tagged & u64::from(u32::MAX);
@@ -317,7 +338,7 @@ impl<'a> Slab<'a> {
 
     /// [`Self::remote_free`] of one item. False if it is free already, or has no word: with a wrong pointer the slot may
     /// have become something else since the caller looked, and its reciprocal too.
-    #[inline]
+    #[inline(always)]
     pub fn remote_free_one(&self, item: usize) -> bool {
         let (w, bit) = (item / 64, 1u64 << (item % 64));
         if w >= self.slot.words() {

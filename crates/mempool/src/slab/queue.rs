@@ -1,7 +1,7 @@
 //! Bins and their queues: what one thread keeps of one class.
 //!
 //! A bin has at most one *current* slab (state HELD), whose free word the hot path pops from, and a queue
-//! of slabs (state QUEUED), doubly linked through the slabs' descriptors by slot number plus
+//! of slabs (state QUEUED), a ring that is linked both ways through the slabs' descriptors by slot number plus
 //! one, first in, first out: letting free items gather before a slab is used again halves the cost of a
 //! large live set against last in, first out (docs/DECISIONS.md). A slab that becomes current moves to the end of
 //! the queue and stays linked there; only one that was never queued, or whose links are in use elsewhere, is not.
@@ -30,9 +30,10 @@ pub struct Bin {
     pub(super) size: Cell<u32>,
     /// The current slab: its slot plus one, 0 for none.
     pub(super) current: Cell<u32>,
-    /// First and last of the queue: slot plus one, 0 for none.
+    /// First of the queue: slot plus one, 0 for none. The last is the one before it in the ring.
     head: Cell<u32>,
-    tail: Cell<u32>,
+    /// Words of the current slab behind `word`.
+    behind: Cell<u32>,
 }
 
 impl Bin {
@@ -44,7 +45,7 @@ impl Bin {
             size: Cell::new(0),
             current: Cell::new(0),
             head: Cell::new(0),
-            tail: Cell::new(0),
+            behind: Cell::new(0),
         }
     }
 
@@ -66,6 +67,24 @@ impl Bin {
         Some(unsafe { NonZeroUsize::new_unchecked(address) })
     }
 
+    /// Takes an item from one of the current slab's later words: what the hot path does next when its word has none left.
+    pub fn advance(&self) -> Option<NonZeroUsize> {
+        use crate::sync::Ordering::Relaxed;
+        let behind = self.behind.get();
+        for k in 1..=behind {
+            // SAFETY: `behind` words of the current slab lie behind `word`; with no current slab there are none.
+            let word = unsafe { self.word.get().add(k as usize) };
+            // SAFETY: as above.
+            if unsafe { (*word).load(Relaxed) } != 0 {
+                self.word.set(word);
+                self.base.set(self.base.get() + k as usize * 64 * self.size.get() as usize);
+                self.behind.set(behind - k);
+                return self.pop();
+            }
+        }
+        None
+    }
+
     /// Which word of the current slab `word` is.
     pub(super) fn word_index(&self, slab: &Slab<'_>) -> usize {
         let first: *const AtomicU64 = slab.free_word(0);
@@ -74,8 +93,9 @@ impl Bin {
 
     /// Pops from word `w` of `slab`, which begins at `address`, from now on.
     pub(super) fn point(&self, slab: &Slab<'_>, w: usize, address: usize) {
-        let size = slab.shape().size;
+        let size = slab.item_size();
         self.word.set(slab.free_word(w));
+        self.behind.set((slab.used() - 1 - w) as u32);
         self.base.set(address + w * 64 * size);
         // Slabs of larger items hold one array and are never current.
         self.size.set(size as u32);
@@ -84,6 +104,7 @@ impl Bin {
     /// Has no current slab any more.
     pub(super) fn reset(&self, zero: *const AtomicU64) {
         self.word.set(zero);
+        self.behind.set(0);
         self.current.set(0);
     }
 
@@ -95,20 +116,20 @@ impl Bin {
     /// Whether the queue holds another slab than this one.
     pub(super) fn has_other(&self, slab: &Slab<'_>) -> bool {
         let me = slab.index() as u32 + 1;
-        self.head.get() != self.tail.get() || self.head.get() != 0 && self.head.get() != me
+        self.head.get() != 0 && (self.head.get() != me || slab.links().0 != me)
     }
 
     /// Whether the queue holds no slab but this one, which is in it, and perhaps the current one.
     pub(super) fn is_alone(&self, slab: &Slab<'_>) -> bool {
         let (next, previous) = slab.links();
-        let current = self.current.get();
-        (next == 0 || next == current && self.tail.get() == current)
-            && (previous == 0 || previous == current && self.head.get() == current)
+        next == slab.index() as u32 + 1 || next == previous && next == self.current.get()
     }
 
     /// Moves `slab`, which is in the queue, to its end.
     pub(super) fn to_end(&self, slots: &Slots, slab: &Slab<'_>) {
-        if self.tail.get() != slab.index() as u32 + 1 {
+        if self.head.get() == slab.index() as u32 + 1 {
+            self.head.set(slab.links().0);
+        } else {
             self.dequeue(slots, slab);
             self.enqueue(slots, slab);
         }
@@ -117,31 +138,31 @@ impl Bin {
     /// Appends `slab`, which is linked nowhere.
     pub(super) fn enqueue(&self, slots: &Slots, slab: &Slab<'_>) {
         let me = slab.index() as u32 + 1;
-        let tail = self.tail.get();
-        slab.set_links(0, tail);
-        if tail == 0 {
-            self.head.set(me);
-        } else {
-            let last = Slab::new(slots.slot(tail as usize - 1));
-            last.set_links(me, last.links().1);
-        }
-        self.tail.set(me);
+        let Some(first) = self.first() else {
+            slab.set_links(me, me);
+            return self.head.set(me);
+        };
+        let first = Slab::new(slots.slot(first));
+        let tail = first.links().1;
+        slab.set_links(first.index() as u32 + 1, tail);
+        let last = Slab::new(slots.slot((tail as usize).saturating_sub(1)));
+        last.set_links(me, last.links().1);
+        first.set_links(first.links().0, me);
     }
 
     /// Takes `slab` out of this queue, wherever in it it stands.
     pub(super) fn dequeue(&self, slots: &Slots, slab: &Slab<'_>) {
+        let me = slab.index() as u32 + 1;
         let (next, previous) = slab.links();
-        if previous == 0 {
-            self.head.set(next);
-        } else {
-            let p = Slab::new(slots.slot(previous as usize - 1));
-            p.set_links(next, p.links().1);
+        if next == me {
+            return self.head.set(0);
         }
-        if next == 0 {
-            self.tail.set(previous);
-        } else {
-            let n = Slab::new(slots.slot(next as usize - 1));
-            n.set_links(n.links().0, previous);
+        let p = Slab::new(slots.slot((previous as usize).saturating_sub(1)));
+        p.set_links(next, p.links().1);
+        let n = Slab::new(slots.slot((next as usize).saturating_sub(1)));
+        n.set_links(n.links().0, previous);
+        if self.head.get() == me {
+            self.head.set(next);
         }
     }
 }

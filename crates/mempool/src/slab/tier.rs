@@ -266,34 +266,29 @@ impl SlabTier {
         Ok(())
     }
 
-    /// Frees the item `offset` bytes from slot 0, if it is one that a slab of a size class, another thread's or nobody's, has in
-    /// use: what most frees are that the hot path doesn't take. False, with the item as it was, if anything else is the case.
-    pub fn push_plain(&self, runs: &impl Runs, local: &LocalHeap, offset: usize) -> bool {
-        let geometry = self.slots.geometry();
-        let slab = self.slab(offset >> geometry.shift);
-        let seen = slab.peek();
-        let Some(item) = slab.plain_item(offset & (geometry.bytes() - 1)) else { return false };
-        match seen.state() {
-            State::Held | State::Queued if seen.thread() != local.id => {
-                let freed = slab.remote_free_one(item);
-                if freed {
-                    self.freed_remotely(runs, local, &slab, local.id);
-                }
-                freed
-            }
-            State::Nobody if slab.adopt(seen, local.id) => {
-                // The slab is ours now whether or not the item was in use.
-                let freed = slab.own_free_one(item);
-                self.adopted(runs, local, &slab);
-                freed
-            }
-            _ => false,
+    /// Frees the item `inside` bytes from the start of a slab of nobody's, seen so, and of a size class, if there is one in use. False, with
+    /// the item as it was, if anything else is the case.
+    pub fn adopt_plain(
+        &self,
+        runs: &impl Runs,
+        local: &LocalHeap,
+        slab: &Slab<'_>,
+        seen: Owner,
+        inside: usize,
+    ) -> bool {
+        let Some(item) = slab.plain_item(inside) else { return false };
+        if !slab.adopt(seen, local.id) {
+            return false;
         }
+        // The slab is ours now whether or not the item was in use.
+        let freed = slab.own_free_one(item);
+        self.adopted(runs, local, slab);
+        freed
     }
 
     /// Behind a remote free: if the slab belongs to nobody by now, it is ours to adopt.
     #[inline]
-    pub(super) fn freed_remotely(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, me: u32) {
+    pub(crate) fn freed_remotely(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, me: u32) {
         if slab.adopt(slab.peek(), me) {
             self.adopted(runs, local, slab);
         }

@@ -368,13 +368,15 @@ impl Heap {
     /// Slots in the queue of `class`, first to last.
     pub fn queue(&self, class: usize) -> Vec<usize> {
         let mut queue = Vec::new();
-        let mut at = self.bin(class).and_then(|bin| bin.first());
-        while let Some(slot) = at {
-            assert!(queue.len() < self.world.tier.slots.count(), "the queue is a circle");
+        let Some(first) = self.bin(class).and_then(|bin| bin.first()) else { return queue };
+        loop {
+            assert!(queue.len() <= self.world.tier.slots.count(), "the ring does not close");
+            let slot = queue.last().map_or(first, |&last| self.world.tier.slab(last).links().0 as usize - 1);
+            if !queue.is_empty() && slot == first {
+                return queue;
+            }
             queue.push(slot);
-            at = self.world.tier.slab(slot).links().0.checked_sub(1).map(|next| next as usize);
         }
-        queue
     }
 
     fn holds(&self, slot: usize) -> bool {
@@ -384,7 +386,7 @@ impl Heap {
     fn verify_queues(&self) {
         for (class, bin) in self.bins() {
             let queue = self.queue(class);
-            let mut previous = 0;
+            let mut previous = queue.last().map_or(0, |&last| last as u32 + 1);
             for &slot in &queue {
                 let slab = self.world.tier.slab(slot);
                 assert_eq!(slab.linked(), (self.id, class as u32), "slot {slot} is in a queue that it doesn't name");
