@@ -82,7 +82,8 @@ fn remote_frees_are_had_out_of_a_sleepers_queue() {
     // Of each slab the sleeper frees one object itself, so that all are in its queue, and keeps one.
     let objects = sleeper(&pool, &wake, |pool| {
         let objects = fill(pool, 256);
-        let (first, rest): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| object.addr().get() % 4096 == 0);
+        let (first, rest): (Vec<_>, Vec<_>) =
+            objects.into_iter().partition(|object| object.addr().get().is_multiple_of(4096));
         free_all(pool, first);
         rest.into_iter().filter(|object| object.addr().get() % 4096 != 256).collect()
     });
@@ -153,7 +154,8 @@ fn own_frees_are_had_out_of_a_sleepers_queue() {
         // Each takes a part of what is left, and frees all but the first object of each slab: 15 of 16.
         let more = sleeper(&pool, &wake, move |pool| {
             let all: Vec<_> = std::iter::from_fn(|| pool.try_alloc(layout(256)).ok()).take(24_000 / share).collect();
-            let (first, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|object| object.addr().get() % 4096 == 0);
+            let (first, rest): (Vec<_>, Vec<_>) =
+                all.into_iter().partition(|object| object.addr().get().is_multiple_of(4096));
             free_all(pool, rest);
             first
         });
@@ -212,7 +214,8 @@ fn without_a_barrier_own_frees_stay_with_the_sleeper() {
     let wake = Arc::new(Barrier::new(2));
     let kept = sleeper(&pool, &wake, |pool| {
         let all = fill(pool, 256);
-        let (first, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|object| object.addr().get() % 4096 == 0);
+        let (first, rest): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|object| object.addr().get().is_multiple_of(4096));
         free_all(pool, rest);
         first
     });
@@ -251,7 +254,7 @@ fn loosening_the_slabs_of_workers() {
                 let mut at = 0;
                 mine.retain(|(object, byte)| {
                     at += 1;
-                    let keeps = at * 7 % (round + 3) == 0 && at < keep * 3;
+                    let keeps = (at * 7_usize).is_multiple_of(round + 3) && at < keep * 3;
                     // SAFETY: 128 bytes of ours, written above; freed once, and not used afterwards.
                     unsafe {
                         let bytes = core::slice::from_raw_parts(object.as_ptr(), 128);
@@ -288,7 +291,7 @@ fn no_more_than_the_bound_is_stranded() {
                 let size = class_size(class);
                 let objects: Vec<_> = (0..300).map(|_| pool.try_alloc(layout(size)).expect("memory")).collect();
                 // The first thread's slabs are all empty in the end; the others keep one object in five.
-                let keep = |i: usize| k > 0 && i % 5 == 0;
+                let keep = |i: usize| k > 0 && i.is_multiple_of(5);
                 let (some, rest): (Vec<_>, Vec<_>) = objects.into_iter().enumerate().partition(|(i, _)| keep(*i));
                 free_all(pool, rest.into_iter().map(|(_, object)| object));
                 live.extend(some.into_iter().map(|(_, object)| object));
