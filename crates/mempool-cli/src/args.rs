@@ -99,6 +99,7 @@ Examples:
   mempool starve
   mempool starve --seconds 10 --html starve.html
   mempool starve --kinds addresses,killer --json
+  mempool starve --rounds 9 --seconds 2 --allocators mempool
 
 Kinds: quiet (always), addresses, killer, sleep, throttle, cache, swap, overcommit. Those that this machine does not allow
 are named with the reason.
@@ -267,6 +268,14 @@ fn starve_command() -> Command {
                 .help("Length of each run: 1 to 600 [default: what makes the whole take less than 30 s]")
                 .value_parser(value_parser!(u64).range(1..=600)),
         )
+        .arg(
+            Arg::new("rounds")
+                .long("rounds")
+                .value_name("N")
+                .help("Runs of the pool's worker in each kind, of which the medians count: 1 to 99")
+                .default_value("1")
+                .value_parser(value_parser!(u64).range(1..=99)),
+        )
         .arg(bytes("limit").help("What worker and hog may have together").default_value("256M"))
         .arg(bytes("segment").help("The pool's segment").default_value("64M"))
         .arg(
@@ -396,6 +405,7 @@ fn starve_plan(matches: &ArgMatches) -> starve::Plan {
     let words = |name| matches.get_many::<String>(name).into_iter().flatten().cloned().collect();
     starve::Plan {
         millis: matches.get_one::<u64>("seconds").copied().unwrap_or(0) * 1000,
+        rounds: matches.get_one::<u64>("rounds").map_or(1, |rounds| *rounds as usize),
         limit: bytes("limit"),
         segment: bytes("segment"),
         kinds: words("kinds"),

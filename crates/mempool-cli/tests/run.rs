@@ -179,6 +179,7 @@ fn foreign_programs_are_refused() {
 fn programs_with_more_rights_are_refused() {
     let folder = Folder::new("rights");
     if !is_root() {
+        eprintln!("only a set-uid program of the system is tested: without root none can be made");
         let said = fails(&mut on_pool("/bin/su", &[]), 126);
         assert_has(&said, &["/bin/su is set-uid: the dynamic linker lets nobody load a library into it", "fix: "]);
         return;
@@ -200,7 +201,8 @@ fn programs_with_more_rights_are_refused() {
 #[test]
 fn programs_with_file_capabilities_are_refused() {
     if !is_root() {
-        // Without root there is no way to give capabilities; set-uid is tested on a program of the system above.
+        // Set-uid is tested on a program of the system above.
+        eprintln!("not tested: without root there is no way to give a program capabilities");
         return;
     }
     let folder = Folder(std::env::temp_dir().join(format!("mempool-rights-{}", std::process::id())));

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use mempool::process::{self, Claim, Refusal};
 
-use crate::{critical, start};
+use crate::{critical, panic, start};
 
 /// The largest request: no pool can be set to serve more.
 const MOST: usize = mempool::config::SEGMENT_MOST;
@@ -90,8 +90,23 @@ fn get_now(size: usize, align: usize, zeroed: bool, call: &'static str) -> *mut 
         return refuse(libc::ENOMEM);
     }
     start::ready();
-    let object = process::request(size, align, zeroed, Refusal::Policy, call);
+    let object = or_from_reserve(|refusal| process::request(size, align, zeroed, refusal, call));
     if object.is_null() { refuse(libc::ENOMEM) } else { object.cast() }
+}
+
+/// A request, as the policy says; for a thread that panics from the reserve, if there is no other memory.
+#[inline(always)]
+fn or_from_reserve(request: impl Fn(Refusal) -> *mut u8) -> *mut u8 {
+    if panic::is_known() {
+        let object = request(Refusal::Null);
+        if !object.is_null() {
+            return object;
+        }
+        if panic::is_on_the_stack() {
+            return critical::scope(|| request(Refusal::Policy));
+        }
+    }
+    request(Refusal::Policy)
 }
 
 /// Frees what the hot path did not. Null does nothing. Keeps errno.
@@ -183,7 +198,7 @@ unsafe fn move_to(old: *mut c_void, size: usize, call: &'static str) -> *mut c_v
         return new.as_ptr();
     }
     // SAFETY: contract.
-    let new = unsafe { process::resize(old.cast(), size, Refusal::Policy, call) };
+    let new = or_from_reserve(|refusal| unsafe { process::resize(old.cast(), size, refusal, call) });
     if new.is_null() { refuse(libc::ENOMEM) } else { new.cast() }
 }
 

@@ -1,8 +1,8 @@
 //! Who may use the reserve without knowing of it: those who can't go on without memory.
 //!
 //! The dynamic loader, which allocates for `dlopen`, for a new thread, and for a thread's first touch of a library's
-//! thread-local variables, and ends the process where that fails; and a C++ exception that is thrown because there was no
-//! memory.
+//! thread-local variables, and ends the process where that fails; a C++ exception that is thrown because there was no
+//! memory; and a panic of a Rust program (`panic`).
 
 use core::ffi::{CStr, c_void};
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -62,12 +62,13 @@ mod cxx;
 mod drill;
 mod entry;
 mod inquire;
+mod panic;
 mod start;
 
 /// Nothing here panics; should it, the process ends.
 #[cfg(not(any(panic = "unwind", not(all(target_arch = "x86_64", target_os = "linux")))))]
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+fn end(_: &core::panic::PanicInfo<'_>) -> ! {
     start::stop(format_args!("internal error"))
 }
 

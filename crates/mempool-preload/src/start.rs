@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 use mempool::{Config, Text, process};
 
 use crate::cold::keeping_errno;
-use crate::{critical, cxx};
+use crate::{critical, cxx, panic};
 
 /// What the program exits with when there can be no pool.
 const EXIT: c_int = 125;
@@ -62,6 +62,7 @@ pub fn stop(why: fmt::Arguments<'_>) -> ! {
 extern "C" fn constructor() {
     ready();
     critical::find_loader();
+    keeping_errno(panic::find);
     cxx::find_replacements();
     keeping_errno(crate::drill::begin);
     if process::values().is_some_and(|values| values.stats_at_exit) {

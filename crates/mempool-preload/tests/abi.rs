@@ -110,3 +110,26 @@ fn threads_libraries_and_exceptions_have_the_reserve_when_all_else_is_used() {
     let without = on("0");
     assert_ne!(without.out, with.out, "{}", without.err);
 }
+
+#[test]
+fn the_panic_of_a_rust_program_draws_on_the_reserve() {
+    let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rust/panics.rs");
+    let compiler = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    for (name, flags) in [("panics", &["-Cdebuginfo=0"][..]), ("panics-fast", &["-O", "-Clto=fat"])] {
+        let program = common::folder().join(name);
+        let mut command = std::process::Command::new(&compiler);
+        common::succeed(command.arg("--edition=2024").args(flags).arg("-o").arg(&program).arg(&source));
+        let on = |reserve: &str| {
+            let mut command = on_pool(&program);
+            command.envs([("MEMPOOL_SEGMENT", "8M"), ("MEMPOOL_EXHAUSTED", "null"), ("MEMPOOL_WAIT_TIME", "0")]);
+            // A trace of the stack reads debug information, which takes more than the reserve has.
+            run(command.env("MEMPOOL_RESERVE", reserve).env("RUST_BACKTRACE", "0"))
+        };
+        let with = on("1M");
+        assert_eq!(with.out, "plain true any true formatted true refused true\n", "{:?} {}", with.signal, with.err);
+        assert!(with.err.contains("panicked at"), "{}", with.err);
+        // Without one it is the end of the program.
+        let without = on("0");
+        assert_eq!((without.signal, without.out.as_str()), (Some(6), ""), "{}", without.err);
+    }
+}

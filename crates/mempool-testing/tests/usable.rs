@@ -26,15 +26,16 @@ fn free(pool: &Pool, objects: Vec<NonNull<u8>>) {
     objects.into_iter().for_each(|object| unsafe { pool.free(object) });
 }
 
-/// Fills the pool with objects of `size`: nearly all its data are theirs. How many.
+/// Fills the pool with objects of `size`: 98% of the whole segment, and nearly all its data, are theirs. How many.
 fn filled(pool: &Pool, size: usize) -> Vec<NonNull<u8>> {
     let objects = fill(pool, size);
     let (bytes, open) = (objects.len() * size, pool.stats().open);
-    // What an object is rounded up to, the last one that doesn't fit, the thread's local heap.
+    // What an object is rounded up to, the last one that doesn't fit, the slot with the thread's local heap, the last slot, which
+    // is cut short.
     let rounded = size.next_multiple_of(if size > 16 << 10 { 256 } else { 16 });
-    let least = (open - rounded - (64 << 10)) / rounded * size;
+    let least = (open - rounded - (128 << 10)) / rounded * size;
     assert!(bytes >= least, "{size}: {bytes} of {open} bytes");
-    assert!(bytes * 1000 >= SEGMENT * 976, "{size}: {bytes} of the whole segment");
+    assert!(bytes * 100 >= SEGMENT * 98, "{size}: {bytes} of the whole segment");
     objects
 }
 
@@ -62,18 +63,22 @@ fn every_second_object_can_be_replaced_and_all_of_them() {
 #[test]
 fn another_size_has_as_much_as_in_a_new_pool() {
     let pool = pool();
-    // Runs that the thread parked are cut to the new size where they lie, which can leave gaps: a few in a thousand.
-    let first = |size| fill(&self::pool(), size).len() * 995 / 1000;
+    let first = |size| fill(&self::pool(), size).len();
+    let alone = (first(64), first(256 << 10));
+    for _ in 0..3 {
+        for (size, many) in [(64, alone.0), (256 << 10, alone.1)] {
+            let objects = fill(&pool, size);
+            assert_eq!(objects.len(), many, "{size}");
+            free(&pool, objects);
+        }
+    }
+    // Runs that the thread parked are cut to another long size where they lie, which can leave gaps: a few in a thousand.
     for (size, other) in [(64, 256 << 10), (256 << 10, 64), (100_000, 4096), (4096, 1 << 20), (1 << 20, 100_000)] {
-        let objects = fill(&pool, size);
-        assert!(objects.len() >= first(size), "{size}");
-        free(&pool, objects);
-        let objects = fill(&pool, other);
-        assert!(objects.len() >= first(other), "{other} after {size}");
-        free(&pool, objects);
-        let objects = fill(&pool, size);
-        assert!(objects.len() >= first(size), "{size} after {other}");
-        free(&pool, objects);
+        for size in [size, other, size] {
+            let objects = fill(&pool, size);
+            assert!(objects.len() >= first(size) * 995 / 1000, "{size} of {size} and {other}");
+            free(&pool, objects);
+        }
     }
     pool.verify().expect("a sound pool");
 }

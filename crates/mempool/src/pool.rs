@@ -216,12 +216,15 @@ impl Pool {
         let geometry = SlotGeometry::new(areas.slot_shift as u32);
         // SAFETY: the area has the words that the layout computed for so many slots.
         let slots = unsafe { Slots::new(words(areas.slots), areas.slot_count as usize, geometry) };
+        let heap_count = if values.small == Small::Heap { areas.slot_count as usize } else { 0 };
+        // SAFETY: as above, or of no slots.
+        let heap_slots = unsafe { Slots::new(words(areas.slots), heap_count, geometry) };
         let core = Core {
             slabs: slab_parts(areas, &words, slots, data as usize),
             // SAFETY: as `words`; the layout gave each array its length.
             frag: unsafe { crate::frag::Frag::new(frag_parts(areas, &words, data as usize)) },
             // SAFETY: as above.
-            heap: unsafe { crate::heap::Heap::new(heap_parts(areas, &words, slots, data, &values)) },
+            heap: unsafe { crate::heap::Heap::new(heap_parts(areas, &words, heap_slots, data, &values)) },
             config: values,
             os,
             layout: *areas,
@@ -314,17 +317,23 @@ fn plan(config: &Config, bytes: usize, guard: usize, os_page: usize) -> Result<A
         local_class: size_of::<crate::slab::Bin>(),
         frag_control: crate::frag::CONTROL_WORDS,
         heap_control: crate::heap::control_words(0),
-        heap_bitmaps: crate::heap::control_words(64) - crate::heap::control_words(0),
+        // Where the best-fit heap serves nothing it needs no words for its pages.
+        heap_bitmaps: match values.small {
+            Small::Heap => crate::heap::control_words(64) - crate::heap::control_words(0),
+            Small::Slab | Small::System => 0,
+        },
         classes: CLASSES,
     };
     Areas::new(&wish, &needs).map_err(|small| InitError::TooSmall { bytes, least: small.least })
 }
 
-/// Bytes of the data area that are open at first: all, less what the pool may still grow by; whole slots.
+/// Bytes of the data area that are open at first: all, or under growth whole slots, less what the pool may grow by.
 fn open_bytes(config: &Config, areas: &Areas, bytes: usize) -> usize {
     let slot = 1usize << areas.slot_shift;
-    let later = bytes.saturating_sub(config.values().segment);
-    (areas.data_len().saturating_sub(later) / slot * slot).max(slot)
+    match bytes.saturating_sub(config.values().segment) {
+        0 => areas.data_len(),
+        later => (areas.data_len().saturating_sub(later) / slot * slot).max(slot),
+    }
 }
 
 impl Drop for Pool {

@@ -26,6 +26,25 @@ pub(crate) fn spin() {
     loom::thread::yield_now();
 }
 
+/// Keeps what comes behind it behind what comes before it, for one who lets this thread pass a barrier meanwhile. The models know
+/// no such barrier: there it is a fence, and so is the other one's, in those models that ask for it, so that it hides nothing from
+/// the others.
+#[inline(always)]
+pub(crate) fn light_fence() {
+    #[cfg(not(loom))]
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    #[cfg(loom)]
+    if FENCES.get() {
+        loom::sync::atomic::fence(Ordering::SeqCst);
+    }
+}
+
+#[cfg(loom)]
+std::thread_local! {
+    /// Whether the model that this thread of the operating system explores has fences in place of a barrier.
+    pub(crate) static FENCES: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
+}
+
 /// Runs `f` while no other thread is in such a call with the same word, which is 0 when nobody is. For what happens
 /// seldom and takes no time: waiting is spinning. Never held across a callback or a system call. The models leave it
 /// out: it keeps nothing apart that they do.

@@ -1,22 +1,29 @@
 //! A segment that suffices for certain, whatever the order of requests and frees.
 //!
-//! Let `P(c)` be the most objects that there ever were at once of size class `c`, `r(c)` the fragments of its slabs, and
-//! let there never have been more than `R` objects with runs of their own, `L` fragments together. A slab that stays has
-//! at least one object (empty ones are taken back before anything is refused), so there are at most `S = sum P(c)` slabs
-//! of at most `M = sum P(c) r(c)` fragments; a heap page counts as one. When a run of `n` fragments at a multiple of `a` is refused, every gap
-//! between runs has fewer than `n + a - 1` fragments, and there is one gap more than runs:
+//! At any one moment let there be `S` slabs and heap pages with an object in them, all of at most one slot of `s` fragments; `R` runs
+//! of single objects, `L` fragments together; and `T` threads, each with a local heap of `h` fragments and, of each of `K` classes, one
+//! current slab that may be empty. All other empty slabs, and runs that are parked, are taken back before anything is refused.
+//! Each slab that stays has an object of its class, so `S` is at most the sum of the most objects that there ever were at once of each class, and
+//! at most the number that there were of all classes together. With `S' = S + T K`:
 //!
-//! `U = M + L + (S + R + T + 1) (n + a - 2) + T h`
+//! *A slab is refused* when no slot is wholly free. A run of `l` fragments touches at most `l / s + 2` slots. So the data have at most
 //!
-//! fragments, where `T` threads have local heaps of `h` fragments, and `n + a - 1` is that of the largest request or slab.
-//! This holds for every placement policy that refuses only when no gap fits, so for this one. Nobody can promise much
-//! less: J. M. Robson ("Bounds for some functions concerning dynamic storage allocation", Journal of the ACM 21(3),
-//! 1974) shows that against any allocator that does not move objects some program with `B` live bytes in objects of up to
-//! `m` units needs about `B log2(m) / 2`.
+//! `A = s (S' + 2 R + 2 T) + L + T h` fragments.
+//!
+//! *A run of `n` fragments at a multiple of `a` is refused* when each gap between runs, slabs and local heaps has fewer than `n + a - 1`, and there
+//! is one gap more than these:
+//!
+//! `B = s S' + L + T h + (S' + R + T + 1) (n + a - 2)` fragments.
+//!
+//! One slot more than the larger of both refuses neither (`A` alone where the program has no such runs). This holds for every placement
+//! that refuses only when nothing fits, so for this one. Little less can be promised: J. M. Robson ("Bounds for some functions
+//! concerning dynamic storage allocation", Journal of the ACM 21(3), 1974) shows that against any allocator that does not move objects
+//! some program with `B` live bytes in objects of up to `m` units needs about `B log2(m) / 2`. Slots grow with the segment, so the
+//! smallest segment is looked for that has room for its own bound.
 #![allow(unsafe_code)]
 
 use mempool::Pool;
-use mempool::config::{Commit, Config, Lock};
+use mempool::config::{Commit, Config, Lock, SEGMENT_LEAST, SEGMENT_MOST};
 use mempool::process::board;
 
 use crate::watch::Area;
@@ -27,12 +34,12 @@ const FRAGMENT: usize = 256;
 const UNIT: f64 = 16.0;
 
 /// The formula, for the report.
-pub const FORMULA: &str = "U = sum P(c) r(c) + L + (S + R + T + 1) (n + a - 2) + T h";
+pub const FORMULA: &str = "U = max(s (S + 2R + 2T) + L + T h, s S + L + T h + (S + R + T + 1) (n + a - 2)) + s";
 
 /// The figures behind the bound, and it.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Bound {
-    /// Slabs, at most.
+    /// Slabs, at most; current ones that are empty among them.
     pub slabs: usize,
     /// Their bytes.
     pub slab_bytes: usize,
@@ -52,20 +59,17 @@ pub struct Bound {
 
 /// Computes the bound for what `area` saw with `threads` threads.
 pub fn of(area: &Area<'_>, threads: usize) -> Bound {
-    let mut bound = Bound::default();
-    // Slab shapes depend on the segment, and that on them: twice is enough, since they only grow up to a size.
-    let mut guess = 64 << 20;
-    for _ in 0..8 {
-        let Some(pool) = probe(guess) else { return Bound { segment: 0, ..bound } };
-        bound = data(area, threads, &pool);
-        let need =
-            bound.slab_bytes + bound.run_bytes + bound.local + (bound.slabs + bound.runs + threads + 1) * bound.gap;
-        let stats = pool.stats();
-        if need <= stats.open && guess != 64 << 20 {
-            bound.segment = guess;
-            break;
+    let (mut bound, mut guess) = (Bound::default(), SEGMENT_LEAST);
+    while guess <= SEGMENT_MOST
+        && let Some(pool) = probe(guess)
+    {
+        let need;
+        (bound, need) = data(area, threads, &pool);
+        if need <= pool.stats().open {
+            return Bound { segment: guess, ..bound };
         }
-        guess = (need + stats.metadata + stats.metadata / 8 + need / 64).next_multiple_of(1 << 20);
+        // No slot gets smaller in a larger segment.
+        guess = need.max(guess + guess / 16).next_multiple_of(64 << 10);
     }
     bound
 }
@@ -74,37 +78,28 @@ fn probe(segment: usize) -> Option<Pool> {
     Config::new().segment(segment).commit(Commit::Lazy).lock(Lock::Off).guard_pages(true).build().ok()
 }
 
-fn data(area: &Area<'_>, threads: usize, pool: &Pool) -> Bound {
+/// The figures in a segment like that of `pool`, and the bytes of data that suffice.
+fn data(area: &Area<'_>, threads: usize, pool: &Pool) -> (Bound, usize) {
     let most = |holder| area.most(holder).0 as usize;
     let slot = pool.door_slot();
-    let (mut slabs, mut slab_bytes, mut longest) = (0, 0, 1);
-    for class in 0..board::CACHES {
-        let Some((_, run)) = pool.door_shape(class) else { continue };
-        slabs += most(class);
-        slab_bytes += most(class) * run * FRAGMENT;
-        longest = if most(class) > 0 { longest.max(run + slot - 1) } else { longest };
-    }
-    // A heap page is a slot, and stays while it has an object.
-    slabs += most(board::HEAP);
-    slab_bytes += most(board::HEAP) * slot * FRAGMENT;
-    longest = if most(board::HEAP) > 0 { longest.max(2 * slot - 1) } else { longest };
+    let used = (0..board::CACHES).chain([board::HEAP]).filter(|&holder| most(holder) > 0);
+    let (classes, sum) = used.fold((0, 0), |(classes, sum), holder| (classes + 1, sum + most(holder)));
+    let (objects, bytes) = area.most(board::ALL);
+    let slabs = sum.min(objects as usize) + threads * classes;
     let (runs, run_bytes) = area.most(board::RUNS);
-    longest = longest.max(area.get(board::LARGEST_RUN) as usize);
+    let (runs, run_bytes) = (runs as usize, run_bytes as usize);
     // Makes the local heap of this thread.
     if let Ok(object) = pool.try_alloc(std::alloc::Layout::new::<u64>()) {
         // SAFETY: allocated above, not used afterwards.
         unsafe { pool.free(object) };
     }
-    let (objects, bytes) = area.most(board::ALL);
+    let local = threads * pool.stats().local_heap_bytes;
+    let gap = if runs == 0 { 0 } else { area.get(board::LARGEST_RUN).saturating_sub(1) as usize * FRAGMENT };
+    let (slot, held) = (slot * FRAGMENT, run_bytes + local);
+    let slabs_refused = slot * (slabs + 2 * runs + 2 * threads) + held;
+    let run_refused = slot * slabs + held + (slabs + runs + threads + 1) * gap;
     let largest = area.get(board::LARGEST).max(1) as f64;
-    Bound {
-        slabs,
-        slab_bytes,
-        runs: runs as usize,
-        run_bytes: run_bytes as usize,
-        gap: (longest - 1) * FRAGMENT,
-        local: threads * pool.stats().local_heap_bytes,
-        segment: 0,
-        robson: if objects == 0 { 0 } else { (bytes as f64 * (largest / UNIT).log2().max(0.0) / 2.0) as usize },
-    }
+    let robson = if objects == 0 { 0 } else { (bytes as f64 * (largest / UNIT).log2().max(0.0) / 2.0) as usize };
+    let bound = Bound { slabs, slab_bytes: slabs * slot, runs, run_bytes, gap, local, segment: 0, robson };
+    (bound, slabs_refused.max(run_refused) + slot)
 }

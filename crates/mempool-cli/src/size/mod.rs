@@ -6,7 +6,8 @@
 //! the smallest segment on which it ends as it did the first time is found by halving. The recommended segment is that
 //! and a quarter more; the bound (`bound`) holds for every order of the same requests.
 //!
-//! *Limits:* what holds for this input holds for it alone. Threads are counted by looking every 2 ms. Of a process that
+//! *Limits:* what holds for this input holds for it alone. A preloaded program has no named caches in this pool: one that is linked
+//! to libmempool has them in that library's own, which counts nothing here. Threads are counted by looking every 2 ms. Of a process that
 //! forks, the child counts no more; programs that it starts do, and are listed. Every process gets a segment of its own.
 
 mod bound;

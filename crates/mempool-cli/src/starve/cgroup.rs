@@ -32,7 +32,7 @@ pub fn place() -> Result<Place, String> {
 fn find_place() -> Result<Place, String> {
     let own = fs::read_to_string("/proc/self/cgroup").map_err(|error| format!("/proc/self/cgroup: {error}"))?;
     let mut refusal = None;
-    for (mount, own, version) in candidates(&own) {
+    for (mount, own, version) in candidates(Path::new("/sys/fs/cgroup"), &own) {
         for folder in [mount.join(&own), mount.clone()] {
             let place = Place { folder, version };
             match Cgroup::make(&place, "probe") {
@@ -48,19 +48,19 @@ fn find_place() -> Result<Place, String> {
     Err(refusal.unwrap_or_else(|| "no memory controller is mounted below /sys/fs/cgroup".into()))
 }
 
-/// Mounts, the process's own cgroup in each, and the version: memory controllers alone.
-fn candidates(own: &str) -> Vec<(PathBuf, PathBuf, u32)> {
+/// Mounts below `root`, the process's own cgroup in each, and the version: memory controllers alone.
+fn candidates(root: &Path, own: &str) -> Vec<(PathBuf, PathBuf, u32)> {
     let mut found = Vec::new();
     for line in own.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
         let (controllers, path) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
         let path = PathBuf::from(path.trim_start_matches('/'));
         if controllers.split(',').any(|name| name == "memory") {
-            found.push((PathBuf::from("/sys/fs/cgroup/memory"), path, 1));
+            found.push((root.join("memory"), path, 1));
         } else if controllers.is_empty() {
-            for mount in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
-                if Path::new(mount).join("cgroup.controllers").exists() {
-                    found.push((PathBuf::from(mount), path.clone(), 2));
+            for mount in [root.to_path_buf(), root.join("unified")] {
+                if mount.join("cgroup.controllers").exists() {
+                    found.push((mount, path.clone(), 2));
                 }
             }
         }
@@ -82,11 +82,16 @@ impl Cgroup {
     pub fn new(kind: Kind, limit: usize) -> Result<Self, String> {
         let place = place()?;
         let made = Self::make(&place, kind.name()).map_err(|error| format!("{}: {error}", place.folder.display()))?;
-        for (file, value) in made.settings(kind, limit) {
-            let path = made.path.join(file);
+        made.set(kind, limit)?;
+        Ok(made)
+    }
+
+    fn set(&self, kind: Kind, limit: usize) -> Result<(), String> {
+        for (file, value) in self.settings(kind, limit) {
+            let path = self.path.join(file);
             fs::write(&path, value).map_err(|error| format!("{}: {error}", path.display()))?;
         }
-        Ok(made)
+        Ok(())
     }
 
     fn settings(&self, kind: Kind, limit: usize) -> Vec<(&'static str, String)> {
@@ -133,9 +138,10 @@ mod tests {
 
     #[test]
     fn memory_controllers_are_found_in_both_versions() {
-        let found = candidates("9:name=systemd:/\n4:cpu,memory:/a/b\n3:cpu:/\n");
+        let root = Path::new("/sys/fs/cgroup");
+        let found = candidates(root, "9:name=systemd:/\n4:cpu,memory:/a/b\n3:cpu:/\n");
         assert_eq!(found, [(PathBuf::from("/sys/fs/cgroup/memory"), PathBuf::from("a/b"), 1)]);
-        assert!(candidates("5:pids:/\n").is_empty());
+        assert!(candidates(root, "5:pids:/\n").is_empty());
     }
 
     #[test]
@@ -150,6 +156,30 @@ mod tests {
         assert_eq!(of(2, Kind::Killer), ["memory.max=7"]);
     }
 
+    /// A machine with version 2, as files.
+    #[test]
+    fn version_2_is_found_set_up_and_read() {
+        let root = std::env::temp_dir().join(format!("mempool-cgroup2-{}", std::process::id()));
+        let made = root.join("user.slice/mempool-starve");
+        fs::create_dir_all(&made).expect("a folder");
+        fs::write(root.join("cgroup.controllers"), "cpu memory\n").expect("a file");
+        let found = candidates(&root, "0::/user.slice\n");
+        assert_eq!(found, [(root.clone(), PathBuf::from("user.slice"), 2)]);
+        let group = Cgroup { path: made.clone(), version: 2 };
+        group.set(Kind::Throttle, 64 << 20).expect("files can be written");
+        assert_eq!(fs::read_to_string(made.join("memory.high")).expect("a file"), "67108864");
+        assert!(!made.join("memory.max").exists());
+        group.set(Kind::Cache, 1 << 20).expect("files can be written");
+        assert_eq!(fs::read_to_string(made.join("memory.max")).expect("a file"), "1048576");
+        fs::write(made.join("memory.events"), "low 0\nhigh 9\nmax 1\noom 2\noom_kill 3\n").expect("a file");
+        assert_eq!((group.kills(), group.entrance()), (3, made.join("cgroup.procs")));
+        // A folder in which nobody may write.
+        let locked = Cgroup { path: root.join("nothing-here"), version: 2 };
+        assert!(locked.set(Kind::Throttle, 1).is_err_and(|why| why.contains("nothing-here/memory.high")));
+        drop(group);
+        fs::remove_dir_all(&root).expect("our own folder");
+    }
+
     #[test]
     fn one_is_made_and_goes_away_or_the_reason_is_named() {
         match Cgroup::new(Kind::Killer, 64 << 20) {
@@ -159,7 +189,10 @@ mod tests {
                 drop(group);
                 assert!(!path.exists());
             }
-            Err(why) => assert!(why.contains("cgroup"), "{why}"),
+            Err(why) => {
+                eprintln!("nothing is made here: {why}");
+                assert!(why.contains("cgroup"), "{why}");
+            }
         }
     }
 }

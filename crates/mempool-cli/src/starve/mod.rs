@@ -37,12 +37,15 @@ use crate::failure::Failure;
 use crate::peers::{self, Missing, Peer};
 use kinds::ALL;
 pub use kinds::Kind;
+use outcome::Outcome;
 use report::Report;
 
 /// What `mempool starve` was asked for. Sizes are bytes.
 pub struct Plan {
     /// Length of each run in milliseconds; 0: what makes the whole take [`WHOLE`].
     pub millis: u64,
+    /// Runs of the pool's worker in each kind, of which the medians count; others have one. More than one take longer.
+    pub rounds: usize,
     /// What worker and hog may have together.
     pub limit: usize,
     /// The pool's segment.
@@ -119,8 +122,11 @@ pub fn show(plan: &Plan) -> Result<ExitCode, Failure> {
     let (kinds, left_out) = chosen(&plan.kinds)?;
     let (sides, missing) = sides(&plan.allocators)?;
     let own = apart();
-    let runs = (kinds.len() * sides.len()) as u64;
-    let millis = if plan.millis > 0 { plan.millis } else { (WHOLE / runs.max(1)).clamp(200, 4000) };
+    let rounds = plan.rounds.max(1);
+    let runs = (kinds.len() * (sides.len() - 1 + rounds)) as u64;
+    // Not shorter for more rounds: a hog needs its time to take everything.
+    let single = (kinds.len() * sides.len()) as u64;
+    let millis = if plan.millis > 0 { plan.millis } else { (WHOLE / single.max(1)).clamp(200, 4000) };
     let (mut outcomes, mut counted) = (Vec::new(), Vec::new());
     for side in &sides {
         let progress = runner::Progress { index: 0, of: runs };
@@ -130,11 +136,23 @@ pub fn show(plan: &Plan) -> Result<ExitCode, Failure> {
             &progress,
         )?);
     }
-    for kind in &kinds {
-        for side in &sides {
-            let progress = runner::Progress { index: outcomes.len() as u64 + 1, of: runs };
-            let order = runner::Order { millis, kind: *kind, side, processor: own };
-            outcomes.push(runner::run(plan, &order, &progress)?);
+    let mut begun = 0;
+    let mut run = |kind: Kind, side: &Side| {
+        begun += 1;
+        let progress = runner::Progress { index: begun, of: runs };
+        runner::run(plan, &runner::Order { millis, kind, side, processor: own }, &progress)
+    };
+    // Rounds of all kinds, so that whatever else the machine does meets the quiet runs as it does the starved ones.
+    let mut pools: Vec<Vec<Outcome>> = kinds.iter().map(|_| Vec::new()).collect();
+    for _ in 0..rounds {
+        for (kind, of_kind) in kinds.iter().zip(&mut pools) {
+            of_kind.push(run(*kind, &Side::Pool)?);
+        }
+    }
+    for (kind, of_kind) in kinds.iter().zip(pools) {
+        outcomes.extend(Outcome::of_rounds(of_kind));
+        for side in sides.iter().filter(|side| !matches!(side, Side::Pool)) {
+            outcomes.push(run(*kind, side)?);
         }
     }
     let report = Report { plan, millis, outcomes, counted, left_out, missing, apart: own };

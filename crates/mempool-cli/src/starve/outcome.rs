@@ -46,6 +46,8 @@ pub struct Outcome {
     pub calls: Option<(u64, u64)>,
     /// Processes that the kernel ended in the cgroup, hogs included.
     pub kills: u64,
+    /// Runs that the figures are of.
+    pub rounds: usize,
     /// Whether it stopped for good, and was ended.
     pub stopped: bool,
     signal: Option<i32>,
@@ -82,11 +84,32 @@ impl Outcome {
             faults: board.faults.load(Relaxed),
             calls: counted.map(|requests| (board.calls.load(Relaxed), requests)),
             kills,
+            rounds: 1,
             stopped,
             signal: status.signal(),
             code: status.code(),
             said: said.lines().find(|line| !line.is_empty()).unwrap_or_default().to_owned(),
         }
+    }
+
+    /// What became of one worker in several rounds: the first in which it failed, if there is one; else the round in the middle, with
+    /// the median of each latency, the longest of all, and the faults of all.
+    pub fn of_rounds(mut rounds: Vec<Self>) -> Option<Self> {
+        let count = rounds.len();
+        if let Some(failed) = rounds.iter().position(|round| !round.is_whole()) {
+            return Some(Self { rounds: count, ..rounds.swap_remove(failed) });
+        }
+        let faults = rounds.iter().map(|round| round.faults).sum();
+        let median = |at: usize| {
+            let mut all: Vec<u64> = rounds.iter().filter_map(|round| round.latency.get(at).copied()).collect();
+            all.sort_unstable();
+            all.get(all.len() / 2).copied().unwrap_or(0)
+        };
+        let longest = rounds.iter().map(|round| round.latency[3]).max().unwrap_or(0);
+        let latency = [median(0), median(1), median(2), longest];
+        rounds.sort_by_key(|round| round.latency[2]);
+        let middle = (count > 0).then(|| rounds.swap_remove(count / 2))?;
+        Some(Self { rounds: count, latency, faults, ..middle })
     }
 
     /// All requests done and none wrong, by a worker that ended by itself.
@@ -127,7 +150,7 @@ impl Outcome {
             "latency_ns": {"p50": median, "p99": p99, "p99.9": p999, "max": worst},
             "starved_at_request": self.starved_at,
             "hog": {"bytes": self.hog_bytes, "refused": self.hog_refused, "kills": self.kills},
-            "page_faults": self.faults,
+            "page_faults": self.faults, "rounds": self.rounds,
             "memory_system_calls": self.calls.map(|(calls, requests)| json!({"calls": calls, "requests": requests})),
             "ended": self.ended(), "stopped": self.stopped, "signal": self.signal, "exit_code": self.code,
         })
@@ -199,6 +222,37 @@ mod tests {
         assert!(median.abs_diff(500_000) <= 500 && p99.abs_diff(990_000) <= 1000 && p999.abs_diff(999_000) <= 1000);
         assert_eq!((worst, latencies(&[]), latencies(&[0, 0])), (1_000_000, [0; 4], [0; 4]));
         assert_eq!(latencies(&[u64::MAX])[3], u64::MAX);
+    }
+
+    #[test]
+    fn rounds_come_to_their_medians_and_a_failure_counts() {
+        let round = |p999: u64, done: u64| Outcome {
+            kind: Kind::Quiet,
+            side: "mempool",
+            planned: 10,
+            done,
+            failed: 10 - done,
+            wrong: 0,
+            refused_bytes: 0,
+            latency: [10, 20, p999, p999 + 1],
+            times: vec![p999],
+            starved_at: None,
+            hog_bytes: 0,
+            hog_refused: 0,
+            faults: 1,
+            calls: None,
+            kills: 0,
+            rounds: 1,
+            stopped: false,
+            signal: None,
+            code: Some(0),
+            said: String::new(),
+        };
+        let all = Outcome::of_rounds(vec![round(900, 10), round(30, 10), round(31, 10)]).expect("an outcome");
+        assert_eq!((all.latency, all.times, all.faults, all.rounds), ([10, 20, 31, 901], vec![31], 3, 3));
+        let failed = Outcome::of_rounds(vec![round(30, 10), round(29, 9), round(31, 10)]).expect("an outcome");
+        assert_eq!((failed.done, failed.is_whole(), failed.rounds), (9, false, 3));
+        assert!(Outcome::of_rounds(Vec::new()).is_none());
     }
 
     #[test]

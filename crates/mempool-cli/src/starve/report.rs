@@ -142,6 +142,13 @@ impl Report<'_> {
              have a processor of their own and real-time priority, where the machine allows it. The pool: {}, process=on.",
             size(self.plan.segment as u64)
         );
+        if self.plan.rounds > 1 {
+            let _ = writeln!(
+                text,
+                "The pool's latencies are medians of {} rounds, its longest and its faults those of all; others ran once.",
+                self.plan.rounds
+            );
+        }
         for (kind, why) in &self.left_out {
             let _ = writeln!(text, "Left out: {} ({}): {why}.", kind.name(), kind.words());
         }
@@ -183,7 +190,7 @@ impl Report<'_> {
     pub fn json(&self) -> String {
         let kinds: Vec<&str> = self.kinds().map(|(kind, _)| kind.name()).collect();
         let plan = json!({
-            "milliseconds": self.millis, "limit": self.plan.limit, "segment": self.plan.segment, "kinds": kinds,
+            "milliseconds": self.millis, "rounds": self.plan.rounds, "limit": self.plan.limit, "segment": self.plan.segment, "kinds": kinds,
         });
         let run = |outcome: &Outcome| {
             let mut value = outcome.json();

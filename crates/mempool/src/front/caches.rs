@@ -418,6 +418,7 @@ pub fn push_cache_array(local: &LocalHeap, handle: CacheHandle, address: usize, 
         return false;
     }
     let slab = local.slab_at(offset >> local.shift);
+    local.announce_slab(&slab);
     if slab.peek().thread() != owner_id(local.id, class) {
         return false;
     }

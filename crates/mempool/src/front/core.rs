@@ -242,6 +242,17 @@ impl crate::slab::Runs for Core {
     }
 }
 
+impl crate::slab::Owners for Core {
+    fn announced(&self, thread: u32) -> Option<u64> {
+        // A new thread's local heap is written in such a call too.
+        self.slabs.undisturbed(|| self.local_of(thread).map(LocalHeap::announced))
+    }
+
+    fn barrier(&self) -> bool {
+        self.os.barrier()
+    }
+}
+
 impl Core {
     /// Gives the run of a slab or heap page back. False when it was gone already.
     fn give_slots(&self, slot: usize, before_clear: &mut dyn FnMut()) -> bool {

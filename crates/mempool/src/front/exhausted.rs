@@ -80,7 +80,8 @@ impl Core {
         reserved
     }
 
-    /// Parked runs; what lies free in slabs: those that are wholly empty go back, whosever they are; then single items of the class.
+    /// Parked runs; what lies free in slabs: those that are wholly empty go back, whosever they are; then single items of the class; then
+    /// slabs of it that others have in their queues.
     fn search(&self, plea: &Plea<'_>, tried: &mut Tried, again: &mut Again<'_>) -> Option<NonZeroUsize> {
         // By themselves first: they are the most for the least work, and nobody's slabs are disturbed for them.
         if self.collect_parked(tried)
@@ -93,16 +94,25 @@ impl Core {
         {
             return Some(served);
         }
-        let class = plea.item_class()?;
+        let found = plea.item_class().and_then(|class| self.pop_item_anywhere(class));
+        if let Some(address) = found.and_then(NonZeroUsize::new) {
+            return self.finish_request(plea.request, address);
+        }
+        // What others freed themselves into slabs of theirs.
+        let me = self.with_local(|local| local.id);
+        let loosened = self.slabs.loosen(self, me, plea.class?);
+        if loosened > 0 { again() } else { None }
+    }
+
+    /// An item of `class` that lies free in a slab of nobody, or was freed remotely into a slab of another thread.
+    fn pop_item_anywhere(&self, class: usize) -> Option<usize> {
         let runs = self.runs_of(class, false);
         let found = self.with_local(|local| self.slabs.pop_anywhere(&runs, local, class));
         // Threads without a local heap of their own left slabs there, and may be gone.
-        let found = match found.unwrap_or_else(|bad| self.late_double_free(bad)) {
+        match found.unwrap_or_else(|bad| self.late_double_free(bad)) {
             None => self.with_shared(|local| self.pop_of(local, class)),
             found => found,
-        };
-        let address = NonZeroUsize::new(found?)?;
-        self.finish_request(plea.request, address)
+        }
     }
 
     /// Clears a served request's bytes if it wants them zero.

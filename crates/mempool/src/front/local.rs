@@ -312,6 +312,14 @@ impl Core {
         Some((token >> TOKEN_BITS) as u32)
     }
 
+    /// The local heap with the number `id`, whoever uses it; None for the shared one, and for numbers that none has had.
+    pub(super) fn local_of(&self, id: u32) -> Option<&LocalHeap> {
+        let index = id.checked_sub(FIRST_ID)? as usize;
+        let address = (index < self.threads.most).then(|| self.threads.entry(index).1.load(Acquire))?;
+        // SAFETY: local heaps are never freed while the pool lives.
+        unsafe { (address as *const LocalHeap).as_ref() }
+    }
+
     /// Makes the shared heap. Once, before the pool is used, and in the child of a fork.
     pub(crate) fn write_shared(&self) {
         // SAFETY: nobody else runs at these two moments.

@@ -209,6 +209,8 @@ fn push_tagged(local: &LocalHeap, address: usize, id: u32, tag: u64) -> bool {
     }
     // SAFETY: the offset lies in the data area, so the slot has a descriptor. See `segment::slot` for its layout.
     let hot = unsafe { local.hot.add((offset >> local.shift) * local.stride) };
+    // So that one who wants the slab knows that we may store to it; before the look at the owner word. A plain move.
+    local.announce(hot);
     // SAFETY: the owner word and the word behind it, in the descriptor.
     let (owner, recip) = unsafe { ((*hot).load(Relaxed), (*hot.add(1)).load(Relaxed)) };
     if owner as u32 != id || tag != 0 && recip >> 32 != tag {

@@ -92,6 +92,8 @@ struct State {
     names: Vec<std::string::String>,
     signals: Vec<u32>,
     notes: Vec<u8>,
+    /// There is no barrier for all threads.
+    no_barrier: bool,
 }
 
 /// The system. Lives for ever, as systems do.
@@ -136,6 +138,11 @@ impl Fake {
     /// So many huge OS pages are set aside and free.
     pub fn set_stock(&self, pages: usize) {
         self.state().stock = pages;
+    }
+
+    /// The system has no call that makes all threads pass a barrier.
+    pub fn refuse_barriers(&self) {
+        self.state().no_barrier = true;
     }
 
     /// Huge OS pages that are set aside and free.
@@ -491,6 +498,10 @@ unsafe impl Os for Fake {
 
     fn thread_name(&self) -> [u8; 16] {
         *b"fake\0\0\0\0\0\0\0\0\0\0\0\0"
+    }
+
+    fn barrier(&self) -> bool {
+        !self.state().no_barrier && super::linux::Linux.barrier()
     }
 
     fn signal(&self, number: u32) {

@@ -382,6 +382,10 @@ pub unsafe trait Os: Sync {
     /// The name of the calling thread, zeros behind it; empty where there is none.
     fn thread_name(&self) -> [u8; 16];
 
+    /// Lets every thread of the process pass a full barrier before it returns. False where the system has no such call; then
+    /// nothing has happened.
+    fn barrier(&self) -> bool;
+
     /// Sends signal `number` to the process.
     fn signal(&self, number: u32);
 

@@ -126,6 +126,9 @@ unsafe impl Os for NoOs {
     fn thread_name(&self) -> [u8; 16] {
         [0; 16]
     }
+    fn barrier(&self) -> bool {
+        false
+    }
     fn signal(&self, _: u32) {}
     fn notify(&self, _: u32, _: &[u8]) {}
 

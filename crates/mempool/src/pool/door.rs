@@ -1,7 +1,7 @@
 //! A door for the project's own benchmarks and its command. Not part of the interface.
 //!
-//! The page-frag tier alone, below the store of recently freed runs, so that what is measured is the search; and the
-//! shapes of slabs, from which `mempool size` computes its bound.
+//! The page-frag tier alone, below the store of recently freed runs, so that what is measured is the search; and what
+//! `mempool size` computes its bound from.
 
 use super::Pool;
 
@@ -11,13 +11,6 @@ impl Pool {
     #[must_use]
     pub fn door_take(&self, fragments: usize) -> Option<usize> {
         self.core().frag.take(fragments, 1).map(|run| run.start)
-    }
-
-    /// Items of a slab of size class `class`, and the fragments of its run. None for a class that there is not.
-    #[must_use]
-    pub fn door_shape(&self, class: usize) -> Option<(usize, usize)> {
-        let shape = if class < crate::slab::CLASSES { self.core().slabs.shape(class) } else { None };
-        shape.map(|shape| (shape.items as usize, shape.run))
     }
 
     /// Fragments of a slot, at which slabs begin.

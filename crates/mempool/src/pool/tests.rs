@@ -195,3 +195,41 @@ fn waiting_is_as_long_as_configured() {
     // SAFETY: live.
     unsafe { pool.free(half) };
 }
+
+/// `cargo test -p mempool --lib -- --nocapture what_each_area_costs` prints them.
+#[test]
+fn what_each_area_costs() {
+    let pool = Config::new().segment(256 << 20).commit(Commit::Lazy).lock(Wish::Off).build().expect("a pool");
+    let layout = pool.core().layout;
+    let starts = [
+        ("header", 0),
+        ("zero", layout.zero),
+        ("core", layout.core),
+        ("slab lock", layout.slab_lock),
+        ("page-frag control", layout.frag_control),
+        ("heap control", layout.heap_control),
+        ("hints", layout.hints),
+        ("class hints", layout.class_hints),
+        ("shapes", layout.shapes),
+        ("cache table", layout.caches),
+        ("thread directory", layout.directory),
+        ("shared local heap", layout.shared),
+        ("touched", layout.touched),
+        ("lengths of runs", layout.length),
+        ("busy", layout.busy),
+        ("first", layout.first),
+        ("last", layout.last),
+        ("tree", layout.tree),
+        ("descriptors", layout.slots),
+        ("rounding", layout.metadata_end),
+        ("data", layout.data),
+    ];
+    let mut parts: Vec<_> = starts.to_vec();
+    parts.sort_by_key(|(_, at)| *at);
+    for pair in parts.windows(2) {
+        std::println!("{:>9}  {}", pair[1].1 - pair[0].1, pair[0].0);
+    }
+    let other = (256 << 20) - (layout.end - layout.data);
+    std::println!("{other:>9}  all but data; a local heap has {}", pool.core().local_bytes());
+    assert!(other < (256 << 20) * 19 / 1000, "{other} bytes are not for objects");
+}

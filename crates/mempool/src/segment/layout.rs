@@ -9,7 +9,7 @@
 //! the header, so that a tool can read a pool of another process or of a core file.
 
 use super::slot::SlotGeometry;
-use crate::units::{CELL_BITS, FRAGMENT_SHIFT, LEAF_CELLS, LINE, tree_nodes};
+use crate::units::{CELL_BITS, FRAGMENT, FRAGMENT_SHIFT, LEAF_CELLS, LINE, tree_nodes};
 
 /// Words of one entry of the cache table.
 pub const CACHE_WORDS: usize = 12;
@@ -98,7 +98,7 @@ pub struct Layout {
     pub metadata_end: u64,
     /// Slot 0. Between `metadata_end` and here lies the guard.
     pub data: u64,
-    /// End of the last slot.
+    /// End of the last slot, which may be cut short: runs go there, and slabs that need no more.
     pub end: u64,
     /// log2 of the bytes in a slot.
     pub slot_shift: u64,
@@ -135,27 +135,54 @@ pub const fn slot_shift_for(bytes: usize) -> u32 {
     }
 }
 
+/// Named caches of a segment of `bytes`, unless the user says otherwise: 16 at least, 128 from 8 MiB, 256 from 512 MiB on. Each
+/// costs some 150 bytes, and 64 in every local heap.
+const fn caches_for(bytes: usize) -> usize {
+    match bytes >> 16 {
+        0..16 => 16,
+        some @ 16..128 => some,
+        _ if bytes < 512 << 20 => 128,
+        _ => 256,
+    }
+}
+
+/// Threads with a local heap of their own: one per 256 KiB, since each keeps a slab of every size class that it uses.
+const fn threads_for(bytes: usize) -> usize {
+    match bytes >> 18 {
+        0..64 => 64,
+        some @ 64..16384 => some,
+        _ => 16384,
+    }
+}
+
 impl Layout {
     /// The layout for `wish`. O(1).
     pub fn new(wish: &Wish, needs: &Needs) -> Result<Self, TooSmall> {
         let shift = if wish.slot_shift == 0 { slot_shift_for(wish.bytes) } else { wish.slot_shift };
         let slot = 1usize << shift;
-        // First as if the metadata took no room; then with what is left.
-        let generous = Self::areas(wish, needs, shift, (wish.bytes >> shift).max(1));
-        let front = wish.guard + generous.data as usize;
-        let slots = wish.bytes.saturating_sub(front + wish.guard) >> shift;
-        if slots < MIN_SLOTS {
+        // Bytes that are left for data, whole OS pages, beside metadata for so many slots.
+        let room = |slots: usize| {
+            let data = wish.guard + Self::areas(wish, needs, shift, slots).data as usize;
+            let room = wish.bytes.saturating_sub(data + wish.guard);
+            room / wish.os_page.max(FRAGMENT) * wish.os_page.max(FRAGMENT)
+        };
+        // First as if the metadata took no room, which leaves too few slots; metadata for these leaves room for too many.
+        // Each round comes nearer from below.
+        let fit = |slots: usize| room(slots).div_ceil(slot);
+        let slots = (0..ROUNDS).fold(fit((wish.bytes >> shift).max(1)), |slots, _| fit(fit(slots)).max(1));
+        if room(slots) < MIN_SLOTS * slot {
             let least = Self::areas(wish, needs, shift, MIN_SLOTS + 32).data as usize + (MIN_SLOTS + 1) * slot;
-            return Err(TooSmall { least: (least + 2 * wish.guard).next_multiple_of(slot) });
+            return Err(TooSmall { least: (least + 2 * wish.guard).next_multiple_of(slot.max(wish.os_page)) });
         }
-        let data = generous.data as usize;
-        Ok(Self { end: (data + slots * slot) as u64, slot_count: slots as u64, ..generous })
+        let layout = Self::areas(wish, needs, shift, slots);
+        let data = room(slots).min(slots * slot) as u64;
+        Ok(Self { end: layout.data + data, slot_count: data.div_ceil(slot as u64), ..layout })
     }
 
     fn areas(wish: &Wish, needs: &Needs, shift: u32, slots: usize) -> Self {
         let geometry = SlotGeometry::new(shift);
-        let caches = if wish.caches == 0 { (wish.bytes >> 16).clamp(16, 256) } else { wish.caches };
-        let threads = if wish.threads == 0 { (wish.bytes >> 15).clamp(64, 16384) } else { wish.threads };
+        let caches = if wish.caches == 0 { caches_for(wish.bytes) } else { wish.caches };
+        let threads = if wish.threads == 0 { threads_for(wish.bytes) } else { wish.threads };
         // Every cache has two classes: single items, and arrays.
         let classes = needs.classes + 2 * caches;
         let cells = (slots << (shift - FRAGMENT_SHIFT)).div_ceil(CELL_BITS).next_multiple_of(LEAF_CELLS);
@@ -208,7 +235,9 @@ impl Layout {
 
 /// Bytes kept for the header.
 pub const HEADER_BYTES: usize = 1024;
-/// The least number of slots that makes a pool.
+/// How often the number of slots is looked for, see [`Layout::new`].
+const ROUNDS: usize = 4;
+/// The least number of whole slots that makes a pool.
 pub const MIN_SLOTS: usize = 4;
 
 #[cfg(all(test, not(loom)))]
@@ -220,8 +249,8 @@ mod tests {
         local_base: 64,
         local_class: 32,
         frag_control: 80,
-        heap_control: 16,
-        heap_bitmaps: 2,
+        heap_control: 24,
+        heap_bitmaps: 0,
         classes: 56,
     };
 
@@ -260,12 +289,15 @@ mod tests {
             assert_eq!((l.data + 4096) % (1 << l.slot_shift), 0);
             assert!(4096 + l.end as usize + 4096 <= bytes, "{bytes}: {l:?}");
             assert!(l.cells as usize * 64 * 256 >= l.data_len());
+            // Nothing is left over but a slot's alignment before the data, and what would not do for one more behind it.
+            assert!(bytes - (8192 + l.end as usize) < (1 << l.slot_shift) + 4096, "{bytes}: {l:?}");
+            assert_eq!(l.slot_count as usize, l.data_len().div_ceil(1 << l.slot_shift));
         }
     }
 
     #[test]
     fn metadata_is_small() {
-        for (bytes, most) in [(2 << 20, 10), (64 << 20, 4), (512 << 20, 3), (16usize << 30, 3)] {
+        for (bytes, most) in [(2 << 20, 10), (64 << 20, 4), (256 << 20, 2), (512 << 20, 2), (16usize << 30, 2)] {
             let l = Layout::new(&wish(bytes), &NEEDS).expect("large enough");
             assert!((bytes - l.data_len()) * 100 < bytes * most, "{bytes}: {}", bytes - l.data_len());
         }

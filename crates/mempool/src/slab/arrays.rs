@@ -366,6 +366,7 @@ impl SlabTier {
     pub fn push_cached(&self, runs: &impl Runs, local: &LocalHeap, offset: usize, class: usize) -> bool {
         let geometry = self.slots.geometry();
         let slab = self.slab(offset >> geometry.shift);
+        local.announce_slab(&slab);
         let (seen, me) = (slab.peek(), owner_id(local.id, class));
         let Some(item) = slab.item_of(offset & (geometry.bytes() - 1), class as u64) else { return false };
         match seen.state() {

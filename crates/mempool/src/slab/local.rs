@@ -48,8 +48,8 @@ pub struct LocalHeap {
     /// Owner word of slot 0, and words from one to the next.
     pub(crate) hot: *const AtomicU64,
     pub(crate) stride: usize,
-    /// The pool; the front knows its type.
-    pub(crate) pool: *const (),
+    /// The owner word of the slab that the thread freed into last or is about to: see `loosen`. Others read it.
+    pub(super) announced: AtomicU64,
     /// Number of bins, at least `CLASSES`.
     count: u32,
     /// Depth of the thread's critical scopes: above 0 its requests may use the reserve.
@@ -58,13 +58,18 @@ pub struct LocalHeap {
     pub(crate) reclaiming: Cell<bool>,
     /// The budget of the scope that the thread is in: its number plus one, 0 for none.
     pub(crate) budget: Cell<u8>,
+    /// The pool; the front knows its type.
+    pub(crate) pool: *const (),
     /// Where the best-fit heap served the thread last, in its own words.
     pub(crate) near: Cell<u64>,
+    /// So that no bin lies in two cache lines.
+    _rest: [usize; 6],
     bins: [Bin; CLASSES],
 }
 
 impl LocalHeap {
     /// The local heap of a thread that has none: serves nothing, owns nothing. `zero` stays zero for ever.
+    #[cfg(not(loom))]
     pub const fn none(zero: *const AtomicU64) -> Self {
         let mut bins = [const { Bin::new(core::ptr::null()) }; CLASSES];
         let mut class = 0;
@@ -80,12 +85,14 @@ impl LocalHeap {
             mask: 0,
             hot: core::ptr::null(),
             stride: 0,
-            pool: core::ptr::null(),
+            announced: AtomicU64::new(0),
             count: CLASSES as u32,
             critical: Cell::new(0),
             reclaiming: Cell::new(false),
             budget: Cell::new(0),
+            pool: core::ptr::null(),
             near: Cell::new(0),
+            _rest: [0; 6],
             bins,
         }
     }
@@ -118,12 +125,14 @@ impl LocalHeap {
             mask: geometry.bytes() - 1,
             hot: slots.hot_base(),
             stride: geometry.stride,
-            pool,
+            announced: AtomicU64::new(0),
             count: classes as u32,
             critical: Cell::new(0),
             reclaiming: Cell::new(false),
             budget: Cell::new(0),
+            pool,
             near: Cell::new(0),
+            _rest: [0; 6],
             bins: [const { Bin::new(core::ptr::null()) }; CLASSES],
         };
         // SAFETY: valid for writes of more than this (contract).

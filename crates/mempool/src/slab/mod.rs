@@ -14,6 +14,7 @@ mod arrays;
 pub mod classes;
 mod ends;
 mod local;
+mod loosen;
 mod protocol;
 mod queue;
 mod rescue;
@@ -30,6 +31,7 @@ use crate::units::FRAGMENT;
 pub use classes::{CLASSES, MAX_SMALL, class_of_aligned, largest, size_of as class_size};
 pub(crate) use classes::{class_of, reciprocal_of};
 pub use local::LocalHeap;
+pub use loosen::{Owners, thread_of};
 pub use protocol::{DoubleFree, LetGo, Shape, Slab, owner_id};
 pub use queue::Bin;
 

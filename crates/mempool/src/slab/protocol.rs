@@ -10,6 +10,7 @@
 //! transitions and what the loom models showed. Nothing here waits or loops without a bound.
 
 use super::classes::CLASSES;
+use super::loosen::{thread_of, unmarked};
 use crate::segment::{Owner, Slot, State};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -499,13 +500,13 @@ impl<'a> Slab<'a> {
             self.slot.remote(w).fetch_and(!free, Relaxed);
         }
         self.cut_joins();
-        if seen.thread() & !CACHE_BIT != me || seen.thread() == 0 && seen.state() == State::Tapped {
+        if thread_of(seen) != me || seen.thread() == 0 && seen.state() == State::Tapped {
             self.slot.owner().store(seen.next(State::Nobody, 0, 1).0, Relaxed);
             return self.has_free();
         }
         if seen.state() == State::Tapped {
             // Whoever tapped it is gone; it still stands in its owner's queue.
-            self.slot.owner().store(seen.next(State::Queued, seen.thread(), 1).0, Relaxed);
+            self.slot.owner().store(seen.next(State::Queued, unmarked(seen), 1).0, Relaxed);
         }
         false
     }

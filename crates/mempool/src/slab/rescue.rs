@@ -1,10 +1,12 @@
 //! Where an exhausted pool still finds an item of a class: in orphans, and in what was freed remotely into the queues of
 //! threads that may never run again.
 //!
-//! *Limits:* what is left then is the free part of each thread's current slab, and what a thread itself has freed into
-//! slabs of its queue that are not empty. Its plain stores cannot be taken from it. [`SlabTier::each_stranded`] says
-//! how much that is.
+//! What a thread itself has freed into slabs of its queue is had by making them nobody's: see `loosen`.
+//!
+//! *Limits:* what is left then is the free part of each thread's current slabs, and of the slab that it freed into last.
+//! [`SlabTier::each_stranded`] says what threads have that is free, whether it could be had for its class or not.
 
+use super::loosen::is_of;
 use super::*;
 
 impl SlabTier {
@@ -74,8 +76,8 @@ impl SlabTier {
 
     /// Makes a slab of `me` nobody's. False when it was stolen, and empty.
     pub(super) fn disown(&self, slab: &Slab<'_>, me: u32) -> bool {
-        // Again only if somebody else got on: began or ended to tap it.
-        while slab.peek().thread() == me {
+        // Again only if somebody else got on: began or ended to tap or loosen it.
+        while is_of(slab.peek(), me) {
             if slab.orphan(me) {
                 self.set_hint(slab);
                 return true;
@@ -98,8 +100,7 @@ impl SlabTier {
                 _ => 0,
             };
             if free > 0 {
-                let thread = owner.thread() & !protocol::CACHE_BIT;
-                f(thread, &shape, owner.state() == State::Held, free * shape.size);
+                f(thread_of(owner), &shape, owner.state() == State::Held, free * shape.size);
             }
         });
     }

@@ -5,6 +5,7 @@
 //! may clear them. The owner word goes on to name the owner, whose frees notice nothing. An owner that leaves
 //! meanwhile takes its name away, and the one who taps makes the slab nobody's.
 
+use super::loosen::is_of;
 use super::protocol::Slab;
 use crate::segment::{Owner, State};
 use crate::sync::Ordering::{AcqRel, Relaxed};
@@ -46,10 +47,10 @@ impl Slab<'_> {
         }
     }
 
-    /// TAPPED of `me`, who leaves, to TAPPED of nobody: whoever taps it does the rest.
+    /// TAPPED of `me`, marked or not, who leaves, to TAPPED of nobody: whoever taps it does the rest.
     pub fn disown(&self, me: u32) -> bool {
         let seen = self.peek();
-        seen.state() == State::Tapped && seen.thread() == me && self.transit(seen, seen.next(State::Tapped, 0, 1))
+        seen.state() == State::Tapped && is_of(seen, me) && self.transit(seen, seen.next(State::Tapped, 0, 1))
     }
 
     /// Number of items that the owner has freed itself or taken over (unordered).
@@ -66,6 +67,6 @@ impl Slab<'_> {
     /// tapped.
     pub fn is_queued(&self, me: u32) -> bool {
         let seen = self.peek();
-        matches!(seen.state(), State::Queued | State::Tapped) && seen.thread() == me
+        matches!(seen.state(), State::Queued | State::Tapped) && is_of(seen, me)
     }
 }

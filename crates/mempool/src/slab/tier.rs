@@ -1,6 +1,7 @@
 //! The slab tier's operations: pop and push behind the hot path, orphans, thread exit, fork.
 #![allow(unsafe_code)]
 
+use super::loosen::is_of;
 use super::swap::PASSED_OVER;
 use super::*;
 
@@ -249,6 +250,7 @@ impl SlabTier {
     pub fn push(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, item: usize, n: usize) -> Result<(), Bad> {
         let me = self.me(local, slab);
         let bad = |e| self.bad(slab, e);
+        local.announce_slab(slab);
         let seen = slab.peek();
         if seen.thread() == me {
             if slab.own_free(item, n).map_err(bad)? {
@@ -277,6 +279,7 @@ impl SlabTier {
         inside: usize,
     ) -> bool {
         let Some(item) = slab.plain_item(inside) else { return false };
+        local.announce_slab(slab);
         if !slab.adopt(seen, local.id) {
             return false;
         }
@@ -327,7 +330,8 @@ impl SlabTier {
     /// Gives a queued slab back when it is empty, but for the only one of its bin, kept against thrashing.
     #[cold]
     pub fn maybe_empty(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
-        let seen = slab.peek();
+        // Acquire pairs with `untap`: what was tapped before this state looks taken.
+        let seen = slab.owner();
         if seen.state() != State::Queued || seen.thread() != self.me(local, slab) {
             return;
         }
@@ -515,8 +519,9 @@ impl SlabTier {
     fn abandon(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
         let me = self.me(local, slab);
         loop {
-            let seen = slab.peek();
-            if seen.thread() != me {
+            // Acquire as in `maybe_empty`.
+            let seen = slab.owner();
+            if !is_of(seen, me) {
                 return;
             }
             // One empty slab of each class stays for the next thread, or for whoever finds the pool exhausted.

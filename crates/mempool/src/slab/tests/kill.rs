@@ -24,6 +24,7 @@ enum Work {
     Steal,
     ReturnEmpty,
     Rescue,
+    Loosen(usize),
 }
 
 struct Scene {
@@ -56,7 +57,7 @@ fn pop(heap: &Heap, class: usize, live: &mut Vec<(usize, usize)>) {
 }
 
 /// The victim's slabs in every state, the survivor's too.
-const SCENES: [Prepare; 8] = [
+const SCENES: [Prepare; 9] = [
     |_, _, _| {},
     // Held, one item left; one freed remotely.
     |a, b, live| {
@@ -107,6 +108,17 @@ const SCENES: [Prepare; 8] = [
         let (item, n) = live.remove(1);
         a.push_array(item, n);
     },
+    // Two slabs and one of arrays queued by the survivor, who freed into each itself, last into the second.
+    |_, b, live| {
+        (0..5).for_each(|_| pop(b, 1, live));
+        for n in [60, 10] {
+            live.push((b.pop_array(2, n).expect("room"), n));
+        }
+        for at in [5, 0, 1] {
+            let (item, n) = live.remove(at);
+            b.push_array(item, n);
+        }
+    },
     // No run is left.
     |a, b, live| {
         (0..3).for_each(|_| pop(a, 0, live));
@@ -114,7 +126,9 @@ const SCENES: [Prepare; 8] = [
     },
 ];
 
-const WORKS: [Work; 17] = [
+const WORKS: [Work; 19] = [
+    Work::Loosen(1),
+    Work::Loosen(2),
     Work::Pop(0),
     Work::Pop(1),
     Work::Pop(3),
@@ -157,6 +171,7 @@ fn work(scene: &mut Scene, kind: Work, until: u64) -> Option<()> {
             let got = run_until(until, || heap.pop_anywhere(1))?;
             scene.live.extend(got.map(|item| (item, 1)));
         }
+        Work::Loosen(class) => run_until(until, || heap.loosen(class)).map(drop)?,
         Work::Leave => run_until(until, || heap.leave())?,
         Work::Steal => run_until(until, || heap.steal()).map(|_| ())?,
         Work::ReturnEmpty => {
@@ -225,7 +240,8 @@ fn a_thread_vanishes_after_any_store_of_any_operation() {
 /// A second thread goes on beside what the first left in the middle, and vanishes too, before anybody repairs.
 #[test]
 fn a_second_thread_vanishes_beside_the_first() {
-    const SECOND: [Work; 5] = [Work::Pop(1), Work::PopArray(9), Work::Push(0), Work::Leave, Work::Steal];
+    const SECOND: [Work; 6] =
+        [Work::Pop(1), Work::PopArray(9), Work::Push(0), Work::Leave, Work::Steal, Work::Loosen(1)];
     for (s, prepare) in SCENES.into_iter().enumerate() {
         for (first, second) in WORKS.into_iter().flat_map(|first| SECOND.map(|second| (first, second))) {
             for (one, two) in (1..).step_by(2).flat_map(|one| [1, 2, 3, 5, 8].map(|two| (one, two))) {

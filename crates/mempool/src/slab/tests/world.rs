@@ -12,7 +12,7 @@ use std::vec::Vec;
 
 use crate::segment::slot::{SlotGeometry, Slots, State};
 use crate::slab::classes::CLASSES;
-use crate::slab::{Bad, LocalHeap, Runs, SHAPE_WORDS, Shape, SlabTier};
+use crate::slab::{Bad, LocalHeap, Owners, Runs, SHAPE_WORDS, Shape, SlabTier};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Relaxed, Release};
 
@@ -121,6 +121,8 @@ pub struct World {
     pub tier: SlabTier,
     pub runs: SlotRuns,
     payload: Vec<Payload>,
+    /// Number and address of each local heap.
+    heaps: std::sync::Mutex<Vec<(u32, usize)>>,
     /// log2 of the bytes that one payload word stands for.
     grain: u32,
     /// What `tier` points to.
@@ -164,10 +166,12 @@ impl World {
         };
         let payload = (0..slots << (geometry.shift - grain)).map(|_| Payload::new()).collect();
         let runs = SlotRuns { slots: words(slots), shift: geometry.shift };
+        let heaps = std::sync::Mutex::default();
         Self {
             tier,
             runs,
             payload,
+            heaps,
             grain,
             _words: [descriptors, hints, class_hints, shapes],
             _zero: [zero, lock, reach],
@@ -186,6 +190,9 @@ impl World {
             LocalHeap::write(at, id, &self.tier.slots, (DATA, length), core::ptr::null(), classes, self.tier.zero);
             at
         };
+        let mut heaps = self.heaps.lock().expect("no test fails here");
+        heaps.retain(|(other, _)| *other != id);
+        heaps.push((id, at as usize));
         Heap { at, layout, world: self.clone() }
     }
 
@@ -283,6 +290,22 @@ impl World {
     }
 }
 
+impl Owners for World {
+    fn announced(&self, thread: u32) -> Option<u64> {
+        // Not under the lock: the models may go on elsewhere at each load.
+        let heaps = self.heaps.lock().expect("no test fails here").clone();
+        let at = heaps.into_iter().find(|(id, _)| *id == thread)?.1 as *const LocalHeap;
+        // SAFETY: tests drop local heaps only when nobody is at work.
+        Some(unsafe { &*at }.announced())
+    }
+
+    /// One thread takes the steps of all tests but the models, where a fence stands for it.
+    fn barrier(&self) -> bool {
+        crate::sync::light_fence();
+        true
+    }
+}
+
 /// A local heap that one thread at a time uses, and its world.
 pub struct Heap {
     at: *mut LocalHeap,
@@ -295,6 +318,10 @@ unsafe impl Send for Heap {}
 
 impl Drop for Heap {
     fn drop(&mut self) {
+        let at = self.at as usize;
+        if let Ok(mut heaps) = self.world.heaps.lock() {
+            heaps.retain(|(_, other)| *other != at);
+        }
         // SAFETY: allocated with this layout, used by nobody else.
         unsafe { std::alloc::dealloc(self.at.cast(), self.layout) };
     }
@@ -331,6 +358,17 @@ impl Heap {
         let address = self.world.tier.pop_anywhere(&self.world.runs, self, class).expect("no double free so far")?;
         self.world.payload(address).exchange(0, 1);
         Some(address)
+    }
+
+    /// An item of `class`, after slabs of others were loosened if need be.
+    #[cfg(loom)]
+    pub fn pop_loosened(&self, class: usize) -> Option<usize> {
+        self.pop_anywhere(class).or_else(|| (self.loosen(class) > 0).then(|| self.pop_anywhere(class))?)
+    }
+
+    /// Makes slabs in others' queues nobody's.
+    pub fn loosen(&self, class: usize) -> usize {
+        self.world.tier.loosen(&*self.world, self.id, class)
     }
 
     /// An array of `n`.

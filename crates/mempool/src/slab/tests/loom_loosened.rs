@@ -1,0 +1,156 @@
+//! Models of loosening: a slab in the queue of a thread becomes nobody's, against everything that its owner, others who want
+//! it, thieves and freers may do at that moment.
+//!
+//! Loom knows no barrier that one thread makes another pass. A sequentially consistent fence on both sides stands for it: that is
+//! stronger in one way (the owner has one in each free) and the same in the one that matters: of the owner's announcement and the
+//! thief's mark at least one is seen.
+
+use std::sync::Arc;
+use std::vec::Vec;
+
+use super::loom_owner::{explore, pops, spawn, world};
+use super::world::{Heap, World};
+use crate::segment::slot::State;
+use crate::sync::FENCES;
+
+/// Explores `model` with the fences.
+fn explore_fenced(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
+    FENCES.set(true);
+    explore(preemptions, model);
+    FENCES.set(false);
+}
+
+/// Two slabs of two items: one in the queue of `a`, with an item that it freed itself and a live one, and one that is full; the
+/// world, `a`, `b`, the freed item, the live one, one of the other slab.
+fn queued() -> (Arc<World>, Heap, Heap, [usize; 4]) {
+    let world = world(2);
+    let (a, b) = (world.heap(2), world.heap(3));
+    let items = pops(&a, 0, 4);
+    assert_eq!(a.pop(0), None);
+    a.push(items[0]);
+    assert_eq!(world.tier.slab(0).peek().state(), State::Queued);
+    (world, a, b, [items[0], items[1], items[2], items[3]])
+}
+
+/// All that is free, had by one after the other.
+fn rest(heaps: &[&Heap]) -> Vec<usize> {
+    let mut all = Vec::new();
+    for _ in 0..2 {
+        for heap in heaps {
+            while let Some(item) = heap.pop(0).or_else(|| heap.pop_anywhere(0)) {
+                all.push(item);
+            }
+        }
+    }
+    all
+}
+
+fn end(world: &World, heaps: &[&Heap], mut live: Vec<usize>) {
+    world.verify(heaps);
+    live.extend(rest(heaps));
+    live.sort_unstable();
+    let count = live.len();
+    live.dedup();
+    assert_eq!((live.len(), count), (4, 4), "an item is lost or handed out twice");
+    live.into_iter().for_each(|item| heaps[0].push(item));
+    world.finish(heaps);
+}
+
+#[test]
+fn loom_loosening_against_an_own_free() {
+    explore_fenced(None, || {
+        let (world, a, b, [_, live, other, last]) = queued();
+        // Announces another slab than the one that is wanted.
+        a.push(other);
+        let third = spawn(b, |b| b.pop_loosened(0));
+        a.push(live);
+        let (b, theirs) = third.join().expect("joined");
+        end(&world, &[&a, &b], theirs.into_iter().chain([last]).collect());
+    });
+}
+
+#[test]
+fn loom_loosening_against_two_own_frees() {
+    explore_fenced(Some(4), || {
+        let (world, a, b, [_, live, other, last]) = queued();
+        let third = spawn(b, |b| b.pop_loosened(0));
+        // From the slab that is wanted to another one and back.
+        a.push(other);
+        a.push(live);
+        let (b, theirs) = third.join().expect("joined");
+        end(&world, &[&a, &b], theirs.into_iter().chain([last]).collect());
+    });
+}
+
+#[test]
+fn loom_loosening_against_the_owner_who_claims() {
+    explore_fenced(Some(4), || {
+        let (world, a, b, [_, live, other, last]) = queued();
+        a.push(other);
+        let third = spawn(b, |b| b.pop_loosened(0));
+        let mine = a.pop(0);
+        let (b, theirs) = third.join().expect("joined");
+        end(&world, &[&a, &b], mine.into_iter().chain(theirs).chain([live, last]).collect());
+    });
+}
+
+#[test]
+fn loom_loosening_against_the_exit_of_the_owner() {
+    explore_fenced(Some(4), || {
+        let (world, a, b, [_, live, other, last]) = queued();
+        a.push(other);
+        let third = spawn(b, |b| b.pop_loosened(0));
+        a.leave();
+        let (b, theirs) = third.join().expect("joined");
+        end(&world, &[&a, &b], theirs.into_iter().chain([live, last]).collect());
+    });
+}
+
+#[test]
+fn loom_loosening_against_another_who_loosens() {
+    explore_fenced(Some(3), || {
+        let (world, a, b, [_, live, other, last]) = queued();
+        let c = world.heap(4);
+        a.push(other);
+        let third = spawn(b, |b| b.pop_loosened(0));
+        let fourth = spawn(c, |c| c.pop_loosened(0));
+        a.push(live);
+        let (b, one) = third.join().expect("joined");
+        let (c, two) = fourth.join().expect("joined");
+        assert!(one.is_none() || one != two, "handed out twice");
+        end(&world, &[&a, &b, &c], one.into_iter().chain(two).chain([last]).collect());
+    });
+}
+
+#[test]
+fn loom_loosening_against_a_thief_and_the_last_free() {
+    explore_fenced(Some(3), || {
+        let (world, a, b, [_, live, other, last]) = queued();
+        let c = world.heap(4);
+        a.push(other);
+        let third = spawn(b, |b| b.loosen(0));
+        let thief = spawn(c, move |c| {
+            c.push(live);
+            c.steal();
+        });
+        a.push(last);
+        let (b, _) = third.join().expect("joined");
+        let (c, ()) = thief.join().expect("joined");
+        world.finish(&[&a, &b, &c]);
+    });
+}
+
+#[test]
+fn loom_loosening_against_remote_frees() {
+    explore_fenced(Some(3), || {
+        let (world, a, b, [_, live, other, last]) = queued();
+        let c = world.heap(4);
+        a.push(other);
+        let third = spawn(b, |b| b.pop_loosened(0));
+        let freer = spawn(c, move |c| c.push(live));
+        let mine = a.pop(0);
+        let (b, theirs) = third.join().expect("joined");
+        let (c, ()) = freer.join().expect("joined");
+        end(&world, &[&a, &b, &c], mine.into_iter().chain(theirs).chain([last]).collect());
+    });
+}
