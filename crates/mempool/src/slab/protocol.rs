@@ -211,7 +211,7 @@ impl<'a> Slab<'a> {
         if items < 64 {
             return taken(0, !0 << items);
         }
-        (0..items / 64).all(|w| taken(w, 0)) && (items % 64 == 0 || taken(items / 64, !0 << (items % 64)))
+        (0..items / 64).all(|w| taken(w, 0)) && (items.is_multiple_of(64) || taken(items / 64, !0 << (items % 64)))
     }
 
     /// The first word with items that are free and taken over, the number of all items, and of those that are free and
