@@ -441,6 +441,5 @@ pub fn push_cache_behind(local: &LocalHeap, handle: CacheHandle, address: usize)
 /// **The hot path of a cache's free**, as `front::push`.
 #[inline(always)]
 pub fn push_cache(local: &LocalHeap, handle: CacheHandle, address: usize) -> bool {
-    let class = handle.class();
-    super::push_tagged(local, address, owner_id(local.id, class), class as u64)
+    super::push_tagged(local, address, handle.class() as u64)
 }

@@ -39,7 +39,7 @@ pub use self::verdict::{Verdict, Why};
 use ::core::num::NonZeroUsize;
 
 use crate::segment::{Owner, State};
-use crate::slab::{LocalHeap, MAX_SMALL, Slab, class_of, class_of_aligned, class_size, reciprocal_of};
+use crate::slab::{LocalHeap, MAX_SMALL, Slab, class_of, class_of_aligned, class_size, owner_id, reciprocal_of};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Relaxed, Release};
 
@@ -161,7 +161,7 @@ fn push_elsewhere(local: &LocalHeap, address: usize, slab: &Slab<'_>, seen: Owne
 /// something else is the case, about anything, and nothing has changed.
 #[inline(always)]
 pub fn push(local: &LocalHeap, address: usize) -> bool {
-    push_tagged(local, address, local.id, 0)
+    push_tagged(local, address, 0)
 }
 
 /// `push` for who claims that the item was asked for with `size` bytes: false also if its class is another one.
@@ -173,7 +173,7 @@ pub fn push_sized(local: &LocalHeap, address: usize, size: usize) -> bool {
     }
     // SAFETY: the offset lies in the data area; the word behind the owner word. See `segment::slot`.
     let recip = unsafe { (*local.hot.add((offset >> local.shift) * local.stride + 1)).load(Relaxed) };
-    recip == reciprocal_of(class_of(size)) && push_tagged(local, address, local.id, 0)
+    recip == reciprocal_of(class_of(size)) && push_tagged(local, address, 0)
 }
 
 /// Whether the object at `address` is a live item of this thread's with room for `size` bytes. False also when something
@@ -199,10 +199,9 @@ pub fn fits(local: &LocalHeap, address: usize, size: usize) -> bool {
     (product as u32 as u64) < recip && (free.load(Relaxed) | remote.load(Relaxed)) >> (item % 64) & 1 == 0
 }
 
-/// `push` for slabs whose owner word says `id` and whose reciprocal has `tag` (a named cache's class, 0 for size
-/// classes) in its upper half.
+/// `push` for slabs whose reciprocal has `tag` (a named cache's class, 0 for size classes) in its upper half.
 #[inline(always)]
-fn push_tagged(local: &LocalHeap, address: usize, id: u32, tag: u64) -> bool {
+fn push_tagged(local: &LocalHeap, address: usize, tag: u64) -> bool {
     let offset = address.wrapping_sub(local.data);
     if offset >= local.len.get() {
         return false;
@@ -213,14 +212,15 @@ fn push_tagged(local: &LocalHeap, address: usize, id: u32, tag: u64) -> bool {
     local.announce(hot);
     // SAFETY: the owner word and the word behind it, in the descriptor.
     let (owner, recip) = unsafe { ((*hot).load(Relaxed), (*hot.add(1)).load(Relaxed)) };
-    if owner as u32 != id || tag != 0 && recip >> 32 != tag {
+    if owner as u32 != owner_id(local.id, tag as usize) || tag != 0 && recip >> 32 != tag {
         return false;
     }
     // The product's upper half is the item's number; its lower half is below `recip` exactly at an item's first byte.
-    // `recip` is 0, and the test fails, for slabs that need more care (arrays, tiny items, several slots).
+    // `recip` is 0, and the test fails, for slabs that need more care (arrays, tiny items, several slots). Without a tag it has
+    // 32 bits, since the owner word of a slab with one has another number.
     let recip = if tag == 0 { recip } else { recip & u32::MAX as u64 };
     let product = (offset & local.mask) as u64 * recip;
-    if product as u32 as u64 >= recip {
+    if product as u32 >= recip as u32 {
         return false;
     }
     let item = (product >> 32) as usize;
