@@ -133,12 +133,10 @@ pub struct BudgetInfo {
 impl Entry {
     /// Charges `fragments`; false when that were too many.
     fn charge(&self, fragments: usize) -> bool {
-        let before = self.used.fetch_add(fragments as u64, Relaxed);
-        let fits = before + fragments as u64 <= self.most.load(Relaxed);
-        if !fits {
-            self.used.fetch_sub(fragments as u64, Relaxed);
-        }
-        fits
+        let most = self.most.load(Relaxed);
+        let more = |used: u64| used.checked_add(fragments as u64).filter(|&used| used <= most);
+        // Not added and taken away again: nobody ever sees more than the cap.
+        self.used.fetch_update(Relaxed, Relaxed, more).is_ok()
     }
 
     fn name(&self) -> Text<NAME_LEN> {
@@ -172,13 +170,16 @@ impl Runs for Charged<'_> {
             core.frag.take_within(range, fragments, align)
         };
         let reserve = || self.reserve.then(|| core.take_critical(fragments, align)).flatten();
-        let run = self.entry.and_then(set_aside).or_else(|| core.frag.take(fragments, align)).or_else(reserve);
-        if let (None, Some(entry)) = (run, self.entry) {
+        let counted = |run: crate::frag::Run| {
+            core.count_slab(fragments);
+            run.start / slot
+        };
+        let taken = self.entry.and_then(set_aside).map(counted);
+        let taken = taken.or_else(|| core.take_slab(fragments, align)).or_else(|| reserve().map(counted));
+        if let (None, Some(entry)) = (taken, self.entry) {
             entry.used.fetch_sub(fragments as u64, Relaxed);
         }
-        let run = run?;
-        core.count_slab(fragments);
-        Some(run.start / slot)
+        taken
     }
 
     fn give(&self, slot: usize, before_clear: &mut dyn FnMut()) {

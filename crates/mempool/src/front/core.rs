@@ -221,17 +221,7 @@ impl Core {
 /// The page-frag tier as the slab tier sees it: runs that begin at a slot.
 impl crate::slab::Runs for Core {
     fn take(&self, fragments: usize, align: usize) -> Option<usize> {
-        let slot = self.slot_fragments();
-        // Whoever takes a parked run counts nothing.
-        if align <= slot * FRAGMENT
-            && let Some(spare) = self.take_spare(fragments)
-        {
-            self.events.slabs.fetch_add(1, Relaxed);
-            return Some(spare);
-        }
-        let run = self.frag.take(fragments, slot.max(align / FRAGMENT))?;
-        self.count_slab(fragments);
-        Some(run.start / slot)
+        self.take_slab(fragments, self.slot_fragments().max(align / FRAGMENT))
     }
 
     fn give(&self, slot: usize, before_clear: &mut dyn FnMut()) {
@@ -254,6 +244,21 @@ impl crate::slab::Owners for Core {
 }
 
 impl Core {
+    /// A run for a slab, at a multiple of `align` fragments, a slot at least: its slot.
+    pub(super) fn take_slab(&self, fragments: usize, align: usize) -> Option<usize> {
+        let slot = self.slot_fragments();
+        // Whoever takes a parked run counts nothing.
+        if align == slot
+            && let Some(spare) = self.take_spare(fragments)
+        {
+            self.events.slabs.fetch_add(1, Relaxed);
+            return Some(spare);
+        }
+        let run = self.frag.take(fragments, align)?;
+        self.count_slab(fragments);
+        Some(run.start / slot)
+    }
+
     /// Gives the run of a slab or heap page back. False when it was gone already.
     fn give_slots(&self, slot: usize, before_clear: &mut dyn FnMut()) -> bool {
         let given = self.frag.give(slot * self.slot_fragments(), |_| before_clear()).is_ok();
