@@ -121,6 +121,10 @@ pub fn push_behind(local: &LocalHeap, address: usize, call: &'static str) -> boo
     }
     let slab = local.slab_at(offset >> local.shift);
     let seen = slab.peek();
+    if seen.is(State::Free) {
+        // Only where there is neither slab nor heap page can a run be an object.
+        return Core::of(local).is_some_and(|core| core.park(local, offset));
+    }
     if !seen.is(State::Held) && !seen.is(State::Queued) {
         return push_elsewhere(local, address, &slab, seen, call);
     }
@@ -142,7 +146,7 @@ fn let_go_meanwhile(local: &LocalHeap, slab: &Slab<'_>) {
     }
 }
 
-/// What lies at `address` is an item of nobody's slab, a run, an object of the heap, or nothing.
+/// What lies at `address` is an item of nobody's slab, an object of the heap, or something else.
 #[cold]
 #[inline(never)]
 fn push_elsewhere(local: &LocalHeap, address: usize, slab: &Slab<'_>, seen: Owner, call: &'static str) -> bool {
@@ -150,8 +154,6 @@ fn push_elsewhere(local: &LocalHeap, address: usize, slab: &Slab<'_>, seen: Owne
     let Some(core) = Core::of(local) else { return false };
     match seen.state() {
         State::Nobody => core.slabs.adopt_plain(core, local, slab, seen, offset & local.mask),
-        // Only where there is neither slab nor heap page can a run be an object.
-        State::Free => core.park(local, offset),
         State::Heap => core.push_in_heap(address, call),
         _ => false,
     }

@@ -38,7 +38,8 @@ impl SlabTier {
                 head = bin.first().filter(|&next| next != current)?;
                 continue;
             }
-            if items >= MANY && free * SPARSE < items || !new.claim(me) {
+            // Of less than a word any is as good: looking further costs more than the next change.
+            if items >= 64 && free * SPARSE < items || !new.claim(me) {
                 return None;
             }
             // Linked before it is QUEUED, since a thief touches no link.
