@@ -2,7 +2,7 @@
 //! where a path has grown by more than 3%, and names the functions that grew. Deterministic: no time is measured.
 //!
 //! ```sh
-//! cargo build --release -p mempool-cli -p mempool-bench && target/release/counts
+//! cargo build --release -p mempool-preload -p mempool-bench && target/release/counts
 //! BLESS=1 target/release/counts      # records what was counted
 //! ```
 //!

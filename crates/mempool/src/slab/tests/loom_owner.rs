@@ -30,9 +30,18 @@ pub fn world(slots: usize) -> Arc<World> {
 /// Checks `model`: completely, or with so many preemptions. The gate bounds the bounded ones by 2, which takes a
 /// twentieth of the time; with `MODELS=deep` in the environment they get what they ask for.
 pub fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
+    explore_within(2, preemptions, model);
+}
+
+/// As [`explore`], for a model that would take the gate minutes: there it gets one preemption.
+pub fn explore_long(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
+    explore_within(1, Some(preemptions), model);
+}
+
+fn explore_within(gate: usize, preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     let deep = std::env::var_os("MODELS").is_some_and(|depth| depth == "deep");
-    builder.preemption_bound = preemptions.map(|bound| if deep { bound } else { bound.min(2) });
+    builder.preemption_bound = preemptions.map(|bound| if deep { bound } else { bound.min(gate) });
     builder.max_branches = 10_000;
     builder.check(model);
 }

@@ -2,7 +2,7 @@
 
 use std::vec::Vec;
 
-use super::loom_owner::{Post, explore, pops, spawn, world};
+use super::loom_owner::{Post, explore, explore_long, pops, spawn, world};
 use crate::segment::slot::State;
 
 #[test]
@@ -48,7 +48,7 @@ fn loom_a_hint_outlives_the_seeker_who_comes_too_early() {
 
 #[test]
 fn loom_a_hint_against_adoption_and_a_second_exit() {
-    explore(Some(2), || {
+    explore_long(2, || {
         let world = world(1);
         let (a, b, c) = (world.heap(2), world.heap(3), world.heap(4));
         let item = pops(&a, 0, 1)[0];
@@ -93,7 +93,7 @@ fn loom_thread_exit_against_a_remote_free() {
 
 #[test]
 fn loom_exit_of_a_queue_against_a_thief() {
-    explore(Some(4), || {
+    explore_long(4, || {
         let world = world(2);
         let (a, b) = (world.heap(2), world.heap(3));
         let items = pops(&a, 2, 2);
@@ -212,7 +212,7 @@ fn loom_a_queue_of_three_whose_middle_is_stolen() {
 /// Stolen, cut for another class, full, and adopted again by the thread in whose old queue it still stands.
 #[test]
 fn loom_adopted_again_while_linked_under_the_old_class() {
-    explore(Some(3), || {
+    explore_long(3, || {
         let world = world(2);
         let (a, b) = (world.heap(2), world.heap(3));
         let items = pops(&a, 2, 2);
