@@ -359,6 +359,23 @@ static void threads(void) {
     CHECK(1);
 }
 
+/* Among others that lie anywhere, so that no address is a multiple by chance. */
+static void aligned_among_others(void) {
+    enum { MANY = 200 };
+    static char *kept[2 * MANY];
+    for (size_t align = 16; align <= 4096; align *= 2) {
+        size_t wrong = 0;
+        for (size_t k = 0; k < MANY; k++) {
+            size_t n = 1 + k * 37 % 250;
+            kept[2 * k] = malloc(n % 60 + 1);
+            kept[2 * k + 1] = k % 2 ? aligned_alloc(align, n) : memalign(align, n);
+            wrong += !kept[2 * k + 1] || !ALIGNED(kept[2 * k + 1], align);
+        }
+        CHECK(wrong == 0);
+        for (size_t k = 0; k < 2 * MANY; k++) free(kept[k]);
+    }
+}
+
 int main(int argc, char **argv) {
     pool = argc > 1 && strcmp(argv[1], "pool") == 0;
     if (pool) symbols_are_ours();
@@ -366,6 +383,7 @@ int main(int argc, char **argv) {
     zeroed();
     refusals();
     alignments();
+    aligned_among_others();
     moving();
     freeing();
     inquiries();

@@ -88,9 +88,12 @@ pub fn pop_aligned(local: &LocalHeap, size: usize, align: usize) -> Option<NonZe
 /// What comes right behind it, as [`pop_behind`].
 #[inline]
 pub fn pop_aligned_behind(local: &LocalHeap, size: usize, align: usize) -> Option<NonZeroUsize> {
+    let core = Core::of(local)?;
     match room_for(size, align) {
-        Some(room) => pop_behind(local, room),
-        None => Core::of(local)?.pop_run(local, size, align),
+        // The best-fit heap, which serves where size classes don't, knows of no alignment.
+        Some(room) if room <= core.max_small => pop_behind(local, room),
+        Some(_) => None,
+        None => core.pop_run(local, size, align),
     }
 }
 
