@@ -49,3 +49,30 @@ fn opened_without_preload_the_library_serves_who_asks_and_nobody_else() {
 fn processes_are_spawned_from_many_threads() {
     succeed(&mut storm(&["spawn", "150"]));
 }
+
+/// Of every function and size, freed by others, with room and without, and with each small tier.
+#[test]
+fn what_threads_hand_each_other_keeps_its_content() {
+    let program = compile("mixture.c", "mixture", &[]);
+    let settings: [&[(&str, &str)]; 5] = [
+        &[("MEMPOOL_SEGMENT", "512M")],
+        &[("MEMPOOL_SEGMENT", "48M"), ("MEMPOOL_WAIT_TIME", "0")],
+        &[
+            ("MEMPOOL_SEGMENT", "16M"),
+            ("MEMPOOL_EXHAUSTED", "grow"),
+            ("MEMPOOL_MAX_SEGMENT", "4G"),
+            ("MEMPOOL_COMMIT", "lazy"),
+        ],
+        &[("MEMPOOL_SEGMENT", "512M"), ("MEMPOOL_SMALL", "heap")],
+        &[("MEMPOOL_SEGMENT", "64M"), ("MEMPOOL_SMALL", "system")],
+    ];
+    for (seed, set) in settings.iter().enumerate() {
+        let mut command = on_pool(&program);
+        command
+            .args(["6", "30000", &seed.to_string()])
+            .env("MEMPOOL_EXHAUSTED", "null")
+            .env("MEMPOOL_VERDICT_INTERVAL", "0");
+        let ran = succeed(command.envs(set.iter().copied()));
+        assert!(ran.out.ends_with(" 0 failures\n"), "{set:?}: {}", ran.out);
+    }
+}
