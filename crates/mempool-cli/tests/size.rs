@@ -112,6 +112,8 @@ static void *work(void *none) {
     void *objects[200];
     for (int k = 0; k < 200; k++) if (!(objects[k] = malloc(k * 40))) _exit(1);
     pthread_barrier_wait(&all);
+    /* Threads are counted every 2 ms. */
+    usleep(50000);
     for (int k = 0; k < 200; k++) free(objects[k]);
     return none;
 }
