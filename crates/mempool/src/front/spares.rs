@@ -8,6 +8,7 @@
 use super::core::Core;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::units::FRAGMENT;
 
 /// Spare runs of a pool at most.
 const ENTRIES: usize = 32;
@@ -56,7 +57,8 @@ impl Core {
     /// Parks the run of a slab that is being given back, if there is room for it. `before_clear` is called before anybody else
     /// can have it. False, and nothing has happened, otherwise. O(1).
     pub(super) fn keep_spare(&self, slot: usize, fragments: usize, before_clear: &mut dyn FnMut()) -> bool {
-        if fragments > MOST {
+        // What lies in the reserve goes back there, as from a thread's store.
+        if fragments > MOST || slot * self.slot_fragments() * FRAGMENT < self.config.reserve {
             return false;
         }
         let Some(entry) = self.spares().iter().find(|entry| entry.load(Relaxed) == 0) else { return false };
