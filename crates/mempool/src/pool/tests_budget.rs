@@ -256,3 +256,20 @@ fn threads_share_a_cap() {
     assert_eq!((tenant.info().used, pool.stats().live()), (0, 0));
     pool.verify().expect("a sound pool");
 }
+
+/// Slabs that go back to the reserve are nobody's spare: whoever fills the pool afterwards leaves the reserve whole.
+#[test]
+fn what_a_budget_gave_back_stays_in_the_reserve() {
+    let pool = config().segment(64 << 20).reserve(4 << 20).build().expect("a pool");
+    let tenant = pool.budget("a", 2 << 20, 8 << 20).expect("a budget");
+    let objects = tenant.scope(|| fill(|| pool.try_alloc(layout(1000)))).expect("a local heap");
+    assert!(pool.stats().reserve_free < 4 << 20);
+    let held = pool.stats().reserve_free;
+    free_all(&pool, objects);
+    // A slab or two that are empty stay with the thread.
+    let back = pool.stats().reserve_free;
+    assert!(back > held && back + (256 << 10) >= 4 << 20, "{held} {back}");
+    let others = fill(|| pool.try_alloc(layout(1000)));
+    assert!(pool.stats().reserve_free >= back);
+    free_all(&pool, others);
+}
