@@ -3,8 +3,9 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
-use std::sync::Barrier;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::sync::{Arc, Barrier};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// An allocator with its name.
@@ -119,11 +120,41 @@ fn drop_object<A: GlobalAlloc + ?Sized>(allocator: &A, (address, size): Object) 
     unsafe { allocator.dealloc(black_box(address as *mut u8), layout(size)) };
 }
 
-/// A live set of a contender, kept between measurements as in a program that has run for a while.
+/// A thread that does what it is given, one thing after the other.
+struct Worker {
+    tasks: Option<Sender<Box<dyn FnOnce() + Send>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    fn new() -> Self {
+        let (tasks, given) = channel::<Box<dyn FnOnce() + Send>>();
+        let thread = std::thread::spawn(move || given.into_iter().for_each(|task| task()));
+        Self { tasks: Some(tasks), thread: Some(thread) }
+    }
+
+    fn give(&self, task: impl FnOnce() + Send + 'static) {
+        let tasks = self.tasks.as_ref().expect("the worker lives");
+        assert!(tasks.send(Box::new(task)).is_ok(), "a worker panicked");
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.tasks = None;
+        self.thread.take().expect("joined once").join().expect("a worker panicked");
+    }
+}
+
+/// What a thread of `Replace` works on.
+type Set = (Vec<Object>, Rng);
+
+/// A live set of a contender, kept between measurements as in a program that has run for a while; so are its threads.
 pub struct World {
     row: Row,
     contender: usize,
-    sets: Vec<(Vec<Object>, Rng)>,
+    sets: Vec<Set>,
+    workers: Vec<Worker>,
 }
 
 /// Calls `$f` with the concrete allocator, so that it is inlined as into a program that uses it.
@@ -155,16 +186,15 @@ impl World {
     #[must_use]
     pub fn new(row: Row, contender: usize) -> Self {
         let threads = if matches!(row.work, Work::ReplaceTwo) { 2 } else { 1 };
-        let sets = (0..threads)
-            .map(|thread| {
-                let mut rng = Rng::new(0x9e37_79b9 + thread);
-                let hand_over = matches!(row.work, Work::HandOver | Work::HandOverShuffled);
-                let live = if hand_over { 0 } else { row.live };
-                let set = with_allocator!(contender, a => (0..live).map(|_| make(a, rng.size(row.sizes))).collect());
-                (set, rng)
-            })
-            .collect();
-        Self { row, contender, sets }
+        let workers: Vec<Worker> = (0..threads).map(|_| Worker::new()).collect();
+        let hand_over = matches!(row.work, Work::HandOver | Work::HandOverShuffled);
+        let live = if hand_over { 0 } else { row.live };
+        let mut sets = (0..threads).map(|thread| (Vec::with_capacity(live), Rng::new(0x9e37_79b9 + thread))).collect();
+        with_allocator!(contender, a => at_once(&workers, &mut sets, move |set, rng| {
+            set.extend((0..live).map(|_| make(a, rng.size(row.sizes))));
+            Duration::ZERO
+        }));
+        Self { row, contender, sets, workers }
     }
 
     /// Bytes asked for by the live set.
@@ -177,17 +207,14 @@ impl World {
     pub fn run(&mut self, pairs: u64) -> Duration {
         let Row { work, sizes, live, .. } = self.row;
         with_allocator!(self.contender, a => match work {
-            Work::Replace => {
-                let (set, rng) = &mut self.sets[0];
-                replace(a, set, rng, sizes, pairs)
+            Work::Replace | Work::ReplaceTwo => {
+                at_once(&self.workers, &mut self.sets, move |set, rng| replace(a, set, rng, sizes, pairs))
             }
             Work::FreeAll => {
-                let (set, rng) = &mut self.sets[0];
-                free_all(a, set, rng, sizes, pairs)
+                at_once(&self.workers, &mut self.sets, move |set, rng| free_all(a, set, rng, sizes, pairs))
             }
-            Work::ReplaceTwo => replace_two(a, &mut self.sets, sizes, pairs),
-            Work::HandOver => hand_over(a, live, sizes, pairs, false),
-            Work::HandOverShuffled => hand_over(a, live, sizes, pairs, true),
+            Work::HandOver => hand_over(a, &self.workers[0], live, sizes, pairs, false),
+            Work::HandOverShuffled => hand_over(a, &self.workers[0], live, sizes, pairs, true),
         })
     }
 }
@@ -201,13 +228,16 @@ impl Drop for World {
 }
 
 fn replace<A: GlobalAlloc>(a: &A, set: &mut [Object], rng: &mut Rng, sizes: (usize, usize), pairs: u64) -> Duration {
+    // The threads' generators share a cache line, of which the allocators are not to blame.
+    let mut own = rng.clone();
     let start = Instant::now();
     for _ in 0..pairs {
-        let index = rng.below(set.len());
-        let size = rng.size(sizes);
+        let index = own.below(set.len());
+        let size = own.size(sizes);
         drop_object(a, set[index]);
         set[index] = make(a, size);
     }
+    *rng = own;
     start.elapsed()
 }
 
@@ -229,31 +259,35 @@ fn free_all<A: GlobalAlloc>(
     start.elapsed().mul_f64(pairs as f64 / (rounds * live as u64) as f64)
 }
 
-fn replace_two<A: GlobalAlloc + Sync>(
-    a: &A,
-    sets: &mut [(Vec<Object>, Rng)],
-    sizes: (usize, usize),
-    pairs: u64,
+/// Each worker does `work` with its own set, all at once: the longest time that one took.
+fn at_once(
+    workers: &[Worker],
+    sets: &mut Vec<Set>,
+    work: impl Fn(&mut Vec<Object>, &mut Rng) -> Duration + Clone + Send + 'static,
 ) -> Duration {
-    let barrier = Barrier::new(sets.len());
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = sets
-            .iter_mut()
-            .map(|(set, rng)| {
-                let barrier = &barrier;
-                scope.spawn(move || {
-                    barrier.wait();
-                    replace(a, set, rng, sizes, pairs)
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().expect("a worker panicked")).max().unwrap_or_default()
-    })
+    let barrier = Arc::new(Barrier::new(sets.len()));
+    let (done, results) = channel();
+    for (nth, ((mut set, mut rng), worker)) in sets.drain(..).zip(workers).enumerate() {
+        let (barrier, done, work) = (barrier.clone(), done.clone(), work.clone());
+        worker.give(move || {
+            barrier.wait();
+            let time = work(&mut set, &mut rng);
+            // Whoever asked waits for it.
+            let _ = done.send((nth, time, (set, rng)));
+        });
+    }
+    drop(done);
+    let mut results: Vec<_> = results.into_iter().collect();
+    results.sort_by_key(|&(nth, ..)| nth);
+    let time = results.iter().map(|&(_, time, _)| time).max().unwrap_or_default();
+    sets.extend(results.into_iter().map(|(.., set)| set));
+    time
 }
 
 /// Batches go through a bounded channel; only their handling is the allocators', the rest is the same for all.
 fn hand_over<A: GlobalAlloc + Sync>(
-    a: &A,
+    a: &'static A,
+    producer: &Worker,
     batch: usize,
     sizes: (usize, usize),
     pairs: u64,
@@ -266,27 +300,25 @@ fn hand_over<A: GlobalAlloc + Sync>(
         to_producer.send(Vec::with_capacity(batch)).expect("the channel has room");
     }
     let start = Instant::now();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            let mut rng = Rng::new(7);
-            for _ in 0..batches {
-                let mut objects = from_consumer.recv().expect("the consumer lives");
-                objects.extend((0..batch).map(|_| make(a, rng.size(sizes))));
-                to_consumer.send(objects).expect("the consumer lives");
-            }
-        });
-        let mut rng = Rng::new(11);
-        for mut objects in from_producer {
-            if shuffled {
-                for index in (1..objects.len()).rev() {
-                    objects.swap(index, rng.below(index + 1));
-                }
-            }
-            objects.drain(..).for_each(|object| drop_object(a, object));
-            // The producer may have ended.
-            let _ = to_producer.send(objects);
+    producer.give(move || {
+        let mut rng = Rng::new(7);
+        for _ in 0..batches {
+            let mut objects = from_consumer.recv().expect("the consumer lives");
+            objects.extend((0..batch).map(|_| make(a, rng.size(sizes))));
+            to_consumer.send(objects).expect("the consumer lives");
         }
     });
+    let mut rng = Rng::new(11);
+    for mut objects in from_producer {
+        if shuffled {
+            for index in (1..objects.len()).rev() {
+                objects.swap(index, rng.below(index + 1));
+            }
+        }
+        objects.drain(..).for_each(|object| drop_object(a, object));
+        // The producer may have ended.
+        let _ = to_producer.send(objects);
+    }
     start.elapsed().mul_f64(pairs as f64 / (batches * batch as u64) as f64)
 }
 
