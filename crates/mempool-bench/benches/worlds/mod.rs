@@ -278,6 +278,7 @@ fn at_once(
     }
     drop(done);
     let mut results: Vec<_> = results.into_iter().collect();
+    assert_eq!(results.len(), workers.len(), "a worker panicked");
     results.sort_by_key(|&(nth, ..)| nth);
     let time = results.iter().map(|&(_, time, _)| time).max().unwrap_or_default();
     sets.extend(results.into_iter().map(|(.., set)| set));
