@@ -264,6 +264,13 @@ impl Area<'_> {
         String::from_utf8_lossy(text).trim_end_matches('\0').to_owned()
     }
 
+    /// Name and bytes of the largest object of the cache of a holder, [`board::CACHES`] or one of [`board::NAMED`].
+    pub fn cache(&self, holder: usize) -> (String, u64) {
+        let entry = holder.checked_sub(board::NAMED).unwrap_or(board::NAMED_MOST);
+        let at = board::NAMES + board::NAMES_STRIDE * entry;
+        (self.text(at, board::NAME_BYTES), self.get(at + board::NAME_BYTES / 8))
+    }
+
     /// The program's name.
     pub fn name(&self) -> String {
         self.text(board::NAME, 24)

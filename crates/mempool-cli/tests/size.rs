@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Folder, assert_has, fails, mempool, run, stderr, stdout, succeeds};
+use common::{Folder, assert_has, clean, fails, mempool, run, stderr, stdout, succeeds};
 use serde_json::Value;
 
 fn size(flags: &[&str], program: &[&str]) -> Value {
@@ -132,6 +132,70 @@ int main(void) {
     // 5 threads with 200 objects of 0 to 7,960 bytes.
     assert!((3_900_000..4_800_000).contains(&live), "{live}");
     assert!(number(&found["smallest"]) > live);
+}
+
+/// Two caches of its own beside what it has of malloc: 3,000 items at most of one, then, with 1,000 of these, 20 arrays of 50 of the
+/// other, which has an item of 40,000 bytes, too. A third lives before them, under a name that comes twice.
+const CACHES: &str = r#"
+#include <mempool.h>
+#include <stdlib.h>
+static void *items[3000], *arrays[20];
+int main(void) {
+    if (mempool_init()) return 1;
+    mp_cache_t nodes, pages, large;
+    for (int round = 0; round < 2; round++) {
+        mp_cache_init_impl(&large, "large", 40000);
+        void *one = mp_cache_alloc(&large), *two = mp_cache_alloc(&large);
+        if (!one || !two) return 3;
+        mp_cache_free(&large, one);
+        mp_cache_destroy(&large);
+    }
+    mp_cache_init_aligned(&nodes, "nodes", 48, 16);
+    mp_cache_init_aligned(&pages, "pages", 100, 4);
+    for (int k = 0; k < 3000; k++) if (!(items[k] = mp_cache_alloc(&nodes))) return 5;
+    for (int k = 1000; k < 3000; k++) mp_cache_free(&nodes, items[k]);
+    for (int k = 0; k < 20; k++) if (!(arrays[k] = mp_cache_alloc_array(&pages, 50))) return 6;
+    for (int k = 0; k < 20; k++) mp_cache_free_array(&pages, arrays[k], 50);
+    for (int k = 0; k < 1000; k++) mp_cache_free(&nodes, items[k]);
+    void *volatile object = malloc(5000);
+    free(object);
+    mp_cache_destroy(&nodes);
+    mp_cache_destroy(&pages);
+    mempool_fini();
+    return 0;
+}
+"#;
+
+#[test]
+fn a_program_with_caches_of_its_own_has_them_counted() {
+    let folder = Folder::new("size-caches");
+    let deps = std::env::current_exe().expect("a path").parent().expect("a folder").display().to_string();
+    let include = concat!(env!("CARGO_MANIFEST_DIR"), "/../mempool-c/include");
+    // By the name that installed programs look for.
+    let library = folder.path("libmempool.so.0");
+    std::os::unix::fs::symlink(format!("{deps}/libmempool_c.so"), &library).expect("a link");
+    let (source, program) = (folder.write("caches.c", CACHES), folder.path("caches"));
+    let (headers, rpath) = (format!("-I{include}"), "-Wl,-rpath,$ORIGIN");
+    let link = ["-O0", &headers, "-o", &program, &source, &library, rpath];
+    succeeds(clean("cc").args(link));
+    let found = size(&["--percent", "10"], &[&program]);
+    let pools = found["processes"].as_array().expect("processes");
+    let about: Vec<_> = pools.iter().map(|pool| (pool["name"].as_str(), number(&pool["pool"]))).collect();
+    assert_eq!(about, [(Some("caches"), 0), (Some("caches"), 1)]);
+    let holders: Vec<_> = pools[1]["holders"]
+        .as_array()
+        .expect("holders")
+        .iter()
+        .map(|row| (row["holder"].as_str().expect("a name"), number(&row["peak_objects"]), number(&row["peak_bytes"])))
+        .collect();
+    let caches = [("cache \"large\"", 2, 80_000), ("cache \"nodes\"", 3000, 144_000), ("cache \"pages\"", 20, 100_000)];
+    assert_eq!(holders, caches);
+    // 1,000 nodes and all arrays together are more than 3,000 nodes.
+    assert_eq!((number(&pools[1]["peak_objects"]), number(&pools[1]["peak_bytes"])), (3000, 148_000));
+    let (smallest, certain) = (number(&found["smallest"]), number(&pools[1]["bound"]["segment"]));
+    assert!(smallest > 148_000 && certain >= smallest, "{smallest} needed, {certain} promised");
+    let said = succeeds(&mut mempool(["size", "--percent", "20", "--", &program]));
+    assert_has(&said, &["(caches): ", "(caches), its own pool: ", "cache \"nodes\"", "largest "]);
 }
 
 #[test]

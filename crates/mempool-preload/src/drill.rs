@@ -34,58 +34,21 @@ fn word(at: usize) -> Option<&'static AtomicU64> {
     (!area.is_null() && at < board::AREA).then(|| unsafe { &*area.add(at) })
 }
 
-/// Maps the board if the settings name one.
+/// Watches the pool if the settings ask for it.
 pub fn begin() {
     let Some(values) = process::values().filter(|values| is_drilled(values)) else { return };
     // The first use allocates. It does so in every drill, with a board or without, so that requests have the same numbers.
     let mut frames = [core::ptr::null_mut::<c_void>(); FRAMES];
     // SAFETY: room for so many.
     unsafe { libc::backtrace(frames.as_mut_ptr(), 2) };
-    let Some(area) = claim(values) else { return };
-    AREA.store(area, Relaxed);
     SURVEY.store(values.survey, Relaxed);
-    note_process();
-    // SAFETY: the area is never unmapped; the witness does not allocate. A pool that has gone needs no watching.
-    let _ = unsafe { process::watch(area, witness) };
+    if let Some(area) = process::witness(witness) {
+        AREA.store(area.as_ptr().cast_mut(), Relaxed);
+    }
 }
 
 fn is_drilled(values: &Values) -> bool {
     values.fail_nth | values.fail_every | values.fail_seed | values.board != 0 || values.fail_above != 0
-}
-
-/// An area of the board for this process.
-fn claim(values: &Values) -> Option<*mut AtomicU64> {
-    if values.board == 0 {
-        return None;
-    }
-    let bytes = board::WORDS * size_of::<AtomicU64>();
-    let access = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: a new mapping; the descriptor may be anything, and then this fails.
-    let start =
-        unsafe { libc::mmap(core::ptr::null_mut(), bytes, access, libc::MAP_SHARED, values.board.cast_signed(), 0) };
-    if start == libc::MAP_FAILED {
-        return None;
-    }
-    let words = start.cast::<AtomicU64>();
-    // SAFETY: the board's first word.
-    let index = unsafe { &*words }.fetch_add(1, Relaxed) as usize;
-    // SAFETY: inside the mapping.
-    (index < board::AREAS).then(|| unsafe { words.add(1 + index * board::AREA) })
-}
-
-fn note_process() {
-    // SAFETY: a plain call; the name is a text that lives as long as the process, or null.
-    let (process, name) = unsafe { (libc::getpid(), crate::start::program_name()) };
-    for (at, part) in name.chunks(8).take(3).enumerate() {
-        let mut bytes = [0; 8];
-        bytes.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
-        if let Some(word) = word(board::NAME + at) {
-            word.store(u64::from_le_bytes(bytes), Relaxed);
-        }
-    }
-    if let Some(word) = word(board::PROCESS) {
-        word.store(process as u64, Release);
-    }
 }
 
 /// Told of each request.

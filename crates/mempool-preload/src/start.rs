@@ -116,11 +116,11 @@ fn stderr_at_exit() -> Option<c_int> {
 fn print_at_exit() {
     let Some(descriptor) = stderr_at_exit() else { return };
     let mut out = Out::new(descriptor);
-    // SAFETY: a plain call; the name is a text that lives as long as the process, or null.
-    let (process, name) = unsafe { (libc::getpid(), program_name()) };
-    let name = core::str::from_utf8(name).unwrap_or("?");
+    // SAFETY: a plain call.
+    let number = unsafe { libc::getpid() };
+    let name = core::str::from_utf8(process::program_name()).unwrap_or("?");
     // `Out` never fails.
-    let _ = writeln!(out, "mempool: process {process} ({name})");
+    let _ = writeln!(out, "mempool: process {number} ({name})");
     print_table(&mut out);
 }
 
@@ -128,23 +128,6 @@ fn print_at_exit() {
 pub fn print_table(out: &mut dyn Write) {
     // What fails is the reader's own affair: a closed descriptor, a full disk.
     let _ = process::with_table(|table| write!(out, "{table}"));
-}
-
-/// The program's name without its folder.
-///
-/// # Safety
-/// Nobody changes the name meanwhile.
-pub unsafe fn program_name() -> &'static [u8] {
-    unsafe extern "C" {
-        static program_invocation_short_name: *const core::ffi::c_char;
-    }
-    // SAFETY: set by the C library before the first constructor, and a text ever after (contract).
-    unsafe {
-        if program_invocation_short_name.is_null() {
-            return b"?";
-        }
-        core::ffi::CStr::from_ptr(program_invocation_short_name).to_bytes()
-    }
 }
 
 fn write_all(descriptor: c_int, mut bytes: &[u8]) {

@@ -59,6 +59,7 @@ pub fn init(config: &Config) -> Result<(), InitError> {
             // Ended by `fini`, or by the OS with the process.
             let pool = ManuallyDrop::new(pool);
             front::set_process_serial(pool.core().serial);
+            pool.core().watch();
             CORE.store(core::ptr::from_ref(pool.core()) as u64, Release);
             STATE.store(READY, Release);
             pool.enlist();

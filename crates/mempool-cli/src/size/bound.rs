@@ -10,6 +10,10 @@
 //!
 //! `A = s (S' + 2 R + 2 T) + L + T h` fragments.
 //!
+//! An object of a named cache is an item or an array. If none of a cache is larger than `s / 4`, each of its slabs is at most one slot, and counts in
+//! `S`. Otherwise a slab may be two slots or one object, and begins at a slot or at a multiple of its alignment, which is no more than the object:
+//! each object counts in `R` with `m = max(2 s, its bytes + s)`, the thread's current slabs too, and `n + a` is at most `2 m`. A cache has two classes.
+//!
 //! *A run of `n` fragments at a multiple of `a` is refused* when each gap between runs, slabs and local heaps has fewer than `n + a - 1`, and there
 //! is one gap more than these:
 //!
@@ -83,18 +87,28 @@ fn data(area: &Area<'_>, threads: usize, pool: &Pool) -> (Bound, usize) {
     let most = |holder| area.most(holder).0 as usize;
     let slot = pool.door_slot();
     let used = (0..board::CACHES).chain([board::HEAP]).filter(|&holder| most(holder) > 0);
-    let (classes, sum) = used.fold((0, 0), |(classes, sum), holder| (classes + 1, sum + most(holder)));
+    let (mut classes, mut sum) = used.fold((0, 0), |(classes, sum), holder| (classes + 1, sum + most(holder)));
+    let (runs, run_bytes) = area.most(board::RUNS);
+    let (mut runs, mut run_bytes) = (runs as usize, run_bytes as usize);
+    let mut gap = if runs == 0 { 0 } else { area.get(board::LARGEST_RUN).saturating_sub(1) as usize * FRAGMENT };
+    let caches = super::holders().filter(|&holder| holder == board::CACHES || holder >= board::NAMED);
+    for cache in caches.filter(|&cache| most(cache) > 0) {
+        let largest = area.cache(cache).1 as usize;
+        if largest * 4 <= slot * FRAGMENT {
+            (classes, sum) = (classes + 2, sum + most(cache));
+        } else {
+            let (more, each) = (most(cache) + 2 * threads, (largest + slot * FRAGMENT).max(2 * slot * FRAGMENT));
+            (runs, run_bytes, gap) = (runs + more, run_bytes + more * each, gap.max(2 * each));
+        }
+    }
     let (objects, bytes) = area.most(board::ALL);
     let slabs = sum.min(objects as usize) + threads * classes;
-    let (runs, run_bytes) = area.most(board::RUNS);
-    let (runs, run_bytes) = (runs as usize, run_bytes as usize);
     // Makes the local heap of this thread.
     if let Ok(object) = pool.try_alloc(std::alloc::Layout::new::<u64>()) {
         // SAFETY: allocated above, not used afterwards.
         unsafe { pool.free(object) };
     }
     let local = threads * pool.stats().local_heap_bytes;
-    let gap = if runs == 0 { 0 } else { area.get(board::LARGEST_RUN).saturating_sub(1) as usize * FRAGMENT };
     let (slot, held) = (slot * FRAGMENT, run_bytes + local);
     let slabs_refused = slot * (slabs + 2 * runs + 2 * threads) + held;
     let run_refused = slot * slabs + held + (slabs + runs + threads + 1) * gap;

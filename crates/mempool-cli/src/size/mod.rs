@@ -6,8 +6,11 @@
 //! the smallest segment on which it ends as it did the first time is found by halving. The recommended segment is that
 //! and a quarter more; the bound (`bound`) holds for every order of the same requests.
 //!
-//! *Limits:* what holds for this input holds for it alone. A preloaded program has no named caches in this pool: one that is linked
-//! to libmempool has them in that library's own, which counts nothing here. Threads are counted by looking every 2 ms. Of a process that
+//! A program that is linked to libmempool, or a Rust program on a pool of its own, has two pools: that of the preload library for what it
+//! asks of malloc, and its own, with its named caches. Both count, both get the same settings, and each has a segment of that size.
+//!
+//! *Limits:* what holds for this input holds for it alone. A pool that a program configures without the environment neither counts
+//! nor changes its size. Threads are counted by looking every 2 ms. Of a process that
 //! forks, the child counts no more; programs that it starts do, and are listed. Every process gets a segment of its own.
 
 mod bound;
@@ -74,13 +77,15 @@ pub struct Peak {
     pub bytes: u64,
 }
 
-/// What one process counted.
+/// What one pool of a process counted.
 #[derive(Clone, Debug)]
 pub struct Process {
     /// Its program's name.
     pub name: String,
     /// Its number.
     pub number: u64,
+    /// Which of its pools: 0 is malloc's, others are the program's own.
+    pub pool: usize,
     /// Requests.
     pub requests: u64,
     /// Bytes of the largest.
@@ -113,7 +118,11 @@ fn find(plan: &Plan) -> Result<Found, Failure> {
         return Err(Failure::own(format_args!("the program did not end within {} s", plan.subject.timeout.as_secs()))
             .fix("raise --timeout, or let the program do less"));
     }
-    let processes: Vec<Process> = board.areas().map(|area| Process::of(&area, first.threads)).collect();
+    let mut processes: Vec<Process> = Vec::new();
+    for area in board.areas() {
+        let pool = processes.iter().filter(|process| process.number == area.get(board::PROCESS)).count();
+        processes.push(Process { pool, ..Process::of(&area, first.threads) });
+    }
     if processes.is_empty() {
         let message = format!("the program ended ({}) before the pool could count: {}", first.end, first.said);
         return Err(Failure::own(message));
@@ -192,24 +201,31 @@ impl Process {
     fn of(area: &crate::watch::Area<'_>, threads: usize) -> Self {
         let peak = |holder: usize| {
             let (objects, bytes) = area.most(holder);
-            Peak { holder: holder_name(holder), objects, bytes }
+            Peak { holder: holder_name(area, holder), objects, bytes }
         };
         Self {
             name: area.name(),
             number: area.get(board::PROCESS),
+            pool: 0,
             requests: area.get(board::REQUESTS),
             largest: area.get(board::LARGEST),
             top: area.get(board::TOP),
             all: peak(board::ALL),
-            holders: (0..board::ALL).map(peak).filter(|peak| peak.objects > 0).collect(),
+            holders: holders().map(peak).filter(|peak| peak.objects > 0).collect(),
             bound: bound::of(area, threads),
         }
     }
 }
 
-fn holder_name(holder: usize) -> String {
+/// All holders of a board.
+pub fn holders() -> impl Iterator<Item = usize> {
+    (0..board::ALL).chain(board::NAMED..board::NAMED + board::NAMED_MOST)
+}
+
+fn holder_name(area: &crate::watch::Area<'_>, holder: usize) -> String {
     match holder {
-        board::CACHES => "named caches".into(),
+        named if named >= board::NAMED => format!("cache {:?}", area.cache(named).0),
+        board::CACHES => "other caches".into(),
         board::HEAP => "best-fit heap".into(),
         board::RUNS => "runs".into(),
         board::ALL => "all".into(),

@@ -30,9 +30,11 @@ pub fn table(plan: &Plan, found: &Found) -> String {
 fn write_table(out: &mut String, plan: &Plan, found: &Found) -> std::fmt::Result {
     // Each has a segment of its own, and one setting serves all: the one that needs most counts.
     if let Some(most) = found.processes.iter().max_by_key(|process| process.top) {
-        write_process(out, most, found)?;
+        for process in found.processes.iter().filter(|process| process.number == most.number) {
+            write_process(out, process, found)?;
+        }
     }
-    match found.processes.len() {
+    match found.processes.iter().filter(|process| process.pool == 0).count() {
         1 => {}
         more => writeln!(out, "the largest of {more} processes; --json has them all\n")?,
     }
@@ -87,7 +89,9 @@ fn write_table(out: &mut String, plan: &Plan, found: &Found) -> std::fmt::Result
 
 fn write_process(out: &mut String, process: &Process, found: &Found) -> std::fmt::Result {
     let Process { name, number, requests, all, .. } = process;
-    writeln!(out, "process {number} ({name}): {requests} requests, the largest {}", Bytes(process.largest as usize))?;
+    let pool = if process.pool == 0 { "" } else { ", its own pool" };
+    let largest = Bytes(process.largest as usize);
+    writeln!(out, "process {number} ({name}){pool}: {requests} requests, the largest {largest}")?;
     writeln!(
         out,
         "  peak live    {:>12}  in items and runs; {} objects at most",
@@ -141,6 +145,7 @@ fn process_json(process: &Process) -> Value {
     json!({
         "process": process.number,
         "name": process.name,
+        "pool": process.pool,
         "requests": process.requests,
         "largest_request": process.largest,
         "peak_objects": process.all.objects,

@@ -83,7 +83,7 @@ pub struct WorkerOrder {
 /// Requests in each second.
 const RATE: u64 = 1000;
 /// Milliseconds that all runs take together, if nothing is said.
-const WHOLE: u64 = 20_000;
+const WHOLE: u64 = 17_000;
 /// Milliseconds of a run in which system calls are counted.
 const COUNTING: u64 = 300;
 /// Address space that the process needs beside the segment: its own image, libraries, stacks, the C library's heap.

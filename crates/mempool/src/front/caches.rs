@@ -23,8 +23,9 @@ pub const ITEM_MAX: usize = 1 << 20;
 const SIZE: usize = 4;
 const ALIGN: usize = 5;
 const STATE: usize = 6;
-/// The number of its budget plus one, 0 for none; and [`SCOPED`].
+/// The number of its budget plus one, 0 for none; [`SCOPED`]; and from bit [`HOLDER`] on its holder on the board of a drill.
 const BUDGET: usize = 7;
+const HOLDER: u32 = 40;
 /// The cache serves scoped allocations, whose objects are freed as if they were of no cache.
 const SCOPED: u64 = 1 << 32;
 /// States of an entry.
@@ -125,6 +126,11 @@ impl Core {
         ((word as u32 as usize).checked_sub(1), word & SCOPED != 0)
     }
 
+    /// The holder on the board of a drill of the cache that `class` belongs to.
+    pub(super) fn cache_holder(&self, class: usize) -> usize {
+        (self.cache_word((class - CLASSES) / 2, BUDGET).load(Relaxed) >> HOLDER) as usize
+    }
+
     /// Makes a cache that is charged to a budget.
     pub(crate) fn cache_create_for(
         &self,
@@ -157,7 +163,8 @@ impl Core {
         self.cache_word(index, SIZE).store(size as u64, Relaxed);
         self.cache_word(index, ALIGN).store(align as u64, Relaxed);
         let budget = budget.map_or(0, |number| number as u64 + 1) | if scoped { SCOPED } else { 0 };
-        self.cache_word(index, BUDGET).store(budget, Relaxed);
+        let holder = if self.drill.is_on() { self.drill.enlist(&name_bytes(name)) as u64 } else { 0 };
+        self.cache_word(index, BUDGET).store(budget | holder << HOLDER, Relaxed);
         let handle = CacheHandle { index: index as u32, generation };
         let stride = (size + align - 1) & !(align - 1);
         let single = Shape { align, ..self.slabs.shape_for(handle.class(), stride) };
@@ -170,11 +177,7 @@ impl Core {
     }
 
     fn write_name(&self, index: usize, name: &str) {
-        let mut bytes = [0u8; NAME_LEN];
-        for (to, from) in bytes.iter_mut().zip(name.bytes().take(NAME_MAX)) {
-            *to = from;
-        }
-        for (k, word) in bytes.chunks_exact(8).enumerate() {
+        for (k, word) in name_bytes(name).chunks_exact(8).enumerate() {
             let word = word.iter().rev().fold(0u64, |sum, &byte| sum << 8 | u64::from(byte));
             self.cache_word(index, k).store(word, Relaxed);
         }
@@ -260,7 +263,15 @@ impl Core {
         let class = handle.class();
         let request = Request { size, align, zeroed: false };
         let plea = Plea { request: &request, class: Some(class), fail };
-        self.finish(&plea, &mut || self.with_local(|local| self.cache_pop(local, class)))
+        self.finish_cached(&plea, &mut || self.with_local(|local| self.cache_pop(local, class)))
+    }
+
+    /// As `finish`, for a request for items of a cache.
+    fn finish_cached(&self, plea: &Plea<'_>, serve: &mut dyn FnMut() -> Option<NonZeroUsize>) -> *mut u8 {
+        if self.drill.is_on() {
+            return self.drilled(plea.request, plea.fail, &mut || self.finish(plea, serve));
+        }
+        self.finish(plea, serve)
     }
 
     pub(super) fn cache_pop(&self, local: &LocalHeap, class: usize) -> Option<NonZeroUsize> {
@@ -272,9 +283,6 @@ impl Core {
     }
 
     pub(super) fn finish(&self, plea: &Plea<'_>, serve: &mut dyn FnMut() -> Option<NonZeroUsize>) -> *mut u8 {
-        if self.drill.is_on() && self.refuses(plea.request, plea.fail) {
-            return core::ptr::null_mut();
-        }
         let served = serve().or_else(|| self.exhausted(plea, serve));
         self.look_after(plea.fail);
         served.map_or(core::ptr::null_mut(), |address| address.get() as *mut u8)
@@ -294,7 +302,7 @@ impl Core {
         }
         let class = handle.array_class();
         let plea = Plea { request: &request, class: Some(class), fail };
-        self.finish(&plea, &mut || {
+        self.finish_cached(&plea, &mut || {
             if size > self.data_len {
                 return None;
             }
@@ -344,6 +352,9 @@ impl Core {
                 self.misuse(call, address, &Misuse::WrongCount(self.item_text(&located), right, n))
             }
             Some(_) => {
+                if self.drill.is_on() {
+                    self.free_drilled(address, call);
+                }
                 let items = if located.shape.count > 0 { 1 } else { n };
                 self.push_items(&located, items, address, call);
             }
@@ -381,11 +392,23 @@ impl Core {
             self.slabs.undisturbed(|| self.each_local(&mut |local| self.slabs.forget(local, class)));
             live += self.slabs.destroy(self, class);
         }
+        if self.drill.is_on() {
+            self.clear_drilled(self.cache_holder(handle.class()));
+        }
         let next = u64::from(handle.generation.wrapping_add(1)) << 32 | VACANT;
         // Release pairs with the next `cache_create`.
         self.cache_word(handle.index as usize, STATE).store(next, Release);
         live
     }
+}
+
+/// A cache's name, as it is kept.
+fn name_bytes(name: &str) -> [u8; NAME_LEN] {
+    let mut bytes = [0u8; NAME_LEN];
+    for (to, from) in bytes.iter_mut().zip(name.bytes().take(NAME_MAX)) {
+        *to = from;
+    }
+    bytes
 }
 
 /// **The hot path of a cache's allocation**: the item's address, None when the bin's word has none.

@@ -12,6 +12,7 @@
 //! see [`board`].
 #![allow(unsafe_code)]
 
+use super::caches::CacheHandle;
 use super::core::Core;
 use super::exhausted::Fail;
 use super::route::{Holder, Request};
@@ -47,7 +48,7 @@ pub mod board {
     pub const TOP: usize = 12;
     /// Four words for each holder: objects, most objects, bytes, most bytes.
     pub const HOLDERS: usize = 16;
-    /// Holders: the size classes, then these.
+    /// Holders: the size classes, then these. Caches that came when all of [`NAMED`] were taken, together.
     pub const CACHES: usize = crate::slab::CLASSES;
     /// Objects of the best-fit heap.
     pub const HEAP: usize = CACHES + 1;
@@ -55,8 +56,20 @@ pub mod board {
     pub const RUNS: usize = CACHES + 2;
     /// All of them.
     pub const ALL: usize = CACHES + 3;
+    /// Named caches that have a holder each, behind all others. An array is one object.
+    pub const NAMED: usize = ALL + 1;
+    /// Most of them.
+    pub const NAMED_MOST: usize = 64;
+    /// Five words for each named cache, and for [`CACHES`] behind them: its name, and bytes of its largest object.
+    pub const NAMES: usize = HOLDERS + 4 * (NAMED + NAMED_MOST);
+    /// Bytes of a name.
+    pub const NAME_BYTES: usize = crate::segment::NAME_LEN;
+    /// Words of an entry of [`NAMES`].
+    pub const NAMES_STRIDE: usize = NAME_BYTES / 8 + 1;
+    /// Named caches that have a holder.
+    pub const NAMED_COUNT: usize = NAMES + NAMES_STRIDE * (NAMED_MOST + 1);
     /// Text of the frames behind the first refusal: a line for each.
-    pub const TEXT: usize = HOLDERS + 4 * (ALL + 1);
+    pub const TEXT: usize = NAMED_COUNT + 1;
     /// Bytes of it.
     pub const TEXT_BYTES: usize = 8192;
     /// Numbers of the requests that came first from their place, in order.
@@ -84,7 +97,7 @@ pub struct Drill {
     requests: AtomicU64,
     /// A [`Witness`], 0 for none.
     witness: AtomicU64,
-    /// The process's area of a board, 0 for none.
+    /// The pool's area of a board, 0 for none.
     area: AtomicU64,
 }
 
@@ -130,7 +143,7 @@ impl Drill {
     /// Word `at` of the area.
     fn word(&self, at: usize) -> Option<&AtomicU64> {
         debug_assert!(at < board::AREA);
-        // SAFETY: 0, or an area of AREA words that stays mapped (contract of `Core::watch`).
+        // SAFETY: 0, or an area of AREA words that stays mapped (`Core::watch`).
         unsafe {
             (self.area.load(Acquire) as *const AtomicU64).as_ref().map(|area| &*core::ptr::from_ref(area).add(at))
         }
@@ -142,10 +155,39 @@ impl Drill {
         }
     }
 
+    fn store(&self, at: usize, value: u64) {
+        if let Some(word) = self.word(at) {
+            word.store(value, Release);
+        }
+    }
+
     fn raise(&self, at: usize, to: u64) {
         if let Some(word) = self.word(at) {
             word.fetch_max(to, Relaxed);
         }
+    }
+
+    /// The holder of the cache called `name`, which has none yet: that of another one by this name before it, or the next.
+    pub fn enlist(&self, name: &[u8; board::NAME_BYTES]) -> usize {
+        let at = |entry: usize| board::NAMES + board::NAMES_STRIDE * entry;
+        let is_its = |entry: usize| {
+            let words = name.chunks_exact(8).zip(at(entry)..);
+            words
+                .into_iter()
+                .all(|(part, at)| self.word(at).is_some_and(|word| word.load(Acquire).to_le_bytes() == *part))
+        };
+        let known = self.word(board::NAMED_COUNT).map_or(0, |count| count.load(Acquire) as usize);
+        if let Some(entry) = (0..known.min(board::NAMED_MOST)).find(|&entry| is_its(entry)) {
+            return board::NAMED + entry;
+        }
+        let next = self.word(board::NAMED_COUNT).map(|count| count.fetch_add(1, Relaxed) as usize);
+        let Some(entry) = next.filter(|&entry| entry < board::NAMED_MOST) else { return board::CACHES };
+        for (part, at) in name.chunks_exact(8).zip(at(entry)..) {
+            if let (Some(word), Ok(part)) = (self.word(at), part.try_into()) {
+                word.store(u64::from_le_bytes(part), Release);
+            }
+        }
+        board::NAMED + entry
     }
 
     /// Counts an object of `bytes` bytes in, for one holder.
@@ -159,9 +201,9 @@ impl Drill {
         }
     }
 
-    fn count_out(&self, holder: usize, bytes: u64) {
+    fn count_out(&self, holder: usize, objects: u64, bytes: u64) {
         let first = board::HOLDERS + 4 * holder;
-        self.add(first, 1u64.wrapping_neg());
+        self.add(first, objects.wrapping_neg());
         self.add(first + 2, bytes.wrapping_neg());
     }
 
@@ -172,6 +214,12 @@ impl Drill {
     }
 }
 
+/// Where the board says what the cache of `holder` is called, if it is one.
+fn named(holder: usize) -> Option<usize> {
+    let entry = if holder == board::CACHES { board::NAMED_MOST } else { holder.checked_sub(board::NAMED)? };
+    Some(board::NAMES + board::NAMES_STRIDE * entry)
+}
+
 /// A number's bits, well mixed: Steele, Lea and Flood's SplitMix64.
 const fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ bits >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -180,23 +228,50 @@ const fn mix(mut bits: u64) -> u64 {
 }
 
 impl Core {
-    /// From now on `witness` is told of each request, and `area`, [`board::AREA`] words that are 0, is kept up to date.
-    ///
-    /// # Safety
-    /// The area stays valid as long as the pool.
-    pub(crate) unsafe fn watch(&self, area: *const AtomicU64, witness: Witness) {
-        self.drill.witness.store(witness as usize as u64, Relaxed);
-        self.drill.area.store(area as u64, Release);
+    /// Claims an area of the board that the settings name, and keeps it up to date from now on. Does nothing where they name none, it is none,
+    /// or all areas are claimed.
+    pub(crate) fn watch(&self) {
+        if self.config.board == 0 {
+            return;
+        }
+        let Some(words) = crate::os::shared_words(self.config.board, board::WORDS) else { return };
+        // SAFETY: WORDS words, which stay mapped as long as the process.
+        let first = unsafe { &*words };
+        let index = first.fetch_add(1, Relaxed) as usize;
+        if index < board::AREAS {
+            // SAFETY: the board has AREAS areas behind its first word.
+            let area = unsafe { words.add(1 + index * board::AREA) };
+            self.drill.area.store(area as u64, Release);
+            self.note_program();
+        }
     }
 
-    /// Serves `request`, unless it is due to be refused.
+    /// Notes which program this is.
+    fn note_program(&self) {
+        for (at, part) in crate::os::program_name().chunks(8).take(3).enumerate() {
+            let mut bytes = [0; 8];
+            bytes.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+            self.drill.store(board::NAME + at, u64::from_le_bytes(bytes));
+        }
+        self.drill.store(board::PROCESS, self.os.process().into());
+    }
+
+    /// From now on `witness` is told of each request. The pool's area of a board, null for none.
+    pub(crate) fn add_witness(&self, witness: Witness) -> *const AtomicU64 {
+        // The first request may come before the C library knows the program's name.
+        self.note_program();
+        self.drill.witness.store(witness as usize as u64, Relaxed);
+        self.drill.area.load(Relaxed) as *const AtomicU64
+    }
+
+    /// `serve`s `request`, unless it is due to be refused.
     #[cold]
     #[inline(never)]
-    pub(crate) fn alloc_drilled(&self, request: &Request, fail: Fail) -> *mut u8 {
+    pub(crate) fn drilled(&self, request: &Request, fail: Fail, serve: &mut dyn FnMut() -> *mut u8) -> *mut u8 {
         if self.refuses(request, fail) {
             return core::ptr::null_mut();
         }
-        let object = self.alloc_now(request, fail);
+        let object = serve();
         if !object.is_null() && self.contains(object as usize) {
             let (holder, bytes) = self.held_at(object as usize);
             self.drill.count_in(holder, bytes);
@@ -205,6 +280,8 @@ impl Core {
             if holder == board::RUNS {
                 let slack = (request.align / FRAGMENT).max(1) - 1;
                 self.drill.raise(board::LARGEST_RUN, (fragments_for(request.size) + slack) as u64);
+            } else if let Some(entry) = named(holder) {
+                self.drill.raise(entry + board::NAME_BYTES / 8, bytes);
             }
         }
         object
@@ -218,19 +295,35 @@ impl Core {
             // Ends the process if the address is no object.
             self.usable_size(address, call);
             let (holder, bytes) = self.held_at(address);
-            self.drill.count_out(holder, bytes);
-            self.drill.count_out(board::ALL, bytes);
+            self.drill.count_out(holder, 1, bytes);
+            self.drill.count_out(board::ALL, 1, bytes);
         }
+    }
+
+    /// A cache's holder has nothing any more.
+    pub(crate) fn clear_drilled(&self, holder: usize) {
+        let first = board::HOLDERS + 4 * holder;
+        let now = |at| self.drill.word(at).map_or(0, |word| word.load(Relaxed));
+        let (objects, bytes) = (now(first), now(first + 2));
+        self.drill.count_out(holder, objects, bytes);
+        self.drill.count_out(board::ALL, objects, bytes);
     }
 
     /// Which holder has the object at `address`, and its bytes.
     fn held_at(&self, address: usize) -> (usize, u64) {
-        let bytes = self.usable_size(address, "malloc") as u64;
-        match self.holder(address) {
-            Holder::Item(located) => ((located.shape.class as usize).min(CLASSES), bytes),
+        let bytes = self.usable_size(address, "malloc");
+        let (holder, bytes) = match self.holder(address) {
+            Holder::Item(located) => match located.shape.class as usize {
+                class if class < CLASSES => (class, bytes),
+                class if CacheHandle::is_array(class) && located.shape.count == 0 => {
+                    (self.cache_holder(class), bytes * located.slab.region_at(located.item).unwrap_or(1))
+                }
+                class => (self.cache_holder(class), bytes),
+            },
             Holder::HeapPage => (board::HEAP, bytes),
             Holder::Run => (board::RUNS, bytes),
-        }
+        };
+        (holder, bytes as u64)
     }
 
     /// Numbers a request; whether it is refused. Ends the process where that is what exhaustion means.
@@ -240,7 +333,7 @@ impl Core {
         let refused = drill.is_due(number, request.size);
         drill.add(board::REQUESTS, 1);
         drill.raise(board::LARGEST, request.size as u64);
-        // SAFETY: only `watch` writes it, a function of this type.
+        // SAFETY: only `add_witness` writes it, a function of this type.
         let witness = unsafe { core::mem::transmute::<usize, Option<Witness>>(drill.witness.load(Relaxed) as usize) };
         if let Some(tell) = witness {
             tell(number, request.size, refused);

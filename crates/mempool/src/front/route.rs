@@ -86,7 +86,10 @@ impl Core {
 
     /// Serves `request`: never null under `Fail::Policy` with policy abort.
     pub(crate) fn alloc(&self, request: &Request, fail: Fail) -> *mut u8 {
-        if self.drill.is_on() { self.alloc_drilled(request, fail) } else { self.alloc_now(request, fail) }
+        if self.drill.is_on() {
+            return self.drilled(request, fail, &mut || self.alloc_now(request, fail));
+        }
+        self.alloc_now(request, fail)
     }
 
     /// As `alloc`, whatever the drill says.

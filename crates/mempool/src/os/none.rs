@@ -179,6 +179,18 @@ pub fn is_secure() -> bool {
     false
 }
 
+/// Shared memory behind a descriptor: none.
+#[must_use]
+pub fn shared_words(_: u32, _: usize) -> Option<*const crate::sync::AtomicU64> {
+    None
+}
+
+/// The program's name: not known.
+#[must_use]
+pub fn program_name() -> &'static [u8] {
+    b""
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;

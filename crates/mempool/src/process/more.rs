@@ -235,19 +235,18 @@ pub fn cache_stats(cache: CacheHandle) -> Option<CacheStats> {
     core.cache_info(cache).map(|info| Stats::of_cache(core, &info))
 }
 
-/// From now on each request of a drilled process pool (a `fail_` setting, or a board) is reported to `witness`, and
-/// `area`, [`board::AREA`](front::board::AREA) words that are 0, is kept up to date.
-///
-/// # Errors
-/// There is no process pool.
-///
-/// # Safety
-/// The area stays valid as long as the process; the witness doesn't allocate from the pool.
-pub unsafe fn watch(area: *const ::core::sync::atomic::AtomicU64, witness: front::Witness) -> Result<(), InitError> {
-    let core = core().ok_or(InitError::NotInitialised)?;
-    // SAFETY: contract.
-    unsafe { core.watch(area.cast(), witness) };
-    Ok(())
+/// The program's name without its folder; empty where it is not known, or not yet.
+#[must_use]
+pub fn program_name() -> &'static [u8] {
+    crate::os::program_name()
+}
+
+/// From now on each request of a drilled process pool (a `fail_` setting, or a board) is reported to `witness`, which must not allocate
+/// from the pool. The pool's area of the board, [`board::AREA`](front::board::AREA) words that stay mapped; None where there is no pool or no board.
+pub fn witness(witness: front::Witness) -> Option<&'static [::core::sync::atomic::AtomicU64]> {
+    let area = core()?.add_witness(witness);
+    // SAFETY: null, or an area that `Core::watch` mapped for good.
+    (!area.is_null()).then(|| unsafe { ::core::slice::from_raw_parts(area.cast(), front::board::AREA) })
 }
 
 /// Adds a callback for exhaustion, as [`Pool::on_reclaim`](crate::Pool::on_reclaim), and with a level other than 0 for

@@ -1,0 +1,38 @@
+//! What a watched process shows of itself: shared memory to count in, and its name.
+
+use core::ffi::{CStr, c_char};
+use core::ptr;
+
+use super::keeping_errno;
+use crate::sync::AtomicU64;
+
+/// `words` words of the shared memory behind `descriptor`, mapped for good; None if that is none.
+pub fn shared_words(descriptor: u32, words: usize) -> Option<*const AtomicU64> {
+    let (bytes, access) = (words * size_of::<AtomicU64>(), libc::PROT_READ | libc::PROT_WRITE);
+    // SAFETY: a new mapping; the descriptor may be anything, and then this fails.
+    let start = keeping_errno(|| unsafe {
+        // A shorter file would be mapped, too, and end the process at the first touch.
+        let mut stat: libc::stat = core::mem::zeroed();
+        if libc::fstat(descriptor.cast_signed(), &raw mut stat) != 0 || stat.st_size.cast_unsigned() < bytes as u64 {
+            return libc::MAP_FAILED;
+        }
+        libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, descriptor.cast_signed(), 0)
+    });
+    (start != libc::MAP_FAILED).then(|| start.cast::<AtomicU64>().cast_const())
+}
+
+/// The program's name without its folder; empty before the C library's first constructor has run. Programs change it, if at all,
+/// by pointing to another text that lives as long as they do.
+#[must_use]
+pub fn program_name() -> &'static [u8] {
+    unsafe extern "C" {
+        static program_invocation_short_name: *const c_char;
+    }
+    // SAFETY: null, or a text that lives as long as the process.
+    unsafe {
+        if program_invocation_short_name.is_null() {
+            return b"";
+        }
+        CStr::from_ptr(program_invocation_short_name).to_bytes()
+    }
+}
