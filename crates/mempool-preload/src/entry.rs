@@ -136,7 +136,11 @@ pub extern "C" fn pvalloc(size: usize) -> *mut c_void {
 /// Bytes that may be used, at least those asked for; 0 for null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn malloc_usable_size(object: *mut c_void) -> usize {
-    if object.is_null() { 0 } else { cold::usable_size(object) }
+    match process::room_of(object.cast()) {
+        Some(room) => room,
+        None if object.is_null() => 0,
+        None => cold::usable_size(object),
+    }
 }
 
 /// As in C23. The size may be smaller than the object if `realloc` made it so.

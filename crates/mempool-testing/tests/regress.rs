@@ -4,6 +4,7 @@
 use std::alloc::Layout;
 
 use mempool::config::Small;
+use mempool::process;
 use mempool_testing::{Baseline, Shadow, World};
 
 fn layout(size: usize, align: usize) -> Layout {
@@ -111,4 +112,51 @@ fn the_tests_run_on_a_pool() {
     let object = Box::new(1u8);
     assert!(mempool::process::contains(&raw const *object));
     assert!(mempool::process::stats().is_some_and(|stats| stats.live() > 10));
+}
+
+/// The short path of `usable_size` asks no more of a slab than that it is one: of other threads', of full ones that are nobody's, and
+/// of those that were adopted it says the same as the long path, and of all that is no live small object it says nothing.
+#[test]
+fn the_room_of_an_object_is_the_same_to_every_thread() {
+    let sizes: Vec<usize> = (0..64).map(mempool::Pool::door_class_size).collect();
+    // 5,000 of the smaller ones fill slabs.
+    let objects: Vec<(usize, usize)> = sizes
+        .iter()
+        .flat_map(|&size| std::iter::repeat_n(size, if size <= 128 { 5000 } else { 20 }))
+        .map(|size| (process::alloc(size - 3) as usize, size))
+        .collect();
+    let ask = |objects: &[(usize, usize)]| {
+        for &(address, size) in objects {
+            assert_eq!(process::room_of(address as *const u8), Some(size));
+            assert_eq!(process::usable_size(address as *mut u8, "usable_size"), size);
+            assert_eq!(process::room_of((address + 8) as *const u8), None, "inside of an object");
+        }
+    };
+    ask(&objects);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // A thread without a local heap takes the long path.
+            assert_eq!(process::usable_size(objects[0].0 as *mut u8, "usable_size"), objects[0].1);
+            // SAFETY: just made.
+            unsafe { process::free(process::alloc(1), "free") };
+            ask(&objects);
+            for &(address, _) in objects.iter().skip(1).step_by(2) {
+                // SAFETY: made above, freed once.
+                unsafe { process::free(address as *mut u8, "free") };
+                assert_eq!(process::room_of(address as *const u8), None, "freed");
+            }
+            let left: Vec<(usize, usize)> = objects.iter().copied().step_by(2).collect();
+            ask(&left);
+        });
+    });
+    let run = process::alloc(100_000);
+    assert_eq!(process::room_of(run), None);
+    assert!(process::usable_size(run, "usable_size") >= 100_000);
+    assert_eq!(process::room_of(std::ptr::null()), None);
+    // SAFETY: made above, freed once.
+    unsafe { process::free(run, "free") };
+    for &(address, _) in objects.iter().step_by(2) {
+        // SAFETY: as above.
+        unsafe { process::free(address as *mut u8, "free") };
+    }
 }

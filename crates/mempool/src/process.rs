@@ -207,9 +207,19 @@ pub unsafe fn realloc(object: *mut u8, size: usize, align: usize, call: &'static
     }
 }
 
-/// Bytes that may be used at `object`.
+/// Bytes that may be used at `object`. Programs that keep account ask for each object, twice, so small ones have a short path.
+#[inline]
 #[must_use]
 pub fn usable_size(object: *mut u8, call: &'static str) -> usize {
+    match front::room_of(front::process_local(), object as usize) {
+        Some(room) => room,
+        None => usable_size_slow(object, call),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn usable_size_slow(object: *mut u8, call: &'static str) -> usize {
     demand_core(call).usable_size(object as usize, call)
 }
 

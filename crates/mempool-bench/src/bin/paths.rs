@@ -126,6 +126,15 @@ fn replace(count: usize, most: usize, make: impl Fn(usize) -> *mut u8, free: imp
     measured(|| replace(count));
 }
 
+/// `malloc_usable_size` of an object of 100 bytes.
+fn usable(count: usize) {
+    let object = malloc(100);
+    // SAFETY: a live object.
+    let ask = || unsafe { libc::malloc_usable_size(black_box(object)) };
+    assert!(ask() >= 100);
+    measured(|| (0..count).map(|_| ask()).fold(0, |sum: usize, room| sum.wrapping_add(black_box(room))));
+}
+
 /// Objects that nobody freed before: all that it takes to find items, slabs and runs.
 fn refill(count: usize) {
     black_box(malloc(64));
@@ -171,6 +180,7 @@ fn main() {
         "array" => array(count),
         "heap" => heap(count),
         "realloc" => pairs(count, 100, grown),
+        "usable" => usable(count),
         "refill" => refill(count),
         "remote" => remote(count),
         "adopt" => adopt(count),

@@ -102,7 +102,7 @@ fn room_for(size: usize, align: usize) -> Option<usize> {
     class_of_aligned(size, align).map(class_size)
 }
 
-/// The room of the object at `address`, if it is a live item of this thread's; None also when something else is the case.
+/// The room of the object at `address`, if it is a live item of a size class, in whosever slab; None also when something else is the case.
 #[inline]
 pub fn room_of(local: &LocalHeap, address: usize) -> Option<usize> {
     let offset = address.wrapping_sub(local.data);
@@ -110,8 +110,8 @@ pub fn room_of(local: &LocalHeap, address: usize) -> Option<usize> {
         return None;
     }
     let slab = local.slab_at(offset >> local.shift);
-    let item = slab.plain_item(offset & local.mask).filter(|_| slab.peek().thread() == local.id)?;
-    slab.is_allocated(item).then(|| slab.item_size())
+    let item = slab.plain_item(offset & local.mask).filter(|_| slab.peek().is_slab())?;
+    slab.is_allocated(item).then(|| slab.plain_size())
 }
 
 /// What comes right behind `push`: an item of another thread's slab or of nobody's, or a run that can be parked. False when

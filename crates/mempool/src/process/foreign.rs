@@ -40,7 +40,7 @@ pub fn fits(object: *const u8, size: usize) -> bool {
     front::fits(front::process_local(), object as usize, size)
 }
 
-/// The room of an object that is a live small item of the calling thread's; None when more must be asked.
+/// The room of an object that is a live small item; None when more must be asked.
 #[inline]
 #[must_use]
 pub fn room_of(object: *const u8) -> Option<usize> {

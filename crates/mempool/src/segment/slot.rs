@@ -93,6 +93,15 @@ impl Owner {
         self.0 >> 32 & 0xf == state as u64
     }
 
+    /// [`State::is_slab`] of the state, without a branch.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_slab(self) -> bool {
+        const SLABS: u64 =
+            1 << State::Held as u64 | 1 << State::Queued as u64 | 1 << State::Nobody as u64 | 1 << State::Tapped as u64;
+        SLABS >> (self.0 >> 32 & 0xf) & 1 != 0
+    }
+
     /// The owning thread, 0 for none.
     #[must_use]
     pub const fn thread(self) -> u32 {

@@ -69,6 +69,14 @@ pub(crate) fn reciprocal_of(class: usize) -> u64 {
     unsafe { u64::from(*RECIPROCALS.get_unchecked(class)) }
 }
 
+/// The item size of which this is the reciprocal; 0 of 0. Sizes are at most 2^14, so 2^32 over a reciprocal that was rounded up is less than a 16th below
+/// the size, which rounding up takes away.
+#[inline(always)]
+#[must_use]
+pub(crate) fn size_of_reciprocal(reciprocal: u32) -> usize {
+    u32::MAX.checked_div(reciprocal).map_or(0, |size| size as usize + 1)
+}
+
 /// The class that serves `size` bytes, which are at most [`MAX_SMALL`]. O(1).
 #[inline(always)]
 #[must_use]
@@ -117,6 +125,12 @@ mod tests {
             assert!(size_of(class) >= size);
             assert!(class == 0 || size_of(class - 1) < size, "{size}");
         }
+    }
+
+    #[test]
+    fn reciprocals_give_sizes_back() {
+        assert!((0..CLASSES).all(|class| size_of_reciprocal(reciprocal_of(class) as u32) == size_of(class)));
+        assert_eq!(size_of_reciprocal(0), 0);
     }
 
     #[test]

@@ -132,6 +132,12 @@ impl<'a> Slab<'a> {
         self.slot.cold(SIZE).load(Relaxed) as usize
     }
 
+    /// [`Self::item_size`] of a slab in which [`Self::plain_item`] finds items, without a look at another cache line.
+    #[inline]
+    pub fn plain_size(&self) -> usize {
+        super::classes::size_of_reciprocal(self.slot.recip().load(Relaxed) as u32)
+    }
+
     /// Words in use for `items` items.
     pub(super) fn used(&self) -> usize {
         let items = self.slot.cold(SHAPE).load(Relaxed) as u32 as usize;
@@ -456,6 +462,7 @@ impl<'a> Slab<'a> {
 
     /// Whether item `i` is allocated.
     /// Acquire pairs with `claim_region`: who sees it allocated sees how it is joined.
+    #[inline]
     pub fn is_allocated(&self, i: usize) -> bool {
         // The remote word first: a take sets `free` before it clears `remote`, so that a free item shows one of them.
         let both = self.slot.remote(i / 64).load(Acquire) | self.slot.free(i / 64).load(Acquire);
