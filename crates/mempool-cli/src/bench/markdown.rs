@@ -30,12 +30,12 @@ fn text(report: &Report) -> String {
         move |row: &Row| row.median(POOL, figure).filter(|own| *own > 0.0).map_or("-".into(), show)
     };
     _ = writeln!(text, "### Time\n\nMedians of {} rounds, as ratios to the best peer of the row.\n", report.rounds);
-    table(&mut text, report, "pool's time", own(SECONDS, |s| time(s * 1e9)), ratio(SECONDS));
+    table(&mut text, report, "pool's time", |_| true, own(SECONDS, |s| time(s * 1e9)), ratio(SECONDS));
     text.push_str("\n### Peak memory\n\nOf the whole process, as ratios to the leanest peer of the row.\n\n");
-    table(&mut text, report, "pool's peak", own(PEAK, size), ratio(PEAK));
+    table(&mut text, report, "pool's peak", |_| true, own(PEAK, size), ratio(PEAK));
     phases(&mut text, report);
     text.push_str("\n### Kernel\n\nPage faults / system calls for a million operations, after preparation.\n\n");
-    table(&mut text, report, "threads", |row| row.threads.to_string(), kernel_cell);
+    table(&mut text, report, "threads", |row| !row.program, |row| row.threads.to_string(), kernel_cell);
     latency(&mut text, report);
     for measure in &report.pool {
         _ = writeln!(text, "\n### {}\n\n| | {} |\n|---|---|", measure.name, measure.unit);
@@ -81,13 +81,14 @@ fn table(
     text: &mut String,
     report: &Report,
     title: &str,
+    keep: fn(&Row) -> bool,
     own: impl Fn(&Row) -> String,
     cell: impl Fn(&Row, &str) -> String,
 ) {
     _ = write!(text, "| row | {title} |");
     report.contenders.iter().for_each(|known| _ = write!(text, " {} |", known.name));
     _ = writeln!(text, "\n|{}", "---|".repeat(report.contenders.len() + 2));
-    for row in &report.rows {
+    for row in report.rows.iter().filter(|row| keep(row)) {
         _ = write!(text, "| {} | {} |", row.label(), own(row));
         report.contenders.iter().for_each(|known| _ = write!(text, " {} |", cell(row, &known.name)));
         text.push('\n');
