@@ -155,11 +155,15 @@ pub unsafe fn resize(old: *mut c_void, size: usize, call: &'static str) -> *mut 
     if process::fits(old.cast(), size) {
         return old;
     }
-    if let Some(room) = process::room_of(old.cast()).filter(|_| size <= SMALL)
-        && let Some(new) = NonNull::new(process::pop(size)).or_else(|| NonNull::new(process::pop_behind(size)))
-    {
-        // SAFETY: contract; a live small object with less room, and another one that was just handed out.
-        return unsafe { move_into(new, old, room, call) }.as_ptr();
+    if let Some(room) = process::room_of(old.cast()).filter(|_| size <= SMALL) {
+        // `fits` knows the thread's own alone.
+        if size <= room {
+            return old;
+        }
+        if let Some(new) = NonNull::new(process::pop(size)).or_else(|| NonNull::new(process::pop_behind(size))) {
+            // SAFETY: contract; a live small object with less room, and another one that was just handed out.
+            return unsafe { move_into(new, old, room, call) }.as_ptr();
+        }
     }
     // SAFETY: contract.
     unsafe { move_to(old, size, call) }
