@@ -69,7 +69,7 @@ pub struct WorkerOrder {
 const EXAMPLES: &str = "\
 Examples:
   mempool bench --quick                          all workloads, roughly, in a minute
-  mempool bench --html report.html               everything, with plots, in half an hour
+  mempool bench --html report.html               everything, with plots, in an hour
   mempool bench --only 'replace*,pipe' --threads 1,2,4,8
   mempool bench --peer mine=/usr/local/lib/libmine.so
   mempool bench -- perl script.pl                a program of yours, under each allocator
