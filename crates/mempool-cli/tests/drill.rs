@@ -241,6 +241,10 @@ fn a_drill_tries_every_request_if_asked_and_stops_at_a_number() {
     let all = drill(&["--all"], &program, 1);
     let requests = all["requests"].as_u64().expect("a number");
     assert_eq!(all["runs"].as_u64().map(|runs| runs + all["missed"].as_u64().unwrap_or(0)), Some(requests));
+    // Each is counted once, those from before the library's constructor among them.
+    let sized = succeeds(&mut mempool(["size", "--json", "--percent", "50", "--", &program]));
+    let sized: Value = serde_json::from_str(&sized).expect("JSON");
+    assert_eq!(sized["processes"][0]["requests"].as_u64(), Some(requests));
     let sites = all["sites"].as_array().expect("sites");
     let handles = sites.iter().find(|site| site["site"].as_str().unwrap_or("").starts_with("handles")).expect("a site");
     assert_eq!(handles["runs"].as_u64(), Some(3));

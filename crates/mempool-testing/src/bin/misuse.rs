@@ -1,6 +1,6 @@
 //! One tiny program per kind of misuse: `misuse KIND`. Each must end in SIGABRT with one line that says what
 //! was wrong; tests/misuse.rs has the lines. `misuse list` prints the kinds. A program that comes to its end
-//! exits with 3.
+//! exits with 3. Their unsafe blocks break the contracts of what they call: that is what is tested.
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
 
 use std::alloc::Layout;

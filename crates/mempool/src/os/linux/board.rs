@@ -9,7 +9,8 @@ use crate::sync::AtomicU64;
 /// `words` words of the shared memory behind `descriptor`, mapped for good; None if that is none.
 pub fn shared_words(descriptor: u32, words: usize) -> Option<*const AtomicU64> {
     let (bytes, access) = (words * size_of::<AtomicU64>(), libc::PROT_READ | libc::PROT_WRITE);
-    // SAFETY: a new mapping; the descriptor may be anything, and then this fails.
+    // SAFETY: all zeros is a valid `stat`, which is live while it is filled; then a new mapping. The descriptor may be anything: both
+    // calls fail then.
     let start = keeping_errno(|| unsafe {
         // A shorter file would be mapped, too, and end the process at the first touch.
         let mut stat: libc::stat = core::mem::zeroed();
