@@ -37,6 +37,8 @@ mod tests;
 #[cfg(all(test, not(loom)))]
 mod tests_budget;
 #[cfg(all(test, not(loom)))]
+mod tests_parking;
+#[cfg(all(test, not(loom)))]
 mod tests_stranded;
 #[cfg(all(test, not(loom)))]
 mod tests_verdict;
@@ -229,7 +231,7 @@ impl Pool {
             os,
             layout: *areas,
             max_small: if values.small == Small::Slab { largest(areas.slot_shift as u32).min(MAX_SMALL) } else { 0 },
-            parking: front::parking(areas.data_len(), &values),
+            parking: front::Parking::new(areas.data_len(), &values),
             metadata,
             data: data as usize,
             data_len: areas.data_len(),
@@ -241,6 +243,7 @@ impl Pool {
             reclaim: Reclaim::new(values.watermark),
             budgets: Budgets::default(),
             spares: front::Spares::default(),
+            common: front::Common::new(),
             granted,
             events: Events::default(),
             drill: front::Drill::new(&values),

@@ -90,22 +90,27 @@ impl Frag {
         }
     }
 
-    /// Joins a run of `len` fragments that was parked in the cell of `start` with the parked ones behind it. The joined run, still
-    /// parked, if there was any. O(1) for each.
-    pub fn join_parked(&self, start: usize, len: usize) -> Option<Run> {
-        let whole = |end| self.long_entry(end).is_some_and(|(_, says)| says > PARKED);
-        // A look without writing first; it may be wrong either way.
-        if !whole(start + len) {
-            return None;
-        }
-        let mut run = self.win_parked(start, len)?;
-        while let Some(next) = self.win_next(run.end(), MOST - run.len) {
+    /// Joins two parked runs of which the second begins where the first ends: the joined run, parked. None, and nothing has changed, if one
+    /// of them is parked no more. O(1).
+    pub fn join_parked(&self, run: Run, behind: Run) -> Option<Run> {
+        let mut whole = self.win_parked(run.start, run.len)?;
+        // Another one of that length may begin in the cell.
+        let next = if whole == run { self.win_next(behind.start, MOST - run.len) } else { None };
+        if let Some(next) = next {
             self.clear_first(next.start);
             self.set_entry(next.start, 0);
-            run.len += next.len;
+            whole.len += next.len;
         }
-        self.set_entry(run.start, run.len as u32 | PARKED);
-        Some(run)
+        self.set_entry(whole.start, whole.len as u32 | PARKED);
+        next.map(|_| whole)
+    }
+
+    /// Calls `f` while `run`, which was parked, is the caller's own, if it still is. Afterwards it is parked again.
+    pub fn with_parked(&self, run: Run, f: impl FnOnce(Run)) {
+        if let Some(run) = self.win_parked(run.start, run.len) {
+            f(run);
+            self.set_entry(run.start, run.len as u32 | PARKED);
+        }
     }
 
     /// Makes `run`, which is the caller's own and a long one, at least `new_len` fragments long by the parked runs behind it, and the
@@ -151,14 +156,6 @@ impl Frag {
         entry.compare_exchange(says, PARKED, Ordering::Acquire, Ordering::Relaxed).ok()?;
         step();
         Some(Run { start, len: (says & !PARKED) as usize })
-    }
-
-    /// Whether a run of `len` fragments is parked in the cell of `start`; it may be taken at any moment.
-    pub fn is_parked(&self, start: usize, len: usize) -> bool {
-        self.parts
-            .length()
-            .get(start / CELL_BITS)
-            .is_some_and(|entry| entry.load(Ordering::Relaxed) == len as u32 | PARKED)
     }
 
     /// Gives back a run of `len` fragments that was parked in the cell of `start`, if it still is. Cost of a give.

@@ -27,8 +27,8 @@ pub struct Core {
     pub(crate) layout: Layout,
     /// The largest request that a size class serves; 0 when the slab tier serves none.
     pub(crate) max_small: usize,
-    /// Fragments that each thread may park; 0 when threads have no stores.
-    pub(crate) parking: usize,
+    /// What its stores may do.
+    pub(crate) parking: super::parking::Parking,
     /// Start of the metadata, where the header is.
     pub(crate) metadata: *mut u8,
     /// Address of slot 0.
@@ -50,6 +50,8 @@ pub struct Core {
     pub(crate) budgets: Budgets,
     /// Runs of emptied slabs, for the next ones.
     pub(crate) spares: super::spares::Spares,
+    /// Large runs that were parked, for all threads.
+    pub(crate) common: super::parking::Common,
     /// What the pool got of what it was asked for at init.
     pub(crate) granted: Granted,
     pub(crate) events: Events,

@@ -365,6 +365,7 @@ impl Core {
         }
         self.threads.low.store(0, Relaxed);
         self.recharge();
+        self.common.reset();
         self.write_shared();
     }
 

@@ -217,6 +217,7 @@ impl Core {
         }
         let run = if request.zeroed { self.take_zeroed(len, align) } else { self.frag.take(len, align) }?;
         self.count_taken(len);
+        self.note_taken(len);
         self.events.runs.fetch_add(1, Relaxed);
         core::num::NonZeroUsize::new(self.data + run.start * FRAGMENT)
     }

@@ -29,7 +29,7 @@ const fn pack(slot: usize, fragments: usize) -> u64 {
 impl Core {
     /// The entries in use; none in small pools, in which nothing is parked.
     fn spares(&self) -> &[AtomicU64] {
-        let most = if self.parking == 0 { 0 } else { self.slabs.slots.count() / PART };
+        let most = if self.parking.most == 0 { 0 } else { self.slabs.slots.count() / PART };
         &self.spares.0[..most.min(ENTRIES)]
     }
 

@@ -1,58 +1,44 @@
-//! The store: where a thread remembers the runs that it parked.
+//! A store: where some of the runs that were parked are remembered.
 //!
-//! A large object that is freed is *parked* (`frag::Frag::park`): it stays as it is, and the next request of about its length gets
-//! it, without a search and without clearing and setting its bits. Which runs are parked, the page-frag tier
-//! knows; the store only remembers, for one thread, where a few of them are, ordered by length. What it says may be
-//! out of date, since anybody may take a parked run who finds it: then the claim fails and the entry is forgotten.
-//! So nothing has to be kept in order when a pool runs out, and gives back all that is parked, or when a thread vanishes.
+//! It says where they are, ordered by length, and nothing else: which runs are parked, the page-frag tier knows. What a store says may be
+//! out of date, since anybody may take a parked run who finds it: then the claim fails and the entry is forgotten
+//! (`parking`). So nothing has to be kept in order when a pool runs out, and gives back all that is parked, or when a thread vanishes.
 //!
 //! Lengths are kept in bins, eight per doubling; one word per bin has a bit for each entry, two words have a bit for each bin.
-#![allow(unsafe_code)]
 
 use core::cell::Cell;
-use core::num::NonZeroUsize;
 
-use super::core::Core;
-use crate::config::{Commit, Exhausted, Values};
 use crate::frag::Run;
-use crate::slab::LocalHeap;
-use crate::units::{FRAGMENT, fragments_for};
 
 /// The shortest run that is parked, in fragments: that of the entries of the length table.
-const LEAST: usize = 64;
+pub const LEAST: usize = 64;
 /// Entries of a store: the bits of a word.
 const ENTRIES: usize = 64;
 /// Bins per doubling, as a shift.
 const STEPS: u32 = 3;
 /// Bins: the last is for all runs of 2^21 fragments (512 MiB) and more.
 const BINS: usize = 128;
-/// The part of a pool that one thread may park, as a shift: of one whose memory is there anyway, and of one that grows and is
-/// committed lazily.
-const PART: u32 = 6;
-const PART_LAZY: u32 = 3;
-/// A pool of fewer bytes parks nothing.
-const POOL_LEAST: usize = 32 << 20;
 
-/// Runs that a thread parked.
+/// Runs that were parked. Zeros are an empty store.
 #[repr(C)]
 pub struct Store {
     /// Entries that remember a run.
     used: Cell<u64>,
+    /// Of those, the ones that nobody has looked for neighbours of since they were made.
+    new: Cell<u64>,
     /// Fragments of these runs.
     held: Cell<usize>,
+    /// Of a thread's: fragments of the runs that the thread took, less those that it freed; not below 0, since others may have taken them.
+    pub out: Cell<usize>,
+    /// Fragments of the runs that came to it since [`Store::next_round`] said anything, and the entry that it said then.
+    since: Cell<usize>,
+    latest: Cell<usize>,
     /// A bit for each bin with entries.
     some: [Cell<u64>; BINS / 64],
     /// For each bin, a bit for each of its entries.
     bins: [Cell<u64>; BINS],
     /// Start and length. An entry is in the bin of its length while its `used` bit is set.
     entries: [Cell<Run>; ENTRIES],
-}
-
-/// Fragments that one thread may park in a pool with a data area of `bytes`: a 64th, or an eighth of one that grows and is
-/// committed lazily, in which room that is kept is only addresses. 0 in small pools, in which there are no stores.
-pub fn parking(bytes: usize, values: &Values) -> usize {
-    let roomy = values.commit == Commit::Lazy && values.exhausted == Exhausted::Grow;
-    if bytes < POOL_LEAST { 0 } else { (bytes / FRAGMENT) >> if roomy { PART_LAZY } else { PART } }
 }
 
 /// The bin of runs of `len` fragments, at least [`LEAST`].
@@ -69,25 +55,63 @@ pub const fn longest_for(len: usize) -> usize {
 }
 
 impl Store {
+    pub const fn new() -> Self {
+        Self {
+            used: Cell::new(0),
+            new: Cell::new(0),
+            held: Cell::new(0),
+            out: Cell::new(0),
+            since: Cell::new(0),
+            latest: Cell::new(0),
+            some: [const { Cell::new(0) }; BINS / 64],
+            bins: [const { Cell::new(0) }; BINS],
+            entries: [const { Cell::new(Run { start: 0, len: 0 }) }; ENTRIES],
+        }
+    }
+
+    /// Whether no entry is unused.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.used.get() == u64::MAX
+    }
+
+    /// Fragments of the runs that it remembers.
+    #[inline]
+    pub fn held(&self) -> usize {
+        self.held.get()
+    }
+
+    /// What an entry in use says.
+    #[inline]
+    pub fn at(&self, entry: usize) -> Run {
+        self.entries[entry % ENTRIES].get()
+    }
+
     /// Forgets an entry: what it said.
     #[inline]
-    fn forget(&self, entry: usize) -> Run {
+    pub fn forget(&self, entry: usize) -> Run {
+        let run = self.at(entry);
+        self.forget_in(bin_of(run.len.max(LEAST)), entry, run);
+        run
+    }
+
+    /// Forgets an entry of bin `b` that says `run`.
+    #[inline]
+    fn forget_in(&self, b: usize, entry: usize, run: Run) {
         let bit = 1u64 << entry;
-        let run = self.entries[entry % ENTRIES].get();
-        let b = bin_of(run.len.max(LEAST));
         let left = self.bins[b].get() & !bit;
         self.bins[b].set(left);
         if left == 0 {
             self.some[b / 64].set(self.some[b / 64].get() & !(1 << (b % 64)));
         }
         self.used.set(self.used.get() & !bit);
+        self.new.set(self.new.get() & !bit);
         self.held.set(self.held.get() - run.len);
-        run
     }
 
     /// Remembers a run. There must be an unused entry.
     #[inline]
-    fn remember(&self, run: Run) {
+    pub fn remember(&self, run: Run) {
         let entry = (!self.used.get()).trailing_zeros() as usize % ENTRIES;
         let bit = 1u64 << entry;
         let b = bin_of(run.len.max(LEAST));
@@ -95,21 +119,26 @@ impl Store {
         self.bins[b].set(self.bins[b].get() | bit);
         self.some[b / 64].set(self.some[b / 64].get() | 1 << (b % 64));
         self.used.set(self.used.get() | bit);
+        self.new.set(self.new.get() | bit);
         self.held.set(self.held.get() + run.len);
     }
 
-    /// An entry with a run of `len` to `longest_for(len)` fragments that begins at a multiple of `align`.
+    /// Forgets an entry with a run of `len` to `longest_for(len)` fragments that begins at a multiple of `align`: what it said.
     #[inline]
-    fn find(&self, len: usize, align: usize) -> Option<usize> {
+    pub fn take(&self, len: usize, align: usize) -> Option<Run> {
+        if len < LEAST {
+            return None;
+        }
         let first = bin_of(len);
         // A bin is at least a sixteenth of its lengths wide: an eighth more reaches two bins further.
         for b in first..=(first + 2).min(BINS - 1) {
             let mut entries = self.bins[b].get();
             while entries != 0 {
                 let entry = entries.trailing_zeros() as usize % ENTRIES;
-                let Run { start, len: found } = self.entries[entry].get();
-                if found >= len && found <= longest_for(len) && start & (align - 1) == 0 {
-                    return Some(entry);
+                let run = self.at(entry);
+                if run.len >= len && run.len <= longest_for(len) && run.start & (align - 1) == 0 {
+                    self.forget_in(b, entry, run);
+                    return Some(run);
                 }
                 entries &= entries - 1;
             }
@@ -117,10 +146,14 @@ impl Store {
         None
     }
 
-    /// An entry with a run so long that the rest of it can stay parked, of the shortest there are.
+    /// The same of a run so long that the rest of it can stay parked, of the shortest there are, if that begins so.
     #[inline]
-    fn find_longer(&self, len: usize) -> Option<usize> {
-        self.find_from(bin_of(len + LEAST) + 1)
+    pub fn take_longer(&self, len: usize, align: usize) -> Option<Run> {
+        if len < LEAST {
+            return None;
+        }
+        let entry = self.find_from(bin_of(len + LEAST) + 1)?;
+        (self.at(entry).start & (align - 1) == 0).then(|| self.forget(entry))
     }
 
     /// An entry of the first bin from `first` on that has any.
@@ -138,150 +171,43 @@ impl Store {
         None
     }
 
-    /// An entry with one of the shortest runs.
-    fn shortest(&self) -> Option<usize> {
-        self.find_from(0)
-    }
-}
-
-impl Core {
-    /// Bytes of a thread's local heap and its store.
-    pub(crate) fn local_bytes(&self) -> usize {
-        let store = if self.parking > 0 { size_of::<Store>() } else { 0 };
-        LocalHeap::bytes(self.layout.classes as usize) + store
+    /// The same of one of the shortest runs.
+    pub fn take_shortest(&self) -> Option<Run> {
+        self.find_from(0).map(|entry| self.forget(entry))
     }
 
-    /// The store of `local`, which is the calling thread's own.
-    #[inline]
-    pub(super) fn store(&self, local: &LocalHeap) -> Option<&Store> {
-        if self.parking == 0 {
+    /// Goes round the entries, once while `rounds` times what the store holds comes to it: what the next one says, if it is its turn, now that
+    /// `len` fragments have come.
+    pub fn next_round(&self, len: usize, rounds: usize) -> Option<Run> {
+        let since = self.since.get().saturating_add(len);
+        self.since.set(since);
+        let used = self.used.get();
+        if since.saturating_mul(used.count_ones() as usize) < self.held.get().saturating_mul(rounds) {
             return None;
         }
-        let at = core::ptr::from_ref(local).cast::<u8>();
-        // SAFETY: `Core::local_heap` took a run that has the store behind the local heap, and wrote both; only this thread uses them.
-        Some(unsafe { &*at.add(LocalHeap::bytes(self.layout.classes as usize)).cast::<Store>() })
+        self.since.set(0);
+        let behind = used & (u64::MAX << (self.latest.get() % ENTRIES)) << 1;
+        let next = if behind != 0 { behind } else { used };
+        self.latest.set(next.trailing_zeros() as usize % ENTRIES);
+        (used != 0).then(|| self.at(self.latest.get()))
     }
 
-    /// Makes the store of a new local heap.
-    pub(super) fn clear_store(&self, local: &LocalHeap) {
-        if let Some(store) = self.store(local) {
-            // SAFETY: the calling thread's own. Zeros are an empty store; entries are written before they are read.
-            unsafe { core::ptr::from_ref(store).cast_mut().write_bytes(0, 1) };
-        }
-    }
-
-    /// `size` bytes at a multiple of `align`, a power of two, from the store of `local`, the calling thread's own: the address of a
-    /// run that was parked.
-    pub(super) fn pop_run(&self, local: &LocalHeap, size: usize, align: usize) -> Option<NonZeroUsize> {
-        // Slot 0 lies at a multiple of a slot; of more than that nothing is known.
-        if size > self.parking * FRAGMENT || size > local.len.get() || align > local.mask + 1 {
-            return None;
-        }
-        self.unpark_from(self.store(local)?, fragments_for(size), (align / FRAGMENT).max(1))
-    }
-
-    /// The address of a parked run of at least `len` fragments, at most an eighth longer, after trying harder.
-    pub(super) fn unpark(&self, len: usize) -> Option<NonZeroUsize> {
-        let store = self.store(self.own().or_else(|| self.join())?)?;
-        self.unpark_from(store, len, 1).or_else(|| self.tidy(store).then(|| self.unpark_from(store, len, 1))?)
-    }
-
-    fn unpark_from(&self, store: &Store, len: usize, align: usize) -> Option<NonZeroUsize> {
-        if len < LEAST {
-            return None;
-        }
-        while let Some(entry) = store.find(len, align) {
-            let run = store.forget(entry);
-            if let Some(run) = self.frag.unpark(run.start, run.len) {
-                return NonZeroUsize::new(self.data + run.start * FRAGMENT);
+    /// Calls `f` with each new entry and what it says. What `f` remembers is new the next time.
+    pub fn each_new(&self, mut f: impl FnMut(usize, Run)) {
+        let mut new = self.new.take();
+        while new != 0 {
+            let entry = new.trailing_zeros() as usize % ENTRIES;
+            new &= new - 1;
+            // `f` may have forgotten it.
+            if self.used.get() >> entry & 1 != 0 {
+                f(entry, self.at(entry));
             }
         }
-        while let Some(entry) =
-            store.find_longer(len).filter(|&entry| store.entries[entry].get().start & (align - 1) == 0)
-        {
-            let run = store.forget(entry);
-            if let Some(run) = self.frag.unpark(run.start, run.len) {
-                store.remember(self.frag.park_rest(run, len));
-                return NonZeroUsize::new(self.data + run.start * FRAGMENT);
-            }
-        }
-        None
     }
 
-    /// Makes a run, the caller's own, at least `len` fragments long by parked runs behind it.
-    pub(super) fn grow_into_parked(&self, run: Run, len: usize) -> bool {
-        // What is left over and cannot be parked is then not more than an eighth.
-        if self.parking == 0 || len < 8 * LEAST {
-            return false;
-        }
-        let Some(grown) = self.frag.grow_into_parked(run, len) else { return false };
-        if grown.len >= len + LEAST {
-            let rest = self.frag.park_rest(grown, len);
-            let store = self.own().and_then(|local| self.store(local));
-            // Without an entry it is found when memory runs out.
-            if let Some(store) = store.filter(|store| store.used.get() != u64::MAX) {
-                store.remember(rest);
-            }
-        }
-        true
-    }
-
-    /// Joins the store's runs with the parked ones behind them, and forgets those that are gone. Whether there was anything to join.
-    #[cold]
-    #[inline(never)]
-    fn tidy(&self, store: &Store) -> bool {
-        let mut joined = false;
-        let mut entries = store.used.get();
-        while entries != 0 {
-            let entry = entries.trailing_zeros() as usize;
-            entries &= entries - 1;
-            let run = store.entries[entry % ENTRIES].get();
-            if !self.frag.is_parked(run.start, run.len) {
-                store.forget(entry);
-            } else if let Some(run) = self.frag.join_parked(run.start, run.len) {
-                store.forget(entry);
-                store.remember(run);
-                joined = true;
-            }
-        }
-        joined
-    }
-
-    /// Parks the run that begins `offset` bytes from slot 0, if it is a long one and the calling thread, whose own `local` is, may park
-    /// so much. False, and nothing has changed, otherwise.
-    pub(super) fn park(&self, local: &LocalHeap, offset: usize) -> bool {
-        let Some(store) = self.store(local) else { return false };
-        // What lies in the reserve goes back there.
-        if !offset.is_multiple_of(FRAGMENT) || offset < self.config.reserve {
-            return false;
-        }
-        let Some(run) = self.frag.park(offset / FRAGMENT, self.parking) else { return false };
-        if store.used.get() == u64::MAX || store.held.get() + run.len > self.parking {
-            self.make_way(store, run.len);
-        }
-        store.remember(run);
-        true
-    }
-
-    /// Gives parked runs back until there is an entry and room for `len` fragments.
-    #[cold]
-    #[inline(never)]
-    fn make_way(&self, store: &Store, len: usize) {
-        self.tidy(store);
-        while store.used.get() == u64::MAX || store.held.get() + len > self.parking {
-            let Some(entry) = store.shortest() else { return };
-            let run = store.forget(entry);
-            self.frag.give_parked(run.start, run.len);
-        }
-    }
-
-    /// Gives back all that the store of `local` remembers: its thread ends.
-    pub(super) fn empty_store(&self, local: &LocalHeap) {
-        let Some(store) = self.store(local) else { return };
-        while let Some(entry) = store.shortest() {
-            let run = store.forget(entry);
-            self.frag.give_parked(run.start, run.len);
-        }
+    /// An entry of which `is_it` holds. Linear in the entries.
+    pub fn find(&self, is_it: impl Fn(Run) -> bool) -> Option<usize> {
+        (0..ENTRIES).find(|&entry| is_it(self.at(entry)) && self.used.get() >> entry & 1 != 0)
     }
 }
 
@@ -289,16 +215,6 @@ impl Core {
 mod tests {
     use super::*;
     use std::vec::Vec;
-
-    fn empty() -> Store {
-        Store {
-            used: Cell::new(0),
-            held: Cell::new(0),
-            some: [const { Cell::new(0) }; BINS / 64],
-            bins: [const { Cell::new(0) }; BINS],
-            entries: [const { Cell::new(Run { start: 0, len: 0 }) }; ENTRIES],
-        }
-    }
 
     #[test]
     fn bins_are_in_the_order_of_lengths() {
@@ -314,7 +230,7 @@ mod tests {
     /// Against a plain list: what is found is there and fits, and what fits within the bins looked at is found.
     #[test]
     fn a_store_matches_a_list() {
-        let store = empty();
+        let store = Store::new();
         let mut list: Vec<Run> = Vec::new();
         let mut state = 7_u64;
         let mut random = move |below: usize| {
@@ -330,14 +246,13 @@ mod tests {
                 let want = LEAST << random(8) | random(64);
                 let fits = |run: &Run| run.len >= want && run.len <= longest_for(want);
                 let longer = |run: &Run| bin_of(run.len) > bin_of(want + LEAST);
-                let found = store.find(want, 1);
+                let found = store.take(want, 1);
                 assert_eq!(found.is_some(), list.iter().any(fits), "{want} in {list:?}");
-                let long = store.find_longer(want);
-                assert_eq!(long.is_some(), list.iter().any(longer), "{want} in {list:?}");
-                if let Some(entry) = found.or(long).or(store.shortest()) {
-                    let run = store.forget(entry);
-                    assert!(found.is_none() || fits(&run));
-                    assert!(found.is_some() || long.is_none() || run.len >= want + LEAST);
+                assert!(found.as_ref().is_none_or(fits));
+                let long = if found.is_none() { store.take_longer(want, 1) } else { None };
+                assert_eq!(long.is_some(), found.is_none() && list.iter().any(longer), "{want} in {list:?}");
+                assert!(long.is_none_or(|run| run.len >= want + LEAST));
+                if let Some(run) = found.or(long).or_else(|| store.take_shortest()) {
                     list.retain(|other| *other != run);
                 }
             }

@@ -42,8 +42,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     unsafe fn make_long_zero(&self, address: usize, bytes: usize) {
-        let page = self.os.os_page().max(1);
-        let (from, to) = (address.next_multiple_of(page), (address + bytes) / page * page);
+        let (from, to) = self.os_pages_of(address, bytes);
         // SAFETY: whole OS pages of the caller's own bytes, whose content is needed no more.
         let dropped = from < to && unsafe { self.drop_sparse(from, to) };
         let (from, to) = if dropped { (from, to) } else { (address, address) };
@@ -52,6 +51,25 @@ impl Core {
             core::ptr::write_bytes(address as *mut u8, 0, from - address);
             core::ptr::write_bytes(to as *mut u8, 0, address + bytes - to);
         }
+    }
+
+    /// Gives the memory of the whole OS pages among `bytes` bytes at `address` back if the pool is committed lazily and little of it is
+    /// there.
+    ///
+    /// # Safety
+    /// They are the caller's own, in the data area; their content is needed no more.
+    pub(super) unsafe fn drop_if_sparse(&self, address: usize, bytes: usize) {
+        let (from, to) = self.os_pages_of(address, bytes);
+        if from < to && self.config.commit == Commit::Lazy && !self.reservation.0.is_null() {
+            // SAFETY: contract.
+            unsafe { self.drop_sparse(from, to) };
+        }
+    }
+
+    /// Where the whole OS pages among `bytes` bytes at `address` begin and end; there is none if that is not in order.
+    fn os_pages_of(&self, address: usize, bytes: usize) -> (usize, usize) {
+        let page = self.os.os_page().max(1);
+        (address.next_multiple_of(page), (address + bytes) / page * page)
     }
 
     /// Gives the memory of `from..to` back to the OS if little of it is there. Whether it did: then all is zero.

@@ -155,7 +155,7 @@ fn parked_runs_are_cut_and_joined_whole_or_not_at_all() {
         let rest = f.park_rest(all, 300);
         assert_eq!((rest.start, rest.len), (all.start + 300, 300));
         assert_eq!(f.park(all.start, 1000), Some(run(all.start, 300)));
-        assert_eq!(f.join_parked(all.start, 300), Some(all));
+        assert_eq!(f.join_parked(run(all.start, 300), run(all.start + 300, all.len - 300)), Some(all));
     };
     for lost_lock in [false, true] {
         let kept = |runs: &[(usize, usize)]| {
