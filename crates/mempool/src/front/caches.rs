@@ -9,7 +9,7 @@ use super::exhausted::{Fail, Plea};
 use super::misuse::{ItemText, Misuse};
 use super::route::{Holder, MAX_REQUEST, Request};
 use crate::segment::{CACHE_WORDS, NAME_LEN};
-use crate::slab::{Bin, CLASSES, LocalHeap, Located, Shape, owner_id};
+use crate::slab::{CLASSES, LocalHeap, Located, Shape, owner_id};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::text::Text;
@@ -419,7 +419,10 @@ pub fn pop_cache(local: &LocalHeap, handle: CacheHandle) -> Option<NonZeroUsize>
 
 /// What comes right behind it: an item from another word or slab.
 pub fn pop_cache_behind(local: &LocalHeap, handle: CacheHandle) -> Option<NonZeroUsize> {
-    local.bin(handle.class()).and_then(Bin::advance).or_else(|| Core::of(local)?.cache_pop_behind(local, handle))
+    local
+        .bin(handle.class())
+        .and_then(|bin| bin.advance(local))
+        .or_else(|| Core::of(local)?.cache_pop_behind(local, handle))
 }
 
 /// `n` consecutive items of the current word, of the current slab, of another one. None for a single item, and when

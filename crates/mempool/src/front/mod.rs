@@ -76,7 +76,7 @@ pub fn pop_behind(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
         return Core::of(local)?.pop_run(local, size, 1);
     }
     // SAFETY: at most MAX_SMALL.
-    unsafe { local.bin_for(size) }.advance().or_else(|| Core::of(local)?.pop_small(local, size))
+    unsafe { local.bin_for(size) }.advance(local).or_else(|| Core::of(local)?.pop_small(local, size))
 }
 
 /// **The hot path of an aligned allocation**: as [`pop`], at a multiple of `align`, a power of two.
@@ -201,8 +201,24 @@ pub fn fits(local: &LocalHeap, address: usize, size: usize) -> bool {
     let product = (offset & local.mask) as u64 * recip;
     let item = (product >> 32) as usize;
     // SAFETY: as in `push_tagged`.
-    let (free, remote) = unsafe { (&*hot.add(2 + item / 64), &*hot.sub(1 + item / 64)) };
+    let (free, remote) = unsafe { words_of(local, hot, product) };
     (product as u32 as u64) < recip && (free.load(Relaxed) | remote.load(Relaxed)) >> (item % 64) & 1 == 0
+}
+
+/// The words with the bits of an item, whose number is the upper half of `product`, of the descriptor with its owner word at `hot`.
+///
+/// # Safety
+/// The item has bits there: see `segment::slot` for the layout.
+#[inline(always)]
+unsafe fn words_of(local: &LocalHeap, hot: *const AtomicU64, product: u64) -> (&AtomicU64, &AtomicU64) {
+    // The lower bits of the word's number say which line, its two upper ones where in the line.
+    let line = (product >> 32) as usize & local.lines;
+    let place = (product >> local.place) as usize;
+    // SAFETY: contract; the lines of words follow that of the owner word.
+    unsafe {
+        let words = hot.byte_add(line).add(8 + place);
+        (&*words, &*words.add(4))
+    }
 }
 
 /// `push` for slabs whose reciprocal has `tag` (a named cache's class, 0 for size classes) in its upper half.
@@ -229,10 +245,9 @@ fn push_tagged(local: &LocalHeap, address: usize, tag: u64) -> bool {
     if product as u32 >= recip as u32 {
         return false;
     }
-    let item = (product >> 32) as usize;
-    let (w, bit) = (item / 64, 1u64 << (item % 64));
-    // SAFETY: items are at least a granule large, so `w` is below the words of each bitmap.
-    let (free, remote) = unsafe { (&*hot.add(2 + w), &*hot.sub(1 + w)) };
+    // SAFETY: items are at least a granule large, so that each has its bits.
+    let (free, remote) = unsafe { words_of(local, hot, product) };
+    let bit = 1u64 << (product >> 32 & 63);
     let (f, r) = (free.load(Relaxed), remote.load(Relaxed));
     if (f | r) & bit != 0 {
         return false;

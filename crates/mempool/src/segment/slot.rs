@@ -5,13 +5,14 @@
 //! needed. A descriptor is an array of 64-bit words:
 //!
 //! ```text
-//!  [pad] cold[0..6]  remote[words-1] ... remote[1] remote[0]  owner  recip | free[0] free[1] ... free[words-1]
-//!                                                             ^ word 0     ^ a cache line begins
+//!  line 0      owner recip cold[0..6]
+//!  line 1 + i  free[i] free[i+n] free[i+2n] free[i+3n]  remote[i] remote[i+n] remote[i+2n] remote[i+3n]
 //! ```
 //!
-//! `owner`, `recip` and the first six `remote` words share one line and the first eight `free` words the
-//! next, so that a free of an item of 128 bytes or more touches two lines. The stride between
-//! descriptors is an odd number of lines, since a power of two would map all of them to few cache sets.
+//! with `n` lines for `4 n` words of each bitmap. So a free touches two lines: one that is hardly ever written to, and that of the
+//! item. Words that follow each other lie in different lines: who frees what another thread allocated a little earlier does not
+//! take from it the line of the word that it allocates from. The stride between descriptors is an odd number of
+//! lines, since a power of two would map all of them to few cache sets.
 //! What the words mean is the business of the tier that owns the slot; the one thing all tiers agree on
 //! is the owner word.
 #![allow(unsafe_code)]
@@ -23,6 +24,10 @@ use crate::units::GRANULE;
 pub const COLD: usize = 6;
 /// Words in a cache line.
 const LINE_WORDS: usize = 8;
+/// log2 of the words of each bitmap in one line.
+const LINE_SHIFT: u32 = 2;
+/// log2 of the bytes in the smallest slot, which has one line of words.
+const LEAST_SHIFT: u32 = 12;
 
 /// What a slot is used for: the `state` field of its owner word.
 ///
@@ -125,26 +130,27 @@ pub struct SlotGeometry {
     pub words: usize,
     /// Words from one descriptor to the next.
     pub stride: usize,
-    /// Index of the owner word within a descriptor.
-    pub hot: usize,
 }
 
 impl SlotGeometry {
     /// For slots of `1 << shift` bytes.
     #[must_use]
     pub const fn new(shift: u32) -> Self {
-        let words = Self::words_of(1 << shift);
-        let pad = words.wrapping_neg() % LINE_WORDS;
-        let hot = pad + COLD + words;
-        let stride = (hot + 2 + words).next_multiple_of(LINE_WORDS);
-        Self { shift, words, stride, hot }
+        let words = (1 << shift) / GRANULE / 64;
+        let lines = 1 + (words >> LINE_SHIFT);
+        Self { shift, words, stride: (lines | 1) * LINE_WORDS }
     }
 
-    /// Words in each bitmap of a slot of `bytes` bytes.
-    #[inline]
+    /// By how much an item's number is shifted for the place of its word in the line.
     #[must_use]
-    pub const fn words_of(bytes: usize) -> usize {
-        bytes / GRANULE / 64
+    pub const fn place_shift(&self) -> u32 {
+        6 + self.shift - LEAST_SHIFT
+    }
+
+    /// The bits of an item's number that say in which line its word is: so many bytes from the first one.
+    #[must_use]
+    pub const fn line_mask(&self) -> usize {
+        ((self.words >> LINE_SHIFT) - 1) * 64
     }
 
     /// Bytes in a slot.
@@ -156,7 +162,8 @@ impl SlotGeometry {
 
 const fn odd_lines(shift: u32) -> bool {
     let g = SlotGeometry::new(shift);
-    (g.stride / LINE_WORDS) % 2 == 1 && (g.hot + 2).is_multiple_of(LINE_WORDS)
+    let lines = g.words >> LINE_SHIFT;
+    (g.stride / LINE_WORDS) % 2 == 1 && g.stride > lines * LINE_WORDS && lines == 1 << (shift - LEAST_SHIFT)
 }
 const _: () = assert!(odd_lines(12) && odd_lines(13) && odd_lines(14) && odd_lines(15) && odd_lines(16));
 
@@ -193,8 +200,7 @@ impl Slots {
     /// `words` is aligned to a cache line.
     #[must_use]
     pub const unsafe fn new(words: *const AtomicU64, count: usize, geometry: SlotGeometry) -> Self {
-        // SAFETY: `hot < stride`, inside the first descriptor.
-        Self { hot: unsafe { words.add(geometry.hot) }, count, geometry }
+        Self { hot: words, count, geometry }
     }
 
     /// Number of slots.
@@ -224,7 +230,8 @@ impl Slots {
         }
         // SAFETY: `index < count`, so the descriptor lies in the area that `new` was promised.
         let hot = unsafe { self.hot.add(index * self.geometry.stride) };
-        Slot { hot, index, words: self.geometry.words, life: core::marker::PhantomData }
+        // SAFETY: as said.
+        unsafe { Slot::at(hot, index, self.geometry.shift, self.geometry.line_mask()) }
     }
 }
 
@@ -234,18 +241,40 @@ pub struct Slot<'a> {
     hot: *const AtomicU64,
     /// Which slot this is.
     pub index: usize,
-    words: usize,
+    /// log2 of the lines with words.
+    fold: u32,
+    /// [`SlotGeometry::line_mask`], in words.
+    lines: usize,
     life: core::marker::PhantomData<&'a AtomicU64>,
 }
 
 impl<'a> Slot<'a> {
-    /// The descriptor of slot `index`, whose owner word is at `hot` and whose bitmaps have `words` words.
+    /// The descriptor of slot `index`, which has `1 << shift` bytes, with its owner word at `hot`, and with this line mask.
     ///
     /// # Safety
-    /// `hot` points to the owner word of a descriptor with such bitmaps, which lives as long as the result.
+    /// `hot` points to the owner word of a descriptor of such a slot, which lives as long as the result.
     #[inline]
-    pub(crate) const unsafe fn at(hot: *const AtomicU64, index: usize, words: usize) -> Self {
-        Self { hot, index, words, life: core::marker::PhantomData }
+    pub(crate) const unsafe fn at(hot: *const AtomicU64, index: usize, shift: u32, lines: usize) -> Self {
+        Self { hot, index, fold: shift - LEAST_SHIFT, lines: lines / 8, life: core::marker::PhantomData }
+    }
+
+    /// Where word `w` of the first bitmap lies.
+    #[inline(always)]
+    const fn place(&self, w: usize) -> usize {
+        LINE_WORDS + ((w * LINE_WORDS) & self.lines) + (w >> self.fold)
+    }
+
+    /// The words of both bitmaps with the bits of item `item`; None if it has none.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_item(&self, item: usize) -> Option<(&'a AtomicU64, &'a AtomicU64)> {
+        let w = item / 64;
+        if w >> self.fold >= 1 << LINE_SHIFT {
+            return None;
+        }
+        let place = self.place(w);
+        // SAFETY: the descriptor has both words for such an item.
+        Some(unsafe { (&*self.hot.add(place), &*self.hot.add(place + (1 << LINE_SHIFT))) })
     }
 
     /// The owner word, see [`Owner`].
@@ -268,18 +297,18 @@ impl<'a> Slot<'a> {
     #[inline]
     #[must_use]
     pub fn free(&self, w: usize) -> &'a AtomicU64 {
-        debug_assert!(w < self.words);
-        // SAFETY: `words` words follow `recip`.
-        unsafe { &*self.hot.add(2 + w) }
+        debug_assert!(w < self.words());
+        // SAFETY: the descriptor has a place for each number below `words`.
+        unsafe { &*self.hot.add(self.place(w)) }
     }
 
     /// Word `w` of the second bitmap: a slab's `freed_remotely` bits, a heap page's chunks in use.
     #[inline]
     #[must_use]
     pub fn remote(&self, w: usize) -> &'a AtomicU64 {
-        debug_assert!(w < self.words);
-        // SAFETY: `words` words lie before the owner word, the first one nearest.
-        unsafe { &*self.hot.sub(1 + w) }
+        debug_assert!(w < self.words());
+        // SAFETY: as above, in the other half of the line.
+        unsafe { &*self.hot.add(self.place(w) + (1 << LINE_SHIFT)) }
     }
 
     /// Cold word `k`.
@@ -287,14 +316,14 @@ impl<'a> Slot<'a> {
     #[must_use]
     pub fn cold(&self, k: usize) -> &'a AtomicU64 {
         debug_assert!(k < COLD);
-        // SAFETY: `COLD` words lie before the second bitmap.
-        unsafe { &*self.hot.sub(self.words + COLD - k) }
+        // SAFETY: `COLD` words follow `recip`.
+        unsafe { &*self.hot.add(2 + k) }
     }
 
     /// Words in each bitmap.
     #[inline]
     #[must_use]
     pub const fn words(&self) -> usize {
-        self.words
+        1 << LINE_SHIFT << self.fold
     }
 }

@@ -46,7 +46,7 @@ impl LocalHeap {
     pub fn pop_array(&self, class: usize, n: usize) -> Option<NonZeroUsize> {
         let bin = self.bin(class)?;
         let slab = self.slab_at(bin.current.get().checked_sub(1)? as usize);
-        let w = bin.word_index(&slab);
+        let w = bin.word_index();
         let found = regions(slab.free_word(w).load(Relaxed), n);
         if found == 0 {
             return None;
@@ -90,7 +90,7 @@ impl SlabTier {
     /// `n` consecutive items of the bin's current slab, from the bin's word on.
     fn pop_region(&self, bin: &Bin, n: usize) -> Option<usize> {
         let slab = self.slab(bin.current.get().checked_sub(1)? as usize);
-        let item = slab.claim_region(bin.word_index(&slab), n)?;
+        let item = slab.claim_region(bin.word_index(), n)?;
         let address = self.address(&slab);
         bin.point(&slab, item / 64, address);
         Some(address + item * slab.shape().size)

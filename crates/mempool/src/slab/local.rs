@@ -11,7 +11,7 @@ use core::cell::Cell;
 use super::classes::{CLASSES, MAX_SMALL, class_of_granules};
 use super::protocol::Slab;
 use super::queue::Bin;
-use crate::segment::{Slot, SlotGeometry, Slots};
+use crate::segment::{Slot, Slots};
 use crate::sync::AtomicU64;
 use crate::units::GRANULE;
 
@@ -38,7 +38,9 @@ pub struct LocalHeap {
     /// The thread's number in owner words: 1 is the shared heap, threads count from 2.
     pub(crate) id: u32,
     /// log2 of the bytes in a slot.
-    pub(crate) shift: u32,
+    pub(crate) shift: u8,
+    /// By how much the product of an offset and a reciprocal is shifted for the place of a word in its line: see `front::words_of`.
+    pub(crate) place: u8,
     /// Address of slot 0.
     pub(crate) data: usize,
     /// Bytes from there that belong to the pool.
@@ -50,6 +52,8 @@ pub struct LocalHeap {
     pub(crate) stride: usize,
     /// The owner word of the slab that the thread freed into last or is about to: see `loosen`. Others read it.
     pub(super) announced: AtomicU64,
+    /// [`SlotGeometry::line_mask`](crate::segment::SlotGeometry::line_mask) of the pool.
+    pub(crate) lines: usize,
     /// Number of bins, at least `CLASSES`.
     count: u32,
     /// Depth of the thread's critical scopes: above 0 its requests may use the reserve.
@@ -63,7 +67,7 @@ pub struct LocalHeap {
     /// Where the best-fit heap served the thread last, in its own words.
     pub(crate) near: Cell<u64>,
     /// So that no bin lies in two cache lines.
-    _rest: [usize; 6],
+    _rest: [usize; 5],
     bins: [Bin; CLASSES],
 }
 
@@ -80,19 +84,21 @@ impl LocalHeap {
         Self {
             id: u32::MAX,
             shift: 0,
+            place: 0,
             data: 0,
             len: Cell::new(0),
             mask: 0,
             hot: core::ptr::null(),
             stride: 0,
             announced: AtomicU64::new(0),
+            lines: 0,
             count: CLASSES as u32,
             critical: Cell::new(0),
             reclaiming: Cell::new(false),
             budget: Cell::new(0),
             pool: core::ptr::null(),
             near: Cell::new(0),
-            _rest: [0; 6],
+            _rest: [0; 5],
             bins,
         }
     }
@@ -119,20 +125,22 @@ impl LocalHeap {
         let geometry = slots.geometry();
         let heap = Self {
             id,
-            shift: geometry.shift,
+            shift: geometry.shift as u8,
+            place: geometry.place_shift() as u8 + 32,
             data: data.0,
             len: Cell::new(data.1),
             mask: geometry.bytes() - 1,
             hot: slots.hot_base(),
             stride: geometry.stride,
             announced: AtomicU64::new(0),
+            lines: geometry.line_mask(),
             count: classes as u32,
             critical: Cell::new(0),
             reclaiming: Cell::new(false),
             budget: Cell::new(0),
             pool,
             near: Cell::new(0),
-            _rest: [0; 6],
+            _rest: [0; 5],
             bins: [const { Bin::new(core::ptr::null()) }; CLASSES],
         };
         // SAFETY: valid for writes of more than this (contract).
@@ -156,7 +164,7 @@ impl LocalHeap {
     pub(crate) fn slab_at(&self, slot: usize) -> Slab<'_> {
         debug_assert!(slot << self.shift < self.len.get());
         // SAFETY: the slot exists, and so does its descriptor; the pool outlives its local heaps.
-        let slot = unsafe { Slot::at(self.hot.add(slot * self.stride), slot, SlotGeometry::words_of(self.mask + 1)) };
+        let slot = unsafe { Slot::at(self.hot.add(slot * self.stride), slot, u32::from(self.shift), self.lines) };
         Slab::new(slot)
     }
 

@@ -347,13 +347,11 @@ impl<'a> Slab<'a> {
     /// have become something else since the caller looked, and its reciprocal too.
     #[inline(always)]
     pub fn remote_free_one(&self, item: usize) -> bool {
-        let (w, bit) = (item / 64, 1u64 << (item % 64));
-        if w >= self.slot.words() {
-            return false;
-        }
+        let bit = 1u64 << (item % 64);
+        let Some((free, remote)) = self.slot.of_item(item) else { return false };
         // Orderings as in `remote_free`.
-        let twice = self.slot.remote(w).load(Acquire) | self.slot.free(w).load(Relaxed);
-        twice & bit == 0 && self.slot.remote(w).fetch_or(bit, AcqRel) & bit == 0
+        let twice = remote.load(Acquire) | free.load(Relaxed);
+        twice & bit == 0 && remote.fetch_or(bit, AcqRel) & bit == 0
     }
 
     /// NOBODY to QUEUED of `me`.

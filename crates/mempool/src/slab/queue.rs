@@ -14,6 +14,7 @@
 use core::cell::Cell;
 use core::num::NonZeroUsize;
 
+use super::local::LocalHeap;
 use super::protocol::Slab;
 use crate::segment::Slots;
 use crate::sync::AtomicU64;
@@ -32,8 +33,9 @@ pub struct Bin {
     pub(super) current: Cell<u32>,
     /// First of the queue: slot plus one, 0 for none. The last is the one before it in the ring.
     head: Cell<u32>,
-    /// Words of the current slab behind `word`.
-    behind: Cell<u32>,
+    /// Which word of the current slab `word` is, and how many the slab has.
+    at: Cell<u16>,
+    used: Cell<u16>,
 }
 
 impl Bin {
@@ -45,7 +47,8 @@ impl Bin {
             size: Cell::new(0),
             current: Cell::new(0),
             head: Cell::new(0),
-            behind: Cell::new(0),
+            at: Cell::new(0),
+            used: Cell::new(0),
         }
     }
 
@@ -68,17 +71,17 @@ impl Bin {
     }
 
     /// Takes an item from one of the current slab's later words: what the hot path does next when its word has none left.
-    pub fn advance(&self) -> Option<NonZeroUsize> {
+    /// The bin is one of `local`'s.
+    pub fn advance(&self, local: &LocalHeap) -> Option<NonZeroUsize> {
         use crate::sync::Ordering::Relaxed;
-        let behind = self.behind.get();
-        for k in 1..=behind {
-            // SAFETY: `behind` words of the current slab lie behind `word`; with no current slab there are none.
-            let word = unsafe { self.word.get().add(k as usize) };
-            // SAFETY: as above.
-            if unsafe { (*word).load(Relaxed) } != 0 {
+        let at = self.at.get();
+        let slab = local.slab_at(self.current.get().checked_sub(1)? as usize);
+        for w in at + 1..self.used.get() {
+            let word = slab.free_word(w as usize);
+            if word.load(Relaxed) != 0 {
                 self.word.set(word);
-                self.base.set(self.base.get() + k as usize * 64 * self.size.get() as usize);
-                self.behind.set(behind - k);
+                self.base.set(self.base.get() + (w - at) as usize * 64 * self.size.get() as usize);
+                self.at.set(w);
                 return self.pop();
             }
         }
@@ -86,16 +89,16 @@ impl Bin {
     }
 
     /// Which word of the current slab `word` is.
-    pub(super) fn word_index(&self, slab: &Slab<'_>) -> usize {
-        let first: *const AtomicU64 = slab.free_word(0);
-        (self.word.get() as usize).wrapping_sub(first as usize) / size_of::<AtomicU64>()
+    pub(super) fn word_index(&self) -> usize {
+        self.at.get() as usize
     }
 
     /// Pops from word `w` of `slab`, which begins at `address`, from now on.
     pub(super) fn point(&self, slab: &Slab<'_>, w: usize, address: usize) {
         let size = slab.item_size();
         self.word.set(slab.free_word(w));
-        self.behind.set((slab.used() - 1 - w) as u32);
+        self.at.set(w as u16);
+        self.used.set(slab.used() as u16);
         self.base.set(address + w * 64 * size);
         // Slabs of larger items hold one array and are never current.
         self.size.set(size as u32);
@@ -104,7 +107,7 @@ impl Bin {
     /// Has no current slab any more.
     pub(super) fn reset(&self, zero: *const AtomicU64) {
         self.word.set(zero);
-        self.behind.set(0);
+        self.used.set(0);
         self.current.set(0);
     }
 

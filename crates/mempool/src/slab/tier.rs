@@ -141,7 +141,7 @@ impl SlabTier {
         let Some(slot) = bin.current.get().checked_sub(1) else { return Ok(false) };
         let slab = self.slab(slot as usize);
         loop {
-            if let Some(w) = slab.next_word(bin.word_index(&slab)) {
+            if let Some(w) = slab.next_word(bin.word_index()) {
                 bin.point(&slab, w, self.address(&slab));
                 return Ok(true);
             }

@@ -9,7 +9,7 @@ use std::vec::Vec;
 
 /// Four words each way, two of them for items: 66 items of 32 bytes.
 fn wide(slots: usize) -> (Arc<World>, Heap, Heap) {
-    let world = World::new(SlotGeometry { shift: 12, words: 4, stride: 16, hot: 10 }, slots, 2, 5);
+    let world = World::new(SlotGeometry::new(12), slots, 2, 5);
     world.tier.define(0, &Shape { plain: false, ..shape(0, 66, 32) });
     world.tier.define(1, &shape(1, 1, SLOT));
     let world = Arc::new(world);

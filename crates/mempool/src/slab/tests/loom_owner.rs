@@ -13,9 +13,9 @@ use crate::sync::Ordering::{Acquire, Release};
 
 pub const SLOT: usize = 4096;
 
-/// Descriptors with a single word each way.
+/// The smallest descriptors.
 pub fn geometry() -> SlotGeometry {
-    SlotGeometry { shift: 12, words: 1, stride: 10, hot: 7 }
+    SlotGeometry::new(12)
 }
 
 /// Class 0: two items, class 1: two items, class 2: one item, in slabs of one slot.

@@ -192,7 +192,7 @@ fn every_short_program_ends_with_nothing_lost() {
     const STEPS: usize = 10;
     const LENGTH: u32 = 5;
     for mut program in 0..STEPS.pow(LENGTH) {
-        let world = World::new(SlotGeometry { shift: 12, words: 1, stride: 10, hot: 7 }, 2, 2, 11);
+        let world = World::new(SlotGeometry::new(12), 2, 2, 11);
         world.tier.define(0, &shape(0, 2, SLOT / 2));
         world.tier.define(1, &shape(1, 1, SLOT));
         let world = Arc::new(world);
