@@ -116,6 +116,34 @@ fn or_from_reserve(request: impl Fn(Refusal) -> *mut u8) -> *mut u8 {
 #[cold]
 #[inline(never)]
 pub unsafe fn put(object: *mut c_void, call: &'static str) {
+    if process::is_narrow() {
+        // SAFETY: contract.
+        return unsafe { put_narrow(object, call) };
+    }
+    // SAFETY: contract.
+    unsafe { put_behind(object, call) }
+}
+
+/// As [`put`], in a small pool.
+///
+/// # Safety
+/// As for [`put`].
+#[inline(never)]
+unsafe fn put_narrow(object: *mut c_void, call: &'static str) {
+    // SAFETY: contract.
+    unsafe {
+        if !process::push_narrow(object.cast()) {
+            put_behind(object, call);
+        }
+    }
+}
+
+/// What comes behind the paths for objects in the thread's own slabs.
+///
+/// # Safety
+/// As for [`put`].
+#[inline]
+unsafe fn put_behind(object: *mut c_void, call: &'static str) {
     // SAFETY: contract. What it does makes no system call, so errno stays.
     if !unsafe { process::push_behind(object.cast(), call) } && !object.is_null() {
         start::ready();

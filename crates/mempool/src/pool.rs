@@ -418,7 +418,9 @@ impl Pool {
     #[inline]
     pub unsafe fn free(&self, object: NonNull<u8>) {
         let address = object.as_ptr() as usize;
-        if !front::push(self.local(), address) {
+        let local = self.local();
+        let freed = front::push(local, address) || front::is_narrow(local) && front::push_narrow(local, address);
+        if !freed {
             self.core().free(address, "Pool::free");
         }
     }

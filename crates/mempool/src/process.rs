@@ -186,7 +186,9 @@ pub unsafe fn free(object: *mut u8, call: &'static str) {
 #[cold]
 #[inline(never)]
 fn free_slow(address: usize, call: &'static str) {
-    if !front::push_behind(front::process_local(), address, call) && address != 0 {
+    let local = front::process_local();
+    let pushed = front::is_narrow(local) && front::push_narrow(local, address);
+    if !pushed && !front::push_behind(local, address, call) && address != 0 {
         demand_core(call).free(address, call);
     }
 }

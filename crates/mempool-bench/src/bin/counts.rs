@@ -15,9 +15,10 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// A path, and how often it is taken: rarely where each time takes long.
-const PATHS: [(&str, &str, u32, bool); 13] = [
+const PATHS: [(&str, &str, u32, bool); 14] = [
     ("rust", "one pair of 64 bytes in Rust, inlined", 20_000, false),
     ("small", "malloc and free of 64 bytes, preloaded", 20_000, true),
+    ("narrow", "the same in a pool of 64 MiB, whose slots are smaller", 20_000, true),
     ("large", "malloc and free of 20,000 bytes, preloaded", 2_000, true),
     ("calloc", "calloc and free of 256 bytes, preloaded", 20_000, true),
     ("realloc", "malloc of 100 bytes, realloc to 400, free, preloaded", 20_000, true),
@@ -128,7 +129,7 @@ fn count(
     valgrind.arg(folder.join("paths")).args([path, &times.to_string()]);
     if preloaded {
         valgrind.env("LD_PRELOAD", library).env("MEMPOOL_COMMIT", "lazy").env("MEMPOOL_LOCK", "off");
-        valgrind.env("MEMPOOL_SEGMENT", "64M");
+        valgrind.env("MEMPOOL_SEGMENT", if path == "narrow" { "64M" } else { "256M" });
     }
     let output =
         valgrind.output().map_err(|error| format!("valgrind: {error}; to get it: apt-get install valgrind"))?;

@@ -9,7 +9,7 @@ use mempool::config::{Commit, Small};
 use mempool::process::{self, CacheHandle};
 use mempool::{Config, Global};
 
-static POOL: Global = Global::new(Config::process().segment(64 << 20).commit(Commit::Lazy));
+static POOL: Global = Global::new(Config::process().segment(256 << 20).commit(Commit::Lazy));
 
 /// The measured part: callgrind counts what is inside alone.
 #[inline(never)]
@@ -90,7 +90,7 @@ fn array(count: usize) {
 
 /// Objects of 1 to 250 bytes of the best-fit heap, likewise.
 fn heap(count: usize) {
-    let config = Config::process().segment(64 << 20).commit(Commit::Lazy).small(Small::Heap);
+    let config = Config::process().segment(256 << 20).commit(Commit::Lazy).small(Small::Heap);
     process::init(&config).expect("a pool of this size");
     let free = |object, _| {
         // SAFETY: each object is freed once and not used afterwards.
@@ -172,7 +172,7 @@ fn main() {
     let count = count.parse().expect("COUNT is a number");
     match path.as_str() {
         "rust" => rust(count),
-        "small" => pairs(count, 64, malloc),
+        "small" | "narrow" => pairs(count, 64, malloc),
         "large" => pairs(count, 20_000, malloc),
         "calloc" => pairs(count, 256, calloc),
         "aligned" => pairs(count, 192, aligned),

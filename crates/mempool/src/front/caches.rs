@@ -459,6 +459,9 @@ pub fn push_cache_array(local: &LocalHeap, handle: CacheHandle, address: usize, 
 
 /// What comes right behind `push_cache`: an item of another thread's slab or of nobody's.
 pub fn push_cache_behind(local: &LocalHeap, handle: CacheHandle, address: usize) -> bool {
+    if super::is_narrow(local) && super::push_tagged::<super::Any>(local, address, handle.class() as u64) {
+        return true;
+    }
     let offset = address.wrapping_sub(local.data);
     offset < local.len.get()
         && Core::of(local).is_some_and(|core| core.slabs.push_cached(core, local, offset, handle.class()))
@@ -467,5 +470,5 @@ pub fn push_cache_behind(local: &LocalHeap, handle: CacheHandle, address: usize)
 /// **The hot path of a cache's free**, as `front::push`.
 #[inline(always)]
 pub fn push_cache(local: &LocalHeap, handle: CacheHandle, address: usize) -> bool {
-    super::push_tagged(local, address, handle.class() as u64)
+    super::push_tagged::<super::Wide>(local, address, handle.class() as u64)
 }

@@ -39,8 +39,8 @@ pub use self::verdict::{Verdict, Why};
 
 use ::core::num::NonZeroUsize;
 
-use crate::segment::{Owner, State};
-use crate::slab::{LocalHeap, MAX_SMALL, Slab, class_of, class_of_aligned, class_size, owner_id, reciprocal_of};
+use crate::segment::{Owner, SlotGeometry, State};
+use crate::slab::{LocalHeap, MAX_SMALL, Slab, WIDE, class_of, class_of_aligned, class_size, owner_id, reciprocal_of};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Relaxed, Release};
 
@@ -167,7 +167,19 @@ fn push_elsewhere(local: &LocalHeap, address: usize, slab: &Slab<'_>, seen: Owne
 /// something else is the case, about anything, and nothing has changed.
 #[inline(always)]
 pub fn push(local: &LocalHeap, address: usize) -> bool {
-    push_tagged(local, address, 0)
+    push_tagged::<Wide>(local, address, 0)
+}
+
+/// Whether the pool has smaller slots than `push` is compiled for: then [`push_narrow`] does the same.
+#[inline(always)]
+pub fn is_narrow(local: &LocalHeap) -> bool {
+    local.wide.get() == 0
+}
+
+/// What comes right behind `push` in a small pool.
+#[inline(always)]
+pub fn push_narrow(local: &LocalHeap, address: usize) -> bool {
+    push_tagged::<Any>(local, address, 0)
 }
 
 /// `push` for who claims that the item was asked for with `size` bytes: false also if its class is another one.
@@ -178,8 +190,8 @@ pub fn push_sized(local: &LocalHeap, address: usize, size: usize) -> bool {
         return false;
     }
     // SAFETY: the offset lies in the data area; the word behind the owner word. See `segment::slot`.
-    let recip = unsafe { (*local.hot.add((offset >> local.shift) * local.stride + 1)).load(Relaxed) };
-    recip == reciprocal_of(class_of(size)) && push_tagged(local, address, 0)
+    let recip = unsafe { (*Any::descriptor(local, offset).add(1)).load(Relaxed) };
+    recip == reciprocal_of(class_of(size)) && push_tagged::<Any>(local, address, 0)
 }
 
 /// Whether the object at `address` is a live item of this thread's with room for `size` bytes. False also when something
@@ -191,45 +203,115 @@ pub fn fits(local: &LocalHeap, address: usize, size: usize) -> bool {
         return false;
     }
     // SAFETY: as in `push_tagged`.
-    let hot = unsafe { local.hot.add((offset >> local.shift) * local.stride) };
+    let hot = unsafe { Any::descriptor(local, offset) };
     // SAFETY: as in `push_tagged`.
     let (owner, recip) = unsafe { ((*hot).load(Relaxed), (*hot.add(1)).load(Relaxed)) };
     // Larger items have smaller reciprocals. 0, and a named cache's, which has a tag, are none of ours.
     if owner as u32 != local.id || recip.wrapping_sub(1) >= reciprocal_of(class_of(size)) {
         return false;
     }
-    let product = (offset & local.mask) as u64 * recip;
+    let product = Any::inside(local, offset) as u64 * recip;
     let item = (product >> 32) as usize;
     // SAFETY: as in `push_tagged`.
-    let (free, remote) = unsafe { words_of(local, hot, product) };
+    let (free, remote) = unsafe { Any::words(local, hot, product) };
     (product as u32 as u64) < recip && (free.load(Relaxed) | remote.load(Relaxed)) >> (item % 64) & 1 == 0
 }
 
-/// The words with the bits of an item, whose number is the upper half of `product`, of the descriptor with its owner word at `hot`.
-///
-/// # Safety
-/// The item has bits there: see `segment::slot` for the layout.
-#[inline(always)]
-unsafe fn words_of(local: &LocalHeap, hot: *const AtomicU64, product: u64) -> (&AtomicU64, &AtomicU64) {
-    // The lower bits of the word's number say which line, its two upper ones where in the line.
-    let line = (product >> 32) as usize & local.lines;
-    let place = (product >> local.place) as usize;
-    // SAFETY: contract; the lines of words follow that of the owner word.
-    unsafe {
-        let words = hot.byte_add(line).add(8 + place);
-        (&*words, &*words.add(4))
+/// What the hot path must know of slots: see `segment::slot`.
+trait Slotted {
+    /// Bytes of the data area; 0 for a pool with other slots.
+    fn len(local: &LocalHeap) -> usize;
+
+    /// The owner word of the slot that an offset in the data area lies in.
+    ///
+    /// # Safety
+    /// `offset < len(local)`.
+    unsafe fn descriptor(local: &LocalHeap, offset: usize) -> *const AtomicU64;
+
+    /// The offset in the slot.
+    fn inside(local: &LocalHeap, offset: usize) -> usize;
+
+    /// The words with the bits of an item, whose number is the upper half of `product`, of the descriptor with its owner word at `hot`.
+    ///
+    /// # Safety
+    /// The item has bits there.
+    #[inline(always)]
+    unsafe fn words(local: &LocalHeap, hot: *const AtomicU64, product: u64) -> (&AtomicU64, &AtomicU64) {
+        // The lower bits of the word's number say which line, its two upper ones where in the line.
+        let (line, place) = Self::place(local, product);
+        // SAFETY: contract; the lines of words follow that of the owner word.
+        unsafe {
+            let words = hot.byte_add(line).add(8 + place);
+            (&*words, &*words.add(4))
+        }
+    }
+
+    /// In bytes from the first line with words, and in words of the line.
+    fn place(local: &LocalHeap, product: u64) -> (usize, usize);
+}
+
+/// Slots of 64 KiB, which all pools from 128 MiB on have: constants.
+struct Wide;
+/// Slots of any size, as the local heap says.
+struct Any;
+
+const SLOT: SlotGeometry = SlotGeometry::new(WIDE);
+
+impl Slotted for Wide {
+    #[inline(always)]
+    fn len(local: &LocalHeap) -> usize {
+        local.wide.get()
+    }
+
+    #[inline(always)]
+    unsafe fn descriptor(local: &LocalHeap, offset: usize) -> *const AtomicU64 {
+        // SAFETY: contract.
+        unsafe { local.hot.add((offset >> WIDE) * SLOT.stride) }
+    }
+
+    #[inline(always)]
+    fn inside(_: &LocalHeap, offset: usize) -> usize {
+        offset & (SLOT.bytes() - 1)
+    }
+
+    #[inline(always)]
+    fn place(_: &LocalHeap, product: u64) -> (usize, usize) {
+        ((product >> 32) as usize & SLOT.line_mask(), (product >> (32 + SLOT.place_shift())) as usize)
     }
 }
 
-/// `push` for slabs whose reciprocal has `tag` (a named cache's class, 0 for size classes) in its upper half.
+impl Slotted for Any {
+    #[inline(always)]
+    fn len(local: &LocalHeap) -> usize {
+        local.len.get()
+    }
+
+    #[inline(always)]
+    unsafe fn descriptor(local: &LocalHeap, offset: usize) -> *const AtomicU64 {
+        // SAFETY: contract.
+        unsafe { local.hot.add((offset >> local.shift) * local.stride) }
+    }
+
+    #[inline(always)]
+    fn inside(local: &LocalHeap, offset: usize) -> usize {
+        offset & local.mask
+    }
+
+    #[inline(always)]
+    fn place(local: &LocalHeap, product: u64) -> (usize, usize) {
+        ((product >> 32) as usize & local.lines, (product >> local.place) as usize)
+    }
+}
+
+/// `push` for slabs whose reciprocal has `tag` (a named cache's class, 0 for size classes) in its upper half, in a pool with such slots.
 #[inline(always)]
-fn push_tagged(local: &LocalHeap, address: usize, tag: u64) -> bool {
+fn push_tagged<S: Slotted>(local: &LocalHeap, address: usize, tag: u64) -> bool {
     let offset = address.wrapping_sub(local.data);
-    if offset >= local.len.get() {
+    if offset >= S::len(local) {
         return false;
     }
-    // SAFETY: the offset lies in the data area, so the slot has a descriptor. See `segment::slot` for its layout.
-    let hot = unsafe { local.hot.add((offset >> local.shift) * local.stride) };
+    // SAFETY: the offset lies in the data area, so the slot has a descriptor.
+    let hot = unsafe { S::descriptor(local, offset) };
     // So that one who wants the slab knows that we may store to it; before the look at the owner word. A plain move.
     local.announce(hot);
     // SAFETY: the owner word and the word behind it, in the descriptor.
@@ -241,12 +323,12 @@ fn push_tagged(local: &LocalHeap, address: usize, tag: u64) -> bool {
     // `recip` is 0, and the test fails, for slabs that need more care (arrays, tiny items, several slots). Without a tag it has
     // 32 bits, since the owner word of a slab with one has another number.
     let recip = if tag == 0 { recip } else { recip & u32::MAX as u64 };
-    let product = (offset & local.mask) as u64 * recip;
+    let product = S::inside(local, offset) as u64 * recip;
     if product as u32 >= recip as u32 {
         return false;
     }
     // SAFETY: items are at least a granule large, so that each has its bits.
-    let (free, remote) = unsafe { words_of(local, hot, product) };
+    let (free, remote) = unsafe { S::words(local, hot, product) };
     let bit = 1u64 << (product >> 32 & 63);
     let (f, r) = (free.load(Relaxed), remote.load(Relaxed));
     if (f | r) & bit != 0 {

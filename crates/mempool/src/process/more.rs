@@ -127,7 +127,24 @@ pub unsafe fn push(object: *mut u8) -> bool {
     front::push(front::process_local(), object as usize)
 }
 
-/// What comes right behind it, likewise.
+/// Whether the pool is so small that [`push_narrow`] must follow [`push`].
+#[inline(always)]
+#[must_use]
+pub fn is_narrow() -> bool {
+    front::is_narrow(front::process_local())
+}
+
+/// What comes right behind it in a small pool, likewise.
+///
+/// # Safety
+/// As for [`push`].
+#[inline(always)]
+#[must_use]
+pub unsafe fn push_narrow(object: *mut u8) -> bool {
+    front::push_narrow(front::process_local(), object as usize)
+}
+
+/// What comes right behind those, likewise.
 ///
 /// # Safety
 /// As for [`push`].

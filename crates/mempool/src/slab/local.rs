@@ -32,6 +32,9 @@ const fn places() -> [u16; MAX_SMALL / GRANULE + 1] {
 
 const _: () = assert!(size_of::<LocalHeap>() <= u16::MAX as usize);
 
+/// log2 of the bytes in the slots of all but small pools: those for which the hot path of free is compiled.
+pub const WIDE: u32 = 16;
+
 /// A thread's bins.
 #[repr(C, align(64))]
 pub struct LocalHeap {
@@ -45,13 +48,15 @@ pub struct LocalHeap {
     pub(crate) data: usize,
     /// Bytes from there that belong to the pool.
     pub(crate) len: Cell<usize>,
-    /// Bytes in a slot, less one.
-    pub(crate) mask: usize,
+    /// The same where slots are [`WIDE`], else 0.
+    pub(crate) wide: Cell<usize>,
     /// Owner word of slot 0, and words from one to the next.
     pub(crate) hot: *const AtomicU64,
     pub(crate) stride: usize,
     /// The owner word of the slab that the thread freed into last or is about to: see `loosen`. Others read it.
     pub(super) announced: AtomicU64,
+    /// Bytes in a slot, less one.
+    pub(crate) mask: usize,
     /// [`SlotGeometry::line_mask`](crate::segment::SlotGeometry::line_mask) of the pool.
     pub(crate) lines: usize,
     /// Number of bins, at least `CLASSES`.
@@ -67,7 +72,7 @@ pub struct LocalHeap {
     /// Where the best-fit heap served the thread last, in its own words.
     pub(crate) near: Cell<u64>,
     /// So that no bin lies in two cache lines.
-    _rest: [usize; 5],
+    _rest: [usize; 4],
     bins: [Bin; CLASSES],
 }
 
@@ -87,6 +92,7 @@ impl LocalHeap {
             place: 0,
             data: 0,
             len: Cell::new(0),
+            wide: Cell::new(0),
             mask: 0,
             hot: core::ptr::null(),
             stride: 0,
@@ -98,7 +104,7 @@ impl LocalHeap {
             budget: Cell::new(0),
             pool: core::ptr::null(),
             near: Cell::new(0),
-            _rest: [0; 5],
+            _rest: [0; 4],
             bins,
         }
     }
@@ -129,6 +135,7 @@ impl LocalHeap {
             place: geometry.place_shift() as u8 + 32,
             data: data.0,
             len: Cell::new(data.1),
+            wide: Cell::new(if geometry.shift == WIDE { data.1 } else { 0 }),
             mask: geometry.bytes() - 1,
             hot: slots.hot_base(),
             stride: geometry.stride,
@@ -140,7 +147,7 @@ impl LocalHeap {
             budget: Cell::new(0),
             pool,
             near: Cell::new(0),
-            _rest: [0; 5],
+            _rest: [0; 4],
             bins: [const { Bin::new(core::ptr::null()) }; CLASSES],
         };
         // SAFETY: valid for writes of more than this (contract).
@@ -157,6 +164,7 @@ impl LocalHeap {
             bin.reset(zero);
         }
         self.len.set(0);
+        self.wide.set(0);
     }
 
     /// The slab at `slot`, which must be one of the pool's: that of a current slab, or of an offset below `len`.
