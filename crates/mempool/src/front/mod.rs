@@ -39,7 +39,7 @@ pub use self::verdict::{Verdict, Why};
 
 use ::core::num::NonZeroUsize;
 
-use crate::segment::{Owner, SlotGeometry, State};
+use crate::segment::{HALF_LINE, LINE_WORDS, Owner, SlotGeometry, State};
 use crate::slab::{LocalHeap, MAX_SMALL, Slab, WIDE, class_of, class_of_aligned, class_size, owner_id, reciprocal_of};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Relaxed, Release};
@@ -241,8 +241,8 @@ trait Slotted {
         let (line, place) = Self::place(local, product);
         // SAFETY: contract; the lines of words follow that of the owner word.
         unsafe {
-            let words = hot.byte_add(line).add(8 + place);
-            (&*words, &*words.add(4))
+            let words = hot.byte_add(line).add(LINE_WORDS + place);
+            (&*words, &*words.add(HALF_LINE))
         }
     }
 
@@ -360,5 +360,44 @@ fn filled(local: &LocalHeap, offset: usize) {
 fn queued_filled(local: &LocalHeap, slot: usize) {
     if let Some(core) = Core::of(local) {
         core.slabs.maybe_empty(core, local, &core.slabs.slab(slot));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Commit, Config};
+    use std::ptr;
+
+    /// The hot path's arithmetic finds the words that the descriptor has for each item; each has its own, next to its neighbours' lines.
+    #[test]
+    fn the_hot_path_and_descriptors_agree_on_words() {
+        for shift in 12..=16 {
+            let config = Config::new().segment(4 << 20).slot_shift(shift).commit(Commit::Lazy);
+            let pool = crate::Pool::on(crate::os::fake::Fake::new(), &config).expect("a pool");
+            pool.core().with_local(|local| {
+                let slab = local.slab_at(3);
+                // SAFETY: slot 3 is there.
+                let hot = unsafe { Any::descriptor(local, 3 << shift) };
+                assert_eq!((is_narrow(local), local.wide.get() == local.len.get()), (shift < WIDE, shift == WIDE));
+                let mut seen = std::collections::BTreeSet::new();
+                for item in 0..1 << (shift - 4) {
+                    // SAFETY: a granule each.
+                    let (free, remote) = unsafe { Any::words(local, hot, (item as u64) << 32 | 7) };
+                    assert!(ptr::eq(free, slab.free_word(item / 64)), "{shift} {item}");
+                    if shift == WIDE {
+                        // SAFETY: as above.
+                        let words = unsafe { Wide::words(local, hot, (item as u64) << 32 | 7) };
+                        assert!(ptr::eq(words.0, free) && ptr::eq(words.1, remote), "{item}");
+                    }
+                    seen.extend([ptr::from_ref(free) as usize, ptr::from_ref(remote) as usize]);
+                }
+                let geometry = SlotGeometry::new(shift);
+                assert_eq!(seen.len(), 2 * geometry.words);
+                assert!(seen.iter().all(|at| (LINE_WORDS..geometry.stride).contains(&((at - hot as usize) / 8))));
+                let line = |w| ptr::from_ref(slab.free_word(w)) as usize / 64;
+                assert!((1..geometry.words).all(|w| geometry.words == 4 || line(w) != line(w - 1)));
+            });
+        }
     }
 }

@@ -23,9 +23,11 @@ use crate::units::GRANULE;
 /// Cold words of a descriptor.
 pub const COLD: usize = 6;
 /// Words in a cache line.
-const LINE_WORDS: usize = 8;
+pub const LINE_WORDS: usize = 8;
 /// log2 of the words of each bitmap in one line.
 const LINE_SHIFT: u32 = 2;
+/// From a word of the first bitmap to that of the second.
+pub const HALF_LINE: usize = 1 << LINE_SHIFT;
 /// log2 of the bytes in the smallest slot, which has one line of words.
 const LEAST_SHIFT: u32 = 12;
 
@@ -269,12 +271,12 @@ impl<'a> Slot<'a> {
     #[must_use]
     pub fn of_item(&self, item: usize) -> Option<(&'a AtomicU64, &'a AtomicU64)> {
         let w = item / 64;
-        if w >> self.fold >= 1 << LINE_SHIFT {
+        if w >> self.fold >= HALF_LINE {
             return None;
         }
         let place = self.place(w);
         // SAFETY: the descriptor has both words for such an item.
-        Some(unsafe { (&*self.hot.add(place), &*self.hot.add(place + (1 << LINE_SHIFT))) })
+        Some(unsafe { (&*self.hot.add(place), &*self.hot.add(place + HALF_LINE)) })
     }
 
     /// The owner word, see [`Owner`].
@@ -308,7 +310,7 @@ impl<'a> Slot<'a> {
     pub fn remote(&self, w: usize) -> &'a AtomicU64 {
         debug_assert!(w < self.words());
         // SAFETY: as above, in the other half of the line.
-        unsafe { &*self.hot.add(self.place(w) + (1 << LINE_SHIFT)) }
+        unsafe { &*self.hot.add(self.place(w) + HALF_LINE) }
     }
 
     /// Cold word `k`.
