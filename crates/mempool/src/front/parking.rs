@@ -75,6 +75,7 @@ impl Common {
         // Acquire pairs with the Release below: the store is found as its last user left it.
         while let Err(seen) = self.taken.compare_exchange(0, 1, Acquire, Relaxed) {
             if seen != 1 || patience == 0 {
+                // Relaxed: it orders nothing, and being wrong about who has it costs a try.
                 let _ = self.taken.compare_exchange(1, 2, Relaxed, Relaxed);
                 return None;
             }
@@ -88,8 +89,7 @@ impl Common {
 
     /// The child of a fork: somebody may have been at it. What was parked is free there.
     pub fn reset(&self) {
-        // SAFETY: nobody else runs. Zeros are an empty store.
-        unsafe { core::ptr::from_ref(&self.store).cast_mut().write_bytes(0, 1) };
+        self.store.clear();
         self.taken.store(0, Relaxed);
     }
 }
@@ -115,8 +115,7 @@ impl Core {
     /// Makes the store of a new local heap.
     pub(super) fn clear_store(&self, local: &LocalHeap) {
         if let Some(store) = self.store(local) {
-            // SAFETY: the calling thread's own. Zeros are an empty store; entries are written before they are read.
-            unsafe { core::ptr::from_ref(store).cast_mut().write_bytes(0, 1) };
+            store.clear();
         }
     }
 

@@ -19,7 +19,7 @@ const STEPS: u32 = 3;
 /// Bins: the last is for all runs of 2^21 fragments (512 MiB) and more.
 const BINS: usize = 128;
 
-/// Runs that were parked. Zeros are an empty store.
+/// Runs that were parked.
 #[repr(C)]
 pub struct Store {
     /// Entries that remember a run.
@@ -67,6 +67,12 @@ impl Store {
             bins: [const { Cell::new(0) }; BINS],
             entries: [const { Cell::new(Run { start: 0, len: 0 }) }; ENTRIES],
         }
+    }
+
+    /// Empties it, whatever was there before.
+    pub fn clear(&self) {
+        self.some.iter().chain(&self.bins).chain([&self.used, &self.new]).for_each(|word| word.set(0));
+        [&self.held, &self.out, &self.since, &self.latest].into_iter().for_each(|count| count.set(0));
     }
 
     /// Whether no entry is unused.

@@ -121,7 +121,7 @@ fn nobody_joins_the_runs_of_others() {
         turn.wait();
         objects.iter().for_each(|object| put(&pool, *object));
         turn.wait();
-        // More than there are entries, of a length that only joined runs have: the store is tidied.
+        // Of a length that only joined runs could have: the store is tidied.
         put(&pool, get(&pool, 3 * size));
         turn.wait();
         let served = pool.stats().runs_served;

@@ -230,10 +230,11 @@ impl Slots {
         if index >= self.count {
             out_of_range();
         }
-        // SAFETY: `index < count`, so the descriptor lies in the area that `new` was promised.
-        let hot = unsafe { self.hot.add(index * self.geometry.stride) };
-        // SAFETY: as said.
-        unsafe { Slot::at(hot, index, self.geometry.shift, self.geometry.line_mask()) }
+        // SAFETY: `index < count`, so the descriptor lies in the area that `new` was promised, and is of this geometry.
+        unsafe {
+            let hot = self.hot.add(index * self.geometry.stride);
+            Slot::at(hot, index, self.geometry.shift, self.geometry.line_mask())
+        }
     }
 }
 
