@@ -213,7 +213,8 @@ impl Store {
 
     /// An entry of which `is_it` holds. Linear in the entries.
     pub fn find(&self, is_it: impl Fn(Run) -> bool) -> Option<usize> {
-        (0..ENTRIES).find(|&entry| is_it(self.at(entry)) && self.used.get() >> entry & 1 != 0)
+        // What an unused entry says may be anything ([`Store::clear`]).
+        (0..ENTRIES).find(|&entry| self.used.get() >> entry & 1 != 0 && is_it(self.at(entry)))
     }
 }
 
@@ -231,6 +232,23 @@ mod tests {
             last = bin;
         }
         assert_eq!((bin_of(LEAST), bin_of(usize::MAX)), (0, BINS - 1));
+    }
+
+    /// A store lies in memory that somebody else used before: a thread's entry, or metadata that a former pool left.
+    #[test]
+    fn what_was_in_an_unused_entry_is_never_looked_at() {
+        let store = Store::new();
+        store.entries.iter().for_each(|entry| entry.set(Run { start: usize::MAX, len: usize::MAX }));
+        store.clear();
+        let run = Run { start: 8, len: LEAST };
+        store.remember(run);
+        let seen = Cell::new(0);
+        let found = store.find(|other| {
+            seen.set(seen.get() + 1);
+            other.end() == run.end()
+        });
+        assert_eq!((found.map(|entry| store.at(entry)), seen.get()), (Some(run), 1));
+        assert_eq!(store.find(|other| other.end() == 0), None);
     }
 
     /// Against a plain list: what is found is there and fits, and what fits within the bins looked at is found.
