@@ -237,6 +237,7 @@ impl Pool {
             data_len: areas.data_len(),
             reservation,
             serial,
+            place: front::place_of(serial),
             threads: thread_parts(areas, &words),
             next: core::cell::Cell::new(core::ptr::null()),
             caches: words(areas.caches),
@@ -356,7 +357,7 @@ impl Pool {
     /// The local heap for the hot path, if the calling thread has one in this pool.
     #[inline(always)]
     pub(crate) fn local(&self) -> &LocalHeap {
-        self.core().own().unwrap_or(front::none_local())
+        self.core().local()
     }
 
     /// Memory for `layout`; its content is undefined. A size of 0 gives a unique address. O(1) amortised.
@@ -401,13 +402,20 @@ impl Pool {
                 return Ok(object);
             }
         }
-        self.serve_slow(&Request { size: layout.size(), align: layout.align(), zeroed }, fail)
+        self.serve_behind(layout, zeroed, fail)
     }
 
-    #[cold]
+    /// What comes behind the hot path.
     #[inline(never)]
-    fn serve_slow(&self, request: &Request, fail: Fail) -> Result<NonNull<u8>, AllocError> {
-        NonNull::new(self.core().alloc(request, fail))
+    fn serve_behind(&self, layout: Layout, zeroed: bool, fail: Fail) -> Result<NonNull<u8>, AllocError> {
+        if !zeroed && layout.align() <= GRANULE {
+            let popped = front::pop_behind(self.local(), layout.size());
+            if let Some(object) = popped.and_then(|address| NonNull::new(address.get() as *mut u8)) {
+                return Ok(object);
+            }
+        }
+        let request = Request { size: layout.size(), align: layout.align(), zeroed };
+        NonNull::new(self.core().alloc(&request, fail))
             .ok_or(AllocError::Exhausted { bytes: request.size, align: request.align })
     }
 
@@ -418,10 +426,19 @@ impl Pool {
     #[inline]
     pub unsafe fn free(&self, object: NonNull<u8>) {
         let address = object.as_ptr() as usize;
+        if !front::push(self.local(), address) {
+            self.free_behind(address);
+        }
+    }
+
+    /// What comes behind the hot path.
+    #[inline(never)]
+    fn free_behind(&self, address: usize) {
+        const CALL: &str = "Pool::free";
         let local = self.local();
-        let freed = front::push(local, address) || front::is_narrow(local) && front::push_narrow(local, address);
-        if !freed {
-            self.core().free(address, "Pool::free");
+        let narrow = front::is_narrow(local) && front::push_narrow(local, address);
+        if !narrow && !front::push_behind(local, address, CALL) {
+            self.core().free(address, CALL);
         }
     }
 

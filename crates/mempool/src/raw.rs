@@ -60,16 +60,18 @@ impl RawCache<'_> {
     ///
     /// # Errors
     /// The pool is exhausted, unless its policy is to abort.
+    #[inline]
     pub fn alloc(&self) -> Result<NonNull<u8>, AllocError> {
-        self.serve(1, Fail::Policy)
+        self.serve_one(Fail::Policy)
     }
 
     /// As [`RawCache::alloc`], never ending the process.
     ///
     /// # Errors
     /// The pool is exhausted.
+    #[inline]
     pub fn try_alloc(&self) -> Result<NonNull<u8>, AllocError> {
-        self.serve(1, Fail::Try)
+        self.serve_one(Fail::Try)
     }
 
     /// `n` consecutive items, one item's size (rounded up to its alignment) apart; 0 counts as 1. O(slab).
@@ -88,29 +90,55 @@ impl RawCache<'_> {
         self.serve(n, Fail::Try)
     }
 
+    #[inline]
+    fn serve_one(&self, fail: Fail) -> Result<NonNull<u8>, AllocError> {
+        match front::pop_cache(self.pool.local(), self.handle) {
+            Some(item) => Ok(NonNull::with_exposed_provenance(item)),
+            None => self.serve_one_behind(fail),
+        }
+    }
+
+    /// What comes behind the hot path.
+    #[inline(never)]
+    fn serve_one_behind(&self, fail: Fail) -> Result<NonNull<u8>, AllocError> {
+        if let Some(item) = front::pop_cache_behind(self.pool.local(), self.handle) {
+            return Ok(NonNull::with_exposed_provenance(item));
+        }
+        let item = self.pool.core().cache_alloc(self.handle, fail, "RawCache::alloc");
+        NonNull::new(item).ok_or(self.exhausted(1))
+    }
+
     fn serve(&self, n: usize, fail: Fail) -> Result<NonNull<u8>, AllocError> {
-        let (core, local) = (self.pool.core(), self.pool.local());
-        let popped = if n > 1 {
-            front::pop_cache_array(local, self.handle, n)
-        } else {
-            front::pop_cache(local, self.handle).or_else(|| front::pop_cache_behind(local, self.handle))
-        };
-        let address = match popped {
-            Some(popped) => popped.get() as *mut u8,
-            None if n > 1 => core.cache_alloc_array(self.handle, n, fail, "RawCache::alloc_array"),
-            None => core.cache_alloc(self.handle, fail, "RawCache::alloc"),
-        };
-        let bytes = self.item.size().saturating_mul(n.max(1));
-        NonNull::new(address).ok_or(AllocError::Exhausted { bytes, align: self.item.align() })
+        if n < 2 {
+            return self.serve_one(fail);
+        }
+        if let Some(array) = front::pop_cache_array(self.pool.local(), self.handle, n) {
+            return Ok(NonNull::with_exposed_provenance(array));
+        }
+        let array = self.pool.core().cache_alloc_array(self.handle, n, fail, "RawCache::alloc_array");
+        NonNull::new(array).ok_or(self.exhausted(n))
+    }
+
+    const fn exhausted(&self, n: usize) -> AllocError {
+        AllocError::Exhausted { bytes: self.item.size().saturating_mul(n), align: self.item.align() }
     }
 
     /// Gives an item back. O(1) amortised. A wrong pointer ends the process.
     ///
     /// # Safety
     /// `item` came from [`RawCache::alloc`] of this cache, has not been freed, and is not used any more.
+    #[inline]
     pub unsafe fn free(&self, item: NonNull<u8>) {
-        let (local, address) = (self.pool.local(), item.as_ptr() as usize);
-        if !front::push_cache(local, self.handle, address) && !front::push_cache_behind(local, self.handle, address) {
+        let address = item.as_ptr() as usize;
+        if !front::push_cache(self.pool.local(), self.handle, address) {
+            self.free_behind(address);
+        }
+    }
+
+    /// What comes behind the hot path.
+    #[inline(never)]
+    fn free_behind(&self, address: usize) {
+        if !front::push_cache_behind(self.pool.local(), self.handle, address) {
             self.pool.core().cache_free(self.handle, address, 1, "RawCache::free");
         }
     }

@@ -72,16 +72,23 @@ impl<T> Cache<'_, T> {
 
     #[inline]
     fn place(&self, value: T, fail: Fail) -> Result<CacheBox<'_, T>, AllocError> {
-        let local = self.pool.local();
-        let popped = front::pop_cache(local, self.handle).or_else(|| front::pop_cache_behind(local, self.handle));
-        let item = match popped {
-            Some(popped) => popped.get() as *mut T,
-            None => self.pool.core().cache_alloc(self.handle, fail, "Cache::alloc").cast::<T>(),
+        let item = match front::pop_cache(self.pool.local(), self.handle) {
+            Some(item) => NonNull::with_exposed_provenance(item),
+            None => self.item_behind(fail)?,
         };
-        let item = NonNull::new(item).ok_or(Self::exhausted(1))?;
         // SAFETY: an item of this cache has T's size and alignment and is ours.
         unsafe { item.write(value) };
         Ok(CacheBox { item, cache: self })
+    }
+
+    /// What comes behind the hot path.
+    #[inline(never)]
+    fn item_behind(&self, fail: Fail) -> Result<NonNull<T>, AllocError> {
+        if let Some(item) = front::pop_cache_behind(self.pool.local(), self.handle) {
+            return Ok(NonNull::with_exposed_provenance(item));
+        }
+        let item = self.pool.core().cache_alloc(self.handle, fail, "Cache::alloc");
+        NonNull::new(item.cast()).ok_or(Self::exhausted(1))
     }
 
     const fn exhausted(n: usize) -> AllocError {
@@ -125,9 +132,18 @@ impl<T> Cache<'_, T> {
         Ok(slice)
     }
 
+    #[inline]
     fn give(&self, item: NonNull<T>) {
-        let (local, address) = (self.pool.local(), item.as_ptr() as usize);
-        if !front::push_cache(local, self.handle, address) && !front::push_cache_behind(local, self.handle, address) {
+        let address = item.as_ptr() as usize;
+        if !front::push_cache(self.pool.local(), self.handle, address) {
+            self.give_behind(address);
+        }
+    }
+
+    /// What comes behind the hot path.
+    #[inline(never)]
+    fn give_behind(&self, address: usize) {
+        if !front::push_cache_behind(self.pool.local(), self.handle, address) {
             self.pool.core().cache_free(self.handle, address, 1, "CacheBox::drop");
         }
     }

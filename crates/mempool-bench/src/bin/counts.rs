@@ -15,8 +15,10 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// A path, and how often it is taken: rarely where each time takes long.
-const PATHS: [(&str, &str, u32, bool); 14] = [
+const PATHS: [(&str, &str, u32, bool); 16] = [
     ("rust", "one pair of 64 bytes in Rust, inlined", 20_000, false),
+    ("pool", "the same from a pool that is not the process's", 20_000, false),
+    ("boxes", "a box of 64 bytes of a cache there, made, written and dropped", 20_000, false),
     ("small", "malloc and free of 64 bytes, preloaded", 20_000, true),
     ("narrow", "the same in a pool of 64 MiB, whose slots are smaller", 20_000, true),
     ("large", "malloc and free of 20,000 bytes, preloaded", 2_000, true),

@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use mempool::config::{Commit, Small};
 use mempool::process::{self, CacheHandle};
-use mempool::{Config, Global};
+use mempool::{Config, Global, Pool};
 
 static POOL: Global = Global::new(Config::process().segment(256 << 20).commit(Commit::Lazy));
 
@@ -31,6 +31,35 @@ fn rust(count: usize) {
     black_box(unsafe { POOL.alloc(LAYOUT) });
     (0..100).for_each(|_| pair());
     measured(|| (0..count).for_each(|_| pair()));
+}
+
+/// A pool that is not the process's.
+fn own() -> Pool {
+    Config::new().segment(256 << 20).commit(Commit::Lazy).build().expect("a pool of this size")
+}
+
+/// Pairs of 64 bytes from a pool of one's own, inlined.
+fn pool(count: usize) {
+    let pool = own();
+    let pair = || {
+        let object = pool.alloc(black_box(LAYOUT)).expect("room for one object");
+        // SAFETY: freed once and not used afterwards.
+        unsafe { pool.free(black_box(object)) };
+    };
+    black_box(pool.alloc(LAYOUT).expect("room for one object"));
+    (0..100).for_each(|_| pair());
+    measured(|| (0..count).for_each(|_| pair()));
+}
+
+/// Boxes of 64 bytes of a cache in such a pool, which are written and dropped.
+fn boxes(count: usize) {
+    let pool = own();
+    let cache = pool.cache("boxes").expect("the pool has room for a cache");
+    let pair = || drop(black_box(cache.alloc([0_u64; 8]).expect("room for one box")));
+    let kept = cache.alloc([0; 8]).expect("room for one box");
+    (0..100).for_each(|_| pair());
+    measured(|| (0..count).for_each(|_| pair()));
+    drop(kept);
 }
 
 /// Takes whatever pointer comes, and frees it.
@@ -172,6 +201,8 @@ fn main() {
     let count = count.parse().expect("COUNT is a number");
     match path.as_str() {
         "rust" => rust(count),
+        "pool" => pool(count),
+        "boxes" => boxes(count),
         "small" | "narrow" => pairs(count, 64, malloc),
         "large" => pairs(count, 20_000, malloc),
         "calloc" => pairs(count, 256, calloc),

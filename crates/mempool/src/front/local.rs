@@ -9,7 +9,7 @@
 use core::ffi::c_void;
 
 use super::core::Core;
-use super::tls::{self, EXITED};
+use super::tls::{self, EXITED, OTHERS};
 use crate::config::Small;
 use crate::os::ThreadKey;
 use crate::slab::LocalHeap;
@@ -70,6 +70,11 @@ const NO_KEY: u64 = u64::MAX;
 /// A number for a new pool.
 pub fn next_serial() -> u64 {
     SERIALS.fetch_add(1, Relaxed)
+}
+
+/// Which of a thread's words for pools other than the process pool are those of the pool with this number.
+pub const fn place_of(serial: u64) -> usize {
+    (serial % OTHERS as u64) as usize
 }
 
 /// Adds a pool to the process's list and, the first time, asks to be told of thread exits and forks.
@@ -204,21 +209,30 @@ impl Core {
     }
 
     /// The calling thread's local heap in this pool, if it has joined.
-    #[inline]
     pub(crate) fn own(&self) -> Option<&LocalHeap> {
-        let local = tls::process();
-        if core::ptr::eq(local.pool.cast(), self) {
-            return Some(local);
-        }
-        let (serial, heap) = &tls::words()?.others[self.place()];
-        // SAFETY: serials are never reused, so this is this thread's local heap in this very pool.
-        if serial.get() == self.serial { unsafe { heap.get().as_ref() } } else { None }
+        self.known().or_else(|| self.of_process())
     }
 
-    /// Which of a thread's words for pools other than the process pool are this one's.
-    #[inline]
-    fn place(&self) -> usize {
-        (self.serial % 3) as usize
+    /// The same for the hot path: one that serves nothing where there is none.
+    #[inline(always)]
+    pub(crate) fn local(&self) -> &LocalHeap {
+        self.known().unwrap_or_else(|| self.of_process().unwrap_or(tls::none()))
+    }
+
+    /// The local heap that the calling thread's words name, if this is not the process pool.
+    #[inline(always)]
+    fn known(&self) -> Option<&LocalHeap> {
+        // SAFETY: `place_of` is below OTHERS.
+        let (serial, heap) = unsafe { tls::words()?.others.get_unchecked(self.place) };
+        // SAFETY: serials are never reused, so this is this thread's local heap in this very pool, written before the serial.
+        (serial.get() == self.serial).then(|| unsafe { &*heap.get() })
+    }
+
+    /// The same if it is.
+    #[inline(never)]
+    fn of_process(&self) -> Option<&LocalHeap> {
+        let local = tls::process();
+        core::ptr::eq(local.pool.cast(), self).then_some(local)
     }
 
     /// Gives the calling thread a local heap of its own.
@@ -249,8 +263,10 @@ impl Core {
         if super::process_serial() == self.serial {
             words.process.set(local);
         } else {
-            words.others[self.place()].0.set(self.serial);
-            words.others[self.place()].1.set(local);
+            let (serial, heap) = &words.others[self.place];
+            serial.set(0);
+            heap.set(local);
+            serial.set(self.serial);
         }
         if key != 0 && known.is_none() {
             // The value only has to be other than null. May allocate, which works by now.

@@ -41,8 +41,11 @@ pub fn none() -> &'static LocalHeap {
 pub struct Words {
     pub process: Cell<*const LocalHeap>,
     pub token: Cell<u64>,
-    pub others: [(Cell<u64>, Cell<*const LocalHeap>); 3],
+    pub others: [(Cell<u64>, Cell<*const LocalHeap>); OTHERS],
 }
+
+/// Pools other than the process pool that a thread remembers.
+pub const OTHERS: usize = 3;
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod arch {
@@ -103,7 +106,7 @@ mod arch {
             Words {
                 process: Cell::new(core::ptr::null()),
                 token: Cell::new(0),
-                others: [const { (Cell::new(0), Cell::new(core::ptr::null())) }; 3],
+                others: [const { (Cell::new(0), Cell::new(core::ptr::null())) }; super::OTHERS],
             }
         };
     }
