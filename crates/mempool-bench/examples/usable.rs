@@ -1,4 +1,4 @@
-//! How much of a bounded pool objects of one size can have: filled until it is exhausted; every second object freed and
+//! How much of a bounded pool objects of one size can have, each size in a pool of its own: filled until it is exhausted; every second object freed and
 //! allocated again; all freed and filled again; all freed and filled with another size and back.
 //!
 //! `cargo run --release -p mempool-bench --example usable [SEGMENT]` prints a table, in hundredths of the segment's bytes; the
@@ -49,10 +49,11 @@ fn main() {
     let segment =
         std::env::args().nth(1).map_or(256 << 20, |bytes| bytes.parse().expect("SEGMENT is a number of bytes"));
     let config = Config::new().segment(segment).exhausted(Exhausted::Null).max_retries(0).commit(Commit::Lazy);
-    let pool = config.lock(Lock::Off).huge_pages(Wish::Off).build().expect("a pool");
+    let config = config.lock(Lock::Off).huge_pages(Wish::Off);
     let share = |bytes: usize| bytes as f64 / segment as f64 * 100.0;
     println!("{:>9} {:>9} {:>9} {:>9} {:>9} {:>9}", "size", "filled", "half", "again", "other", "back");
     for (size, other) in [(64, 256 << 10), (4096, 64), (100_000, 64), (1 << 20, 64), (256 << 10, 64)] {
+        let pool = config.build().expect("a pool");
         let first = fill(&pool, size);
         let filled = first.bytes();
         let (before, after, objects) = first.refill(&pool);

@@ -12,7 +12,7 @@
 //! with `n` lines for `4 n` words of each bitmap. So a free touches two lines: one that is hardly ever written to, and that of the
 //! item. Words that follow each other lie in different lines: who frees what another thread allocated a little earlier does not
 //! take from it the line of the word that it allocates from. The stride between descriptors is an odd number of
-//! lines, since a power of two would map all of them to few cache sets.
+//! lines but for the smallest slots, since a power of two would map all of them to few cache sets.
 //! What the words mean is the business of the tier that owns the slot; the one thing all tiers agree on
 //! is the owner word.
 #![allow(unsafe_code)]
@@ -140,7 +140,9 @@ impl SlotGeometry {
     pub const fn new(shift: u32) -> Self {
         let words = (1 << shift) / GRANULE / 64;
         let lines = 1 + (words >> LINE_SHIFT);
-        Self { shift, words, stride: (lines | 1) * LINE_WORDS }
+        // The few descriptors of the smallest slots all fit in the cache, and an empty line in each would be a part of the segment that shows.
+        let lines = if shift == LEAST_SHIFT { lines } else { lines | 1 };
+        Self { shift, words, stride: lines * LINE_WORDS }
     }
 
     /// By how much an item's number is shifted for the place of its word in the line.
@@ -167,7 +169,7 @@ const fn odd_lines(shift: u32) -> bool {
     let lines = g.words >> LINE_SHIFT;
     (g.stride / LINE_WORDS) % 2 == 1 && g.stride > lines * LINE_WORDS && lines == 1 << (shift - LEAST_SHIFT)
 }
-const _: () = assert!(odd_lines(12) && odd_lines(13) && odd_lines(14) && odd_lines(15) && odd_lines(16));
+const _: () = assert!(odd_lines(13) && odd_lines(14) && odd_lines(15) && odd_lines(16));
 
 /// All descriptors of a pool.
 #[derive(Clone, Copy)]
