@@ -53,5 +53,5 @@ starve *ARGS:
 
 # Hours: random programs a hundred times as many, properties a thousand times as often
 nightly:
-    MEMPOOL_TEST_CASES=100 cargo test --release --package mempool-testing
+    TEST_CASES_FACTOR=100 cargo test --release --package mempool-testing
     PROPTEST_CASES=262144 cargo test --release --package mempool

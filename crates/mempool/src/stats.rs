@@ -168,6 +168,10 @@ impl Stats {
             }
         });
         core.internal_runs(&mut |run| stats.local_heap_bytes += run.len * FRAGMENT);
+        core.each_short(&mut |run| {
+            stats.free += run.len * FRAGMENT;
+            stats.parked += run.len * FRAGMENT;
+        });
         stats
     }
 

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 /// A path, and how often it is taken: rarely where each time takes long.
-const PATHS: [(&str, &str, u32, bool); 16] = [
+const PATHS: [(&str, &str, u32, bool); 17] = [
     ("rust", "one pair of 64 bytes in Rust, inlined", 20_000, false),
     ("pool", "the same from a pool that is not the process's", 20_000, false),
     ("boxes", "a box of 64 bytes of a cache there, made, written and dropped", 20_000, false),
@@ -28,6 +28,7 @@ const PATHS: [(&str, &str, u32, bool); 16] = [
     ("cache", "free and allocation of a cache's items, a random one of 1,000, in Rust", 20_000, false),
     ("array", "the same of arrays of 2 to 17 items", 20_000, false),
     ("heap", "the same of 1 to 250 bytes of the best-fit heap", 20_000, false),
+    ("short", "the same of 257 to 1,024 bytes beside that heap", 20_000, false),
     ("usable", "malloc_usable_size of an object of 100 bytes, preloaded", 20_000, true),
     ("refill", "one malloc of 64 bytes that were never freed, preloaded", 20_000, true),
     ("remote", "free into another thread's slab, preloaded", 20_000, true),

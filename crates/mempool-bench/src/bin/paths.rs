@@ -119,13 +119,22 @@ fn array(count: usize) {
 
 /// Objects of 1 to 250 bytes of the best-fit heap, likewise.
 fn heap(count: usize) {
+    beside_heap(count, 250, process::alloc);
+}
+
+/// Objects of 257 to 1,024 bytes, which are runs of two to four fragments where the heap serves smaller ones, likewise.
+fn short(count: usize) {
+    beside_heap(count, 768, |size| process::alloc(size + 256));
+}
+
+fn beside_heap(count: usize, most: usize, make: impl Fn(usize) -> *mut u8) {
     let config = Config::process().segment(256 << 20).commit(Commit::Lazy).small(Small::Heap);
     process::init(&config).expect("a pool of this size");
     let free = |object, _| {
         // SAFETY: each object is freed once and not used afterwards.
         unsafe { process::free(object, "free") }
     };
-    replace(count, 250, process::alloc, free);
+    replace(count, most, make, free);
 }
 
 fn replaced(count: usize, make: impl Fn(CacheHandle, usize) -> *mut u8, free: impl Fn(CacheHandle, *mut u8, usize)) {
@@ -210,6 +219,7 @@ fn main() {
         "cache" => cache(count),
         "array" => array(count),
         "heap" => heap(count),
+        "short" => short(count),
         "realloc" => pairs(count, 100, grown),
         "usable" => usable(count),
         "refill" => refill(count),

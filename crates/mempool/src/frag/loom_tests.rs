@@ -130,6 +130,28 @@ fn loom_of_parking_and_giving_one_wins() {
     });
 }
 
+/// Of one who sets a short run aside and one who gives it one wins, and afterwards its fragments are his or free.
+#[test]
+fn loom_of_setting_aside_and_giving_one_wins() {
+    model(|| {
+        let w = world(70);
+        let run = w.frag.take(3, 1).expect("room");
+        let other = {
+            let w = w.clone();
+            thread::spawn(move || w.frag.give(run.start, |_| {}).is_ok())
+        };
+        let aside = w.frag.set_aside(run.start, |len| len == 3);
+        assert_eq!(aside.is_none(), other.join().unwrap(), "given up twice, or never");
+        assert_eq!(w.frag.verify(&mut |keep| aside.into_iter().for_each(keep)), Ok(()));
+        assert_eq!(w.frag.free_fragments(), 70 - aside.map_or(0, |run| run.len));
+        if let Some(run) = aside {
+            assert!(w.frag.give(run.start, |_| {}).is_err(), "given although it is set aside");
+            w.frag.make_run(run);
+            assert_eq!(w.frag.give(run.start, |_| {}), Ok(run));
+        }
+    });
+}
+
 /// A parked run is taken over by one who remembers it or given back for all: never both, and its last user is done with it.
 #[test]
 fn loom_a_parked_run_is_taken_over_or_given_back() {

@@ -169,8 +169,29 @@ impl Frag {
         Some(run)
     }
 
-    /// Gives back what [`Frag::take_internal`] returned. The run must be the caller's own.
-    #[cfg(test)]
+    /// Ends the run that begins at fragment `start`, if one shorter than a cell does and `wanted` wants so many fragments, but keeps
+    /// them: they are the caller's own, as those of [`Frag::take_internal`]. Of several callers, and of those that give it, one is told so. O(1).
+    pub fn set_aside(&self, start: usize, wanted: impl FnOnce(usize) -> bool) -> Option<Run> {
+        if !test(self.parts.first(), start) || self.long_entry(start).is_some() {
+            return None;
+        }
+        let short = self.extent(start).is_some_and(|run| run.len < runs::LONG && wanted(run.len));
+        if !short || !self.clear_first(start) {
+            return None;
+        }
+        // A run without an end means damaged bits; its fragments stay lost.
+        let run = self.extent(start)?;
+        self.erase_end(run);
+        Some(run)
+    }
+
+    /// Makes fragments that were set aside, and are the caller's own, a run again. O(1).
+    pub fn make_run(&self, run: Run) {
+        self.record_end(run);
+        self.set_first(run.start);
+    }
+
+    /// Gives back what [`Frag::take_internal`] or [`Frag::set_aside`] returned. The run must be the caller's own.
     pub fn give_internal(&self, run: Run) {
         crate::bitmap::clear(self.parts.busy(), run.start, run.len);
         self.tell(run);
@@ -207,8 +228,7 @@ impl Frag {
     /// Makes claimed fragments a run.
     fn publish(&self, run: Run, dirty: &mut dyn FnMut(Run)) -> Run {
         self.touch(run, dirty);
-        self.record_end(run);
-        self.set_first(run.start);
+        self.make_run(run);
         run
     }
 

@@ -142,6 +142,7 @@ impl Core {
         self.heap.defragment(self);
         self.slabs.steal_empty(self);
         self.frag.give_all_parked();
+        self.give_shorts();
         // Huge OS pages that were set aside are kept: another process could take them, and the next touch would fail.
         if self.reservation.0.is_null() || self.granted.huge_page > 0 {
             return 0;

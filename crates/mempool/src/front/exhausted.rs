@@ -136,7 +136,7 @@ impl Core {
 
     /// Gives back all parked runs. Whether there were any.
     fn collect_parked(&self, tried: &mut Tried) -> bool {
-        let parked = self.frag.give_all_parked();
+        let parked = self.frag.give_all_parked() + self.give_shorts();
         tried.parked += parked;
         parked > 0
     }

@@ -262,8 +262,7 @@ impl Core {
         }
         if super::process_serial() == self.serial {
             words.process.set(local);
-        } else {
-            let (serial, heap) = &words.others[self.place];
+        } else if let Some((serial, heap)) = words.others.get(self.place) {
             serial.set(0);
             heap.set(local);
             serial.set(self.serial);
@@ -303,6 +302,8 @@ impl Core {
             unsafe { self.write_local(at, index as u32 + FIRST_ID) };
             // SAFETY: just written, and nobody else uses it.
             self.clear_store(unsafe { &*at });
+            // SAFETY: as above.
+            self.clear_shorts(unsafe { &*at });
             // Release pairs with `each_joined`.
             word.store(address as u64, Release);
         });
@@ -367,6 +368,7 @@ impl Core {
         self.threads.lock.reset();
         self.drill.detach();
         self.frag.repair(&mut |keep| self.internal_runs(keep));
+        self.forget_shorts();
         // Nobody else has heap pages, and looking for them brings the descriptors of all slots.
         if self.config.small == Small::Heap {
             self.heap.repair(self);
@@ -392,6 +394,16 @@ impl Core {
             let address = self.threads.entry(index).1.load(Relaxed) as usize;
             if let Some(start) = self.fragment_at(address) {
                 f(crate::frag::Run { start, len });
+            }
+        }
+    }
+
+    /// Calls `f` with every local heap of a thread that there is, whether somebody uses it or not.
+    pub(super) fn each_known(&self, f: &mut dyn FnMut(&LocalHeap)) {
+        for index in 0..self.threads.most {
+            // SAFETY: local heaps are never freed while the pool lives. Acquire pairs with the Release in `local_heap`.
+            if let Some(local) = unsafe { (self.threads.entry(index).1.load(Acquire) as *const LocalHeap).as_ref() } {
+                f(local);
             }
         }
     }

@@ -16,6 +16,7 @@ mod misuse;
 mod parking;
 mod reclaim;
 mod route;
+mod shorts;
 mod spares;
 mod store;
 mod tls;

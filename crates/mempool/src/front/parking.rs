@@ -95,10 +95,10 @@ impl Common {
 }
 
 impl Core {
-    /// Bytes of a thread's local heap and its store.
+    /// Bytes of a thread's local heap, its store, and its shorts.
     pub(crate) fn local_bytes(&self) -> usize {
         let store = if self.parking.most > 0 { size_of::<Store>() } else { 0 };
-        LocalHeap::bytes(self.layout.classes as usize) + store
+        LocalHeap::bytes(self.layout.classes as usize) + store + Self::shorts_bytes(&self.config, self.parking.most)
     }
 
     /// The store of `local`, which is the calling thread's own.
@@ -133,7 +133,11 @@ impl Core {
     /// As `pop_run`, of `len` fragments anywhere, after trying harder: what a store holds is joined first, and what one lacks the
     /// other gives.
     pub(super) fn unpark(&self, len: usize) -> Option<NonZeroUsize> {
-        let own = self.store(self.own().or_else(|| self.join())?)?;
+        let local = self.own().or_else(|| self.join())?;
+        if len < LEAST {
+            return self.pop_short(local, len);
+        }
+        let own = self.store(local)?;
         if len < COMMON {
             self.unpark_from(own, len, 1)
                 .or_else(|| self.tidy(own).then(|| self.unpark_from(own, len, 1))?)
@@ -200,7 +204,7 @@ impl Core {
     /// A run of `len` fragments for the thread whose `own` store has none, and more to park there: from the common store, or a new one. None
     /// where a new one would have to be no longer than needed, or nothing is free.
     fn take_more(&self, own: &Store, len: usize) -> Option<NonZeroUsize> {
-        if len < LEAST || own.is_full() {
+        if own.is_full() {
             return None;
         }
         let more = (own.out.get() >> MORE).min(MORE_MOST);
@@ -252,15 +256,17 @@ impl Core {
         true
     }
 
-    /// Parks the run that begins `offset` bytes from slot 0, if it is a long one and a store may hold so much; `local` is the calling
-    /// thread's own. False, and nothing has changed, otherwise.
+    /// Parks the run that begins `offset` bytes from slot 0, if it is a long one and a store may hold so much, or keeps a short one; `local`
+    /// is the calling thread's own. False, and nothing has changed, otherwise.
     pub(super) fn park(&self, local: &LocalHeap, offset: usize) -> bool {
         let Some(own) = self.store(local) else { return false };
         // What lies in the reserve goes back there.
         if !offset.is_multiple_of(FRAGMENT) || offset < self.config.reserve {
             return false;
         }
-        let Some(run) = self.frag.park(offset / FRAGMENT, self.parking.most) else { return false };
+        let Some(run) = self.frag.park(offset / FRAGMENT, self.parking.most) else {
+            return self.push_short(local, offset / FRAGMENT);
+        };
         if run.len < COMMON {
             own.out.set(own.out.get().saturating_sub(run.len));
         }
@@ -354,5 +360,6 @@ impl Core {
         while let Some(run) = store.take_shortest() {
             self.frag.give_parked(run.start, run.len);
         }
+        self.give_shorts_of(local);
     }
 }

@@ -153,7 +153,7 @@ impl Core {
             return self.pop_class(local, class_of(size)).and_then(core::num::NonZeroUsize::new);
         }
         if !self.is_for_heap(size, GRANULE) {
-            return None;
+            return self.pop_short(local, fragments_for(size));
         }
         match self.heap.alloc_near(self, size, &local.near) {
             Ok(object) => object.map(|object| object.addr()),
