@@ -41,7 +41,9 @@ pub use self::verdict::{Verdict, Why};
 use ::core::num::NonZeroUsize;
 
 use crate::segment::{HALF_LINE, LINE_WORDS, Owner, SlotGeometry, State};
-use crate::slab::{LocalHeap, MAX_SMALL, Slab, WIDE, class_of, class_of_aligned, class_size, owner_id, reciprocal_of};
+use crate::slab::{
+    LocalHeap, MAX_SMALL, Slab, WIDE, class_of, class_of_aligned, class_size, owner_id, reciprocal_of, room_of_aligned,
+};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Relaxed, Release};
 
@@ -83,8 +85,8 @@ pub fn pop_behind(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
 /// **The hot path of an aligned allocation**: as [`pop`], at a multiple of `align`, a power of two.
 #[inline(always)]
 pub fn pop_aligned(local: &LocalHeap, size: usize, align: usize) -> Option<NonZeroUsize> {
-    // SAFETY: as in `pop`.
-    unsafe { local.bin_unchecked(class_of_aligned(size, align)?) }.pop()
+    // SAFETY: at most MAX_SMALL.
+    unsafe { local.bin_for(room_of_aligned(size, align)?) }.pop()
 }
 
 /// What comes right behind it, as [`pop_behind`].

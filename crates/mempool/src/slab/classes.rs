@@ -107,11 +107,14 @@ pub const fn largest(shift: u32) -> usize {
 #[inline(always)]
 #[must_use]
 pub fn class_of_aligned(size: usize, align: usize) -> Option<usize> {
-    if size > MAX_SMALL || align > MAX_SMALL {
-        return None;
-    }
-    let room = (size.max(1) + align - 1) & !(align - 1);
-    (room <= MAX_SMALL).then(|| class_of(room))
+    room_of_aligned(size, align).map(class_of)
+}
+
+/// That multiple, if there is a class for it. One comparison for size and alignment: it is not less than either.
+#[inline(always)]
+pub fn room_of_aligned(size: usize, align: usize) -> Option<usize> {
+    let room = size.max(1).checked_add(align - 1)? & !(align - 1);
+    (room <= MAX_SMALL).then_some(room)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -154,5 +157,7 @@ mod tests {
             }
         }
         assert_eq!(class_of_aligned(8, 2 * MAX_SMALL), None);
+        assert_eq!(class_of_aligned(usize::MAX, 4096), None);
+        assert_eq!(class_of_aligned(1, 1 << 63), None);
     }
 }
