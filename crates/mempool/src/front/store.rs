@@ -234,7 +234,7 @@ mod tests {
         assert_eq!((bin_of(LEAST), bin_of(usize::MAX)), (0, BINS - 1));
     }
 
-    /// A store lies in memory that somebody else used before: a thread's entry, or metadata that a former pool left.
+    /// A thread's store lies in fragments that were somebody else's before.
     #[test]
     fn what_was_in_an_unused_entry_is_never_looked_at() {
         let store = Store::new();
