@@ -52,14 +52,17 @@ impl Reservation {
         pages.iter().map(|page| page & 1 == 1).collect()
     }
 
-    /// The text of /proc/self/smaps for the mapping that begins at `offset`.
+    /// The text of /proc/self/smaps for the mapping that `offset` lies in. The kernel joins neighbours that are alike, another test's too.
     pub(super) fn smaps(&self, offset: usize) -> String {
-        let head = std::format!("{:x}-", self.0.start.addr() + offset);
+        let at = self.0.start.addr() + offset;
         let all = fs::read_to_string("/proc/self/smaps").unwrap();
-        let is_head = |line: &&str| line.split(' ').next().is_some_and(|word| word.contains('-'));
-        let mut lines = all.lines().skip_while(|line| !line.starts_with(&head));
-        let first = lines.next().unwrap_or_else(|| panic!("no mapping begins at {head}")).to_string();
-        lines.take_while(|line| !is_head(line)).fold(first, |text, line| text + "\n" + line)
+        let range = |line: &str| {
+            let (from, to) = line.split(' ').next()?.split_once('-')?;
+            Some(usize::from_str_radix(from, 16).ok()?..usize::from_str_radix(to, 16).ok()?)
+        };
+        let mut lines = all.lines().skip_while(|line| !range(line).is_some_and(|range| range.contains(&at)));
+        let first = lines.next().unwrap_or_else(|| panic!("nothing is mapped at {at:x}")).to_string();
+        lines.take_while(|line| range(line).is_none()).fold(first, |text, line| text + "\n" + line)
     }
 }
 
