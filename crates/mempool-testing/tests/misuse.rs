@@ -17,6 +17,7 @@ const LINES: &[(&str, &str)] = &[
     ("double-free-run", "Pool::free(@): invalid pointer or double free: nothing is allocated there"),
     ("double-free-pages", "Pool::free(@): invalid pointer or double free: nothing is allocated there"),
     ("double-free-heap", "Pool::free(@): double free: the object of the heap is free already"),
+    ("double-free-kept-run", "Pool::free(@): invalid pointer or double free: nothing is allocated there"),
     ("double-free-empty", "Pool::free(@): double free: item 0 of slab 2 of size class 16 bytes is free already"),
     ("double-free-interleaved", "Pool::free(@): double free: item 0 of slab 2 of size class 112 bytes is free already"),
     ("double-free-delayed", "Pool::free(@): double free: item 17 of slab 2 of size class 64 bytes is free already"),
@@ -33,6 +34,7 @@ const LINES: &[(&str, &str)] = &[
         "Pool::free(@): double free: item 0 of slab 2 of size class 112 bytes is free already",
     ),
     ("double-free-run-elsewhere", "Pool::free(@): invalid pointer or double free: nothing is allocated there"),
+    ("double-free-kept-run-elsewhere", "Pool::free(@): invalid pointer or double free: nothing is allocated there"),
     ("double-free-heap-elsewhere", "Pool::free(@): double free: the object of the heap is free already"),
     (
         "double-free-cache-item",
@@ -122,6 +124,7 @@ const LINES: &[(&str, &str)] = &[
     ),
     ("realloc-freed", "Pool::realloc(@): use after free: item 0 of slab 2 of size class 112 bytes is free"),
     ("realloc-freed-run", "Pool::realloc(@): invalid pointer or use after free: nothing is allocated there"),
+    ("realloc-freed-kept-run", "Pool::realloc(@): invalid pointer or use after free: nothing is allocated there"),
     ("realloc-freed-heap", "Pool::realloc(@): use after free: the object of the heap is free"),
     (
         "realloc-interior",

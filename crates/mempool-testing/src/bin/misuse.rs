@@ -26,6 +26,11 @@ fn heap() -> Pool {
     World::of(4 << 20).small(Small::Heap).config.build().expect("a pool")
 }
 
+/// Large enough that a thread keeps the short runs that it frees.
+fn keeping() -> Pool {
+    World::of(64 << 20).small(Small::Heap).config.build().expect("a pool")
+}
+
 fn whole() {
     process::init(&World::of(4 << 20).config).expect("a process pool");
 }
@@ -130,6 +135,7 @@ const KINDS: &[Kind] = &[
     ("double-free-run", || twice(&pool(), 10_000)),
     ("double-free-pages", || twice(&pool(), 500_000)),
     ("double-free-heap", || twice(&heap(), 100)),
+    ("double-free-kept-run", || twice(&keeping(), 1000)),
     ("double-free-empty", || twice(&pool(), 0)),
     ("double-free-interleaved", || {
         let pool = pool();
@@ -147,6 +153,12 @@ const KINDS: &[Kind] = &[
         let object = new(&pool, 10_000).as_ptr() as usize;
         elsewhere(|| free(&pool, at(object)));
         free(&pool, at(object));
+    }),
+    ("double-free-kept-run-elsewhere", || {
+        let pool = keeping();
+        let object = new(&pool, 1000).as_ptr() as usize;
+        free(&pool, at(object));
+        elsewhere(|| free(&pool, at(object)));
     }),
     ("double-free-heap-elsewhere", || {
         let pool = heap();
@@ -244,6 +256,12 @@ const KINDS: &[Kind] = &[
     ("realloc-freed-run", || {
         let pool = pool();
         let object = new(&pool, 10_000);
+        free(&pool, object);
+        let _ = unsafe { pool.try_realloc(object, layout(200)) };
+    }),
+    ("realloc-freed-kept-run", || {
+        let pool = keeping();
+        let object = new(&pool, 1000);
         free(&pool, object);
         let _ = unsafe { pool.try_realloc(object, layout(200)) };
     }),
