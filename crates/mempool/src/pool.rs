@@ -398,11 +398,11 @@ impl Pool {
 
     #[inline]
     fn serve(&self, layout: Layout, zeroed: bool, fail: Fail) -> Result<NonNull<u8>, AllocError> {
-        if !zeroed && layout.align() <= GRANULE {
-            let popped = front::pop(self.local(), layout.size());
-            if let Some(object) = popped.and_then(|address| NonNull::new(address.get() as *mut u8)) {
-                return Ok(object);
-            }
+        if !zeroed
+            && layout.align() <= GRANULE
+            && let Some(object) = front::pop(self.local(), layout.size())
+        {
+            return Ok(NonNull::with_exposed_provenance(object));
         }
         self.serve_behind(layout, zeroed, fail)
     }
@@ -410,11 +410,11 @@ impl Pool {
     /// What comes behind the hot path.
     #[inline(never)]
     fn serve_behind(&self, layout: Layout, zeroed: bool, fail: Fail) -> Result<NonNull<u8>, AllocError> {
-        if !zeroed && layout.align() <= GRANULE {
-            let popped = front::pop_behind(self.local(), layout.size());
-            if let Some(object) = popped.and_then(|address| NonNull::new(address.get() as *mut u8)) {
-                return Ok(object);
-            }
+        if !zeroed
+            && layout.align() <= GRANULE
+            && let Some(object) = front::pop_behind(self.local(), layout.size())
+        {
+            return Ok(NonNull::with_exposed_provenance(object));
         }
         let request = Request { size: layout.size(), align: layout.align(), zeroed };
         NonNull::new(self.core().alloc(&request, fail))

@@ -33,11 +33,11 @@ impl core::error::Error for Broken {}
 
 /// See the module. O(segment / 256 bytes).
 pub fn verify(core: &Core) -> Result<(), Broken> {
-    let internal = |keep: &mut dyn FnMut(crate::frag::Run)| {
+    let mut internal = |keep: &mut dyn FnMut(crate::frag::Run)| {
         core.internal_runs(keep);
         core.each_short(keep);
     };
-    core.frag.verify(&mut |keep| internal(keep)).map_err(Broken::Frag)?;
+    core.frag.verify(&mut internal).map_err(Broken::Frag)?;
     core.heap.verify().map_err(Broken::Heap)?;
     for slot in 0..core.slabs.slots.count() {
         slab(core, slot).map_err(|what| Broken::Slab(slot, what))?;
