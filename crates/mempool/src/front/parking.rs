@@ -306,13 +306,13 @@ impl Core {
         let mut changed = false;
         store.each_new(|entry, was| {
             let mut run = was;
-            while let Some(other) = store.find(|other| other.start == run.end())
+            while let Some(other) = store.beginning_at(run.end())
                 && let Some(joined) = self.frag.join_parked(run, store.at(other))
             {
                 store.forget(other);
                 run = joined;
             }
-            while let Some(other) = store.find(|other| other.end() == run.start)
+            while let Some(other) = store.ending_at(run.start)
                 && let Some(joined) = self.frag.join_parked(store.at(other), run)
             {
                 store.forget(other);

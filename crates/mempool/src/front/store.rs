@@ -14,6 +14,8 @@ use crate::frag::Run;
 pub const LEAST: usize = 64;
 /// Entries of a store: the bits of a word.
 const ENTRIES: usize = 64;
+/// Entries that are compared at once.
+const GROUP: usize = 16;
 /// Bins per doubling, as a shift.
 const STEPS: u32 = 3;
 /// Bins: the last is for all runs of 2^21 fragments (512 MiB) and more.
@@ -39,6 +41,9 @@ pub struct Store {
     bins: [Cell<u64>; BINS],
     /// Start and length. An entry is in the bin of its length while its `used` bit is set.
     entries: [Cell<Run>; ENTRIES],
+    /// Of each entry in use the lower bits of its run's start and end, so that one instruction compares several.
+    starts: [Cell<u32>; ENTRIES],
+    ends: [Cell<u32>; ENTRIES],
 }
 
 /// The bin of runs of `len` fragments, at least [`LEAST`].
@@ -66,6 +71,8 @@ impl Store {
             some: [const { Cell::new(0) }; BINS / 64],
             bins: [const { Cell::new(0) }; BINS],
             entries: [const { Cell::new(Run { start: 0, len: 0 }) }; ENTRIES],
+            starts: [const { Cell::new(0) }; ENTRIES],
+            ends: [const { Cell::new(0) }; ENTRIES],
         }
     }
 
@@ -122,6 +129,8 @@ impl Store {
         let bit = 1u64 << entry;
         let b = bin_of(run.len.max(LEAST));
         self.entries[entry].set(run);
+        self.starts[entry].set(run.start as u32);
+        self.ends[entry].set(run.end() as u32);
         self.bins[b].set(self.bins[b].get() | bit);
         self.some[b / 64].set(self.some[b / 64].get() | 1 << (b % 64));
         self.used.set(self.used.get() | bit);
@@ -211,10 +220,32 @@ impl Store {
         }
     }
 
-    /// An entry of which `is_it` holds. Linear in the entries.
-    pub fn find(&self, is_it: impl Fn(Run) -> bool) -> Option<usize> {
+    /// The entry whose run begins at fragment `start`, if one does.
+    #[inline]
+    pub fn beginning_at(&self, start: usize) -> Option<usize> {
+        self.find(&self.starts, start, |run| run.start)
+    }
+
+    /// The entry whose run ends before fragment `end`, if one does.
+    #[inline]
+    pub fn ending_at(&self, end: usize) -> Option<usize> {
+        self.find(&self.ends, end, Run::end)
+    }
+
+    /// The entry in use of whose run `of` is `wanted`, which `keys` have the lower bits of. Linear in the entries.
+    #[inline(always)]
+    fn find(&self, keys: &[Cell<u32>; ENTRIES], wanted: usize, of: impl Fn(Run) -> usize) -> Option<usize> {
         // What an unused entry says may be anything ([`Store::clear`]).
-        (0..ENTRIES).find(|&entry| self.used.get() >> entry & 1 != 0 && is_it(self.at(entry)))
+        let is_it = |entry: usize| self.used.get() >> entry & 1 != 0 && of(self.at(entry)) == wanted;
+        for (group, keys) in keys.chunks_exact(GROUP).enumerate() {
+            // All of a group, so that the compiler compares several at once.
+            if keys.iter().fold(false, |some, key| some | (key.get() == wanted as u32))
+                && let Some(entry) = (group * GROUP..(group + 1) * GROUP).find(|&entry| is_it(entry))
+            {
+                return Some(entry);
+            }
+        }
+        None
     }
 }
 
@@ -239,16 +270,13 @@ mod tests {
     fn what_was_in_an_unused_entry_is_never_looked_at() {
         let store = Store::new();
         store.entries.iter().for_each(|entry| entry.set(Run { start: usize::MAX, len: usize::MAX }));
+        store.starts.iter().chain(&store.ends).for_each(|key| key.set(u32::MAX));
         store.clear();
         let run = Run { start: 8, len: LEAST };
         store.remember(run);
-        let seen = Cell::new(0);
-        let found = store.find(|other| {
-            seen.set(seen.get() + 1);
-            other.end() == run.end()
-        });
-        assert_eq!((found.map(|entry| store.at(entry)), seen.get()), (Some(run), 1));
-        assert_eq!(store.find(|other| other.end() == 0), None);
+        let found = |entry: Option<usize>| entry.map(|entry| store.at(entry));
+        assert_eq!((found(store.beginning_at(8)), found(store.ending_at(8 + LEAST))), (Some(run), Some(run)));
+        assert_eq!((store.beginning_at(9), store.ending_at(usize::MAX)), (None, None));
     }
 
     /// Against a plain list: what is found is there and fits, and what fits within the bins looked at is found.
@@ -281,6 +309,12 @@ mod tests {
                 }
             }
             assert_eq!(store.used.get().count_ones() as usize, list.len());
+            let place = start - random(100).min(start);
+            let begins = store.beginning_at(place).map(|entry| store.at(entry));
+            assert_eq!(begins, list.iter().copied().find(|run| run.start == place));
+            let ends = store.ending_at(place).map(|entry| store.at(entry));
+            assert_eq!(ends.is_some(), list.iter().any(|run| run.end() == place));
+            assert!(ends.is_none_or(|run| run.end() == place));
             assert_eq!(store.held.get(), list.iter().map(|run| run.len).sum());
         }
     }
