@@ -389,7 +389,7 @@ impl Core {
         }
         let mut live = 0;
         for class in [handle.class(), handle.array_class()] {
-            self.slabs.undisturbed(|| self.each_local(&mut |local| self.slabs.forget(local, class)));
+            self.each_local(&mut |local| self.slabs.forget(local, class));
             live += self.slabs.destroy(self, class);
         }
         if self.drill.is_on() {

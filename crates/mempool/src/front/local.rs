@@ -30,6 +30,7 @@ pub struct Threads {
     pub most: usize,
     /// The shared local heap, used under `lock`.
     pub shared: *mut LocalHeap,
+    /// Taken before the slab tier's, never by one who has that.
     pub lock: SpinLock,
     /// No entry below is vacant.
     pub low: AtomicU64,
@@ -422,9 +423,15 @@ impl Core {
         }
     }
 
-    /// Calls `f` with every local heap that a thread uses. The threads must be kept from using what `f` changes.
+    /// Calls `f` with every local heap that a thread uses, while nobody goes through the bins of one. The threads must be kept from using what `f`
+    /// changes.
     pub(crate) fn each_local(&self, f: &mut dyn FnMut(&LocalHeap)) {
-        self.each_joined(f);
-        self.with_shared(f);
+        // In this order, as whoever uses the shared heap and goes through its bins.
+        self.with_shared(|shared| {
+            self.slabs.undisturbed(|| {
+                self.each_joined(f);
+                f(shared);
+            });
+        });
     }
 }

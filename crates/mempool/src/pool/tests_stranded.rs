@@ -380,3 +380,33 @@ fn tapping_sleepers_and_workers_that_free_and_fill() {
     pool.verify().expect("a sound pool");
     wake.wait();
 }
+
+/// One who has the shared local heap and then goes through its bins, as exhausted requests do, and one who ends a cache want the same two locks:
+/// the second must not have the one for bins while it waits for the other.
+#[test]
+fn a_cache_ends_while_somebody_has_the_shared_local_heap() {
+    let pool = config().build().expect("a pool");
+    let core = pool.core();
+    let cache = core.cache_create("cache", 100, 4).expect("a cache");
+    let (begun, (tell, ended)) = (Barrier::new(2), std::sync::mpsc::channel());
+    let long = std::time::Duration::from_secs(60);
+    thread::scope(|scope| {
+        core.with_shared(|_| {
+            scope.spawn(|| {
+                begun.wait();
+                core.cache_destroy(cache, "test");
+                tell.send(()).expect("somebody listens");
+            });
+            begun.wait();
+            // Long enough for it to come to where it waits.
+            assert!(ended.recv_timeout(long / 600).is_err(), "it needs the shared local heap, too");
+            let (tell, passed) = std::sync::mpsc::channel();
+            scope.spawn(move || core.slabs.undisturbed(|| tell.send(()).expect("somebody listens")));
+            if passed.recv_timeout(long).is_err() {
+                std::eprintln!("two threads wait for each other");
+                std::process::abort();
+            }
+        });
+        ended.recv_timeout(long).expect("the cache ends");
+    });
+}

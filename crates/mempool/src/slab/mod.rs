@@ -65,7 +65,8 @@ pub struct SlabTier {
     /// A word that is always zero.
     pub(crate) zero: *const AtomicU64,
     /// Lock between those who go through all bins of a local heap, or into a bin of another class than their own, and
-    /// those who visit other threads' local heaps because a cache ends. See [`SlabTier::undisturbed`].
+    /// those who visit other threads' local heaps because a cache ends. Who has it takes no lock of the front's. See
+    /// [`SlabTier::undisturbed`].
     pub(crate) lock: *const AtomicU64,
     /// One word: no slot from this one on was ever part of a slab.
     pub(crate) reach: *const AtomicU64,
