@@ -138,14 +138,28 @@ unsafe fn put_narrow(object: *mut c_void, call: &'static str) {
     }
 }
 
-/// What comes behind the paths for objects in the thread's own slabs.
+/// What comes behind the paths for objects in the thread's own slabs: an object in another thread's, without a frame.
 ///
 /// # Safety
 /// As for [`put`].
-#[inline]
+#[inline(never)]
 unsafe fn put_behind(object: *mut c_void, call: &'static str) {
+    // SAFETY: contract.
+    unsafe {
+        if !process::push_remote(object.cast()) {
+            put_elsewhere(object, call);
+        }
+    }
+}
+
+/// What comes behind that.
+///
+/// # Safety
+/// As for [`put`].
+#[inline(never)]
+unsafe fn put_elsewhere(object: *mut c_void, call: &'static str) {
     // SAFETY: contract. What it does makes no system call, so errno stays.
-    if !unsafe { process::push_behind(object.cast(), call) } && !object.is_null() {
+    if !unsafe { process::push_elsewhere(object.cast(), call) } && !object.is_null() {
         start::ready();
         // SAFETY: contract.
         keeping_errno(|| unsafe { process::free_cold(object.cast(), call) });

@@ -459,12 +459,14 @@ pub fn push_cache_array(local: &LocalHeap, handle: CacheHandle, address: usize, 
 
 /// What comes right behind `push_cache`: an item of another thread's slab or of nobody's.
 pub fn push_cache_behind(local: &LocalHeap, handle: CacheHandle, address: usize) -> bool {
-    if super::is_narrow(local) && super::push_tagged::<super::Any>(local, address, handle.class() as u64) {
-        return true;
-    }
-    let offset = address.wrapping_sub(local.data);
-    offset < local.len.get()
-        && Core::of(local).is_some_and(|core| core.slabs.push_cached(core, local, offset, handle.class()))
+    let (offset, class) = (address.wrapping_sub(local.data), handle.class());
+    super::is_narrow(local) && super::push_tagged::<super::Any>(local, address, class as u64)
+        || super::push_into_other::<super::Any>(local, address, class as u64)
+        || offset < local.len.get()
+            && Core::of(local).is_some_and(|core| {
+                let slab = local.slab_at(offset >> local.shift);
+                core.slabs.adopt_into(core, local, &slab, offset & local.mask, class)
+            })
 }
 
 /// **The hot path of a cache's free**, as `front::push`.

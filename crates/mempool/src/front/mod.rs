@@ -42,10 +42,10 @@ use ::core::num::NonZeroUsize;
 
 use crate::segment::{HALF_LINE, LINE_WORDS, Owner, SlotGeometry, State};
 use crate::slab::{
-    LocalHeap, MAX_SMALL, Slab, WIDE, class_of, class_of_aligned, class_size, owner_id, reciprocal_of, room_of_aligned,
+    LocalHeap, MAX_SMALL, WIDE, class_of, class_of_aligned, class_size, owner_id, reciprocal_of, room_of_aligned,
 };
 use crate::sync::AtomicU64;
-use crate::sync::Ordering::{Relaxed, Release};
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 /// Serial number of the process pool, 0 for none.
 static PROCESS: AtomicU64 = AtomicU64::new(0);
@@ -122,45 +122,89 @@ pub fn room_of(local: &LocalHeap, address: usize) -> Option<usize> {
 /// something else is the case, and nothing has changed. `call` is the name to blame for a damaged heap page.
 #[inline]
 pub fn push_behind(local: &LocalHeap, address: usize, call: &'static str) -> bool {
+    push_remote(local, address) || push_run(local, address) || push_elsewhere(local, address, call)
+}
+
+/// The first of these, in a pool with slots of 64 KiB.
+#[inline(always)]
+pub fn push_remote(local: &LocalHeap, address: usize) -> bool {
+    push_into_other::<Wide>(local, address, 0)
+}
+
+/// Frees an item of another thread's slab that has `tag`, as in [`push_tagged`], in a pool with such slots. False when something else is
+/// the case, and nothing has changed.
+#[inline(always)]
+fn push_into_other<S: Slotted>(local: &LocalHeap, address: usize, tag: u64) -> bool {
     let offset = address.wrapping_sub(local.data);
-    if offset >= local.len.get() {
+    if offset >= S::len(local) {
         return false;
     }
-    let slab = local.slab_at(offset >> local.shift);
-    let seen = slab.peek();
-    if seen.is(State::Free) {
-        // Only where there is neither slab nor heap page can a run be an object.
-        return Core::of(local).is_some_and(|core| core.park(local, offset));
-    }
+    // SAFETY: as in `push_tagged`.
+    let hot = unsafe { S::descriptor(local, offset) };
+    // SAFETY: as in `push_tagged`.
+    let (seen, recip) = unsafe { (Owner((*hot).load(Relaxed)), (*hot.add(1)).load(Relaxed)) };
     if !seen.is(State::Held) && !seen.is(State::Queued) {
-        return push_elsewhere(local, address, &slab, seen, call);
+        return false;
     }
-    // What is left of the thread's own was tried before.
-    let freed = seen.thread() != local.id
-        && slab.plain_item(offset & local.mask).is_some_and(|item| slab.remote_free_one(item));
-    if freed && slab.peek().is(State::Nobody) {
-        let_go_meanwhile(local, &slab);
+    if seen.thread() == owner_id(local.id, tag as usize) || recip >> 32 != tag {
+        return false;
     }
-    freed
+    let recip = recip & u64::from(u32::MAX);
+    let product = S::inside(local, offset) as u64 * recip;
+    if product as u32 >= recip as u32 {
+        return false;
+    }
+    // With a wrong pointer the slot may have become something else between the two looks, and its reciprocal, too.
+    if S::place(local, product).1 >= HALF_LINE {
+        return false;
+    }
+    // SAFETY: such an item has its bits.
+    let (free, remote) = unsafe { S::words(local, hot, product) };
+    let bit = 1u64 << (product >> 32 & 63);
+    // Orderings as in `Slab::remote_free`. The first look is for a free item that its owner has taken over.
+    let twice = remote.load(Acquire) | free.load(Relaxed);
+    if twice & bit != 0 || remote.fetch_or(bit, AcqRel) & bit != 0 {
+        return false;
+    }
+    // SAFETY: as in `push_tagged`.
+    if Owner(unsafe { (*hot).load(Relaxed) }).is(State::Nobody) {
+        let_go_meanwhile(local, offset, tag);
+    }
+    true
 }
 
 /// A slab that was another thread's when an item of it was freed is nobody's by now, and so ours to adopt.
 #[cold]
 #[inline(never)]
-fn let_go_meanwhile(local: &LocalHeap, slab: &Slab<'_>) {
+fn let_go_meanwhile(local: &LocalHeap, offset: usize, tag: u64) {
     if let Some(core) = Core::of(local) {
-        core.slabs.freed_remotely(core, local, slab, local.id);
+        let me = owner_id(local.id, tag as usize);
+        core.slabs.freed_remotely(core, local, &local.slab_at(offset >> local.shift), me);
     }
 }
 
-/// What lies at `address` is an item of nobody's slab, an object of the heap, or something else.
-#[cold]
-#[inline(never)]
-fn push_elsewhere(local: &LocalHeap, address: usize, slab: &Slab<'_>, seen: Owner, call: &'static str) -> bool {
+/// The second: a run that can be parked.
+#[inline(always)]
+pub fn push_run(local: &LocalHeap, address: usize) -> bool {
     let offset = address.wrapping_sub(local.data);
+    // Only where there is neither slab nor heap page can a run be an object.
+    offset < local.len.get()
+        && local.slab_at(offset >> local.shift).peek().is(State::Free)
+        && Core::of(local).is_some_and(|core| core.park(local, offset))
+}
+
+/// The rest of these: an item of nobody's slab or of a small pool's, an object of the heap.
+#[inline(never)]
+pub fn push_elsewhere(local: &LocalHeap, address: usize, call: &'static str) -> bool {
+    let offset = address.wrapping_sub(local.data);
+    if offset >= local.len.get() {
+        return false;
+    }
     let Some(core) = Core::of(local) else { return false };
-    match seen.state() {
-        State::Nobody => core.slabs.adopt_plain(core, local, slab, seen, offset & local.mask),
+    let slab = local.slab_at(offset >> local.shift);
+    match slab.peek().state() {
+        State::Held | State::Queued => push_into_other::<Any>(local, address, 0),
+        State::Nobody => core.slabs.adopt_into(core, local, &slab, offset & local.mask, 0),
         State::Heap => core.push_in_heap(address, call),
         _ => false,
     }

@@ -144,14 +144,25 @@ pub unsafe fn push_narrow(object: *mut u8) -> bool {
     front::push_narrow(front::process_local(), object as usize)
 }
 
-/// What comes right behind those, likewise.
+/// What comes right behind those: an item of another thread's slab, in a pool of 128 MiB or more. Likewise.
 ///
 /// # Safety
 /// As for [`push`].
 #[inline]
 #[must_use]
-pub unsafe fn push_behind(object: *mut u8, call: &'static str) -> bool {
-    front::push_behind(front::process_local(), object as usize, call)
+pub unsafe fn push_remote(object: *mut u8) -> bool {
+    front::push_remote(front::process_local(), object as usize)
+}
+
+/// What comes right behind that, likewise.
+///
+/// # Safety
+/// As for [`push`].
+#[inline]
+#[must_use]
+pub unsafe fn push_elsewhere(object: *mut u8, call: &'static str) -> bool {
+    let (local, address) = (front::process_local(), object as usize);
+    front::push_run(local, address) || front::push_elsewhere(local, address, call)
 }
 
 /// Any free; null does nothing. A wrong pointer ends the process with a message that blames `call`.

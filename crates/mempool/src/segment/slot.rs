@@ -269,19 +269,6 @@ impl<'a> Slot<'a> {
         LINE_WORDS + ((w * LINE_WORDS) & self.lines) + (w >> self.fold)
     }
 
-    /// The words of both bitmaps with the bits of item `item`; None if it has none.
-    #[inline(always)]
-    #[must_use]
-    pub fn of_item(&self, item: usize) -> Option<(&'a AtomicU64, &'a AtomicU64)> {
-        let w = item / 64;
-        if w >> self.fold >= HALF_LINE {
-            return None;
-        }
-        let place = self.place(w);
-        // SAFETY: the descriptor has both words for such an item.
-        Some(unsafe { (&*self.hot.add(place), &*self.hot.add(place + HALF_LINE)) })
-    }
-
     /// The owner word, see [`Owner`].
     #[inline]
     #[must_use]

@@ -358,32 +358,3 @@ impl Slab<'_> {
         if right { self.own_free(i, n).ok() } else { None }
     }
 }
-
-/// Slabs of named caches that are another thread's or nobody's.
-impl SlabTier {
-    /// Frees an item of the cache with the single items of class `class`, of another thread's slab or of nobody's. False, and nothing has
-    /// changed, if that is not what lies there.
-    pub fn push_cached(&self, runs: &impl Runs, local: &LocalHeap, offset: usize, class: usize) -> bool {
-        let geometry = self.slots.geometry();
-        let slab = self.slab(offset >> geometry.shift);
-        local.announce_slab(&slab);
-        let (seen, me) = (slab.peek(), owner_id(local.id, class));
-        let Some(item) = slab.item_of(offset & (geometry.bytes() - 1), class as u64) else { return false };
-        match seen.state() {
-            State::Held | State::Queued if seen.thread() != me => {
-                let freed = slab.remote_free_one(item);
-                if freed {
-                    self.freed_remotely(runs, local, &slab, me);
-                }
-                freed
-            }
-            State::Nobody if slab.adopt(seen, me) => {
-                // The slab is ours now whether or not the item was in use.
-                let freed = slab.own_free_one(item);
-                self.adopted(runs, local, &slab);
-                freed
-            }
-            _ => false,
-        }
-    }
-}

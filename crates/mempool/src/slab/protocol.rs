@@ -343,17 +343,6 @@ impl<'a> Slab<'a> {
         (tagged >> 32 == tag && product & u64::from(u32::MAX) < recip).then_some((product >> 32) as usize)
     }
 
-    /// [`Self::remote_free`] of one item. False if it is free already, or has no word: with a wrong pointer the slot may
-    /// have become something else since the caller looked, and its reciprocal too.
-    #[inline(always)]
-    pub fn remote_free_one(&self, item: usize) -> bool {
-        let bit = 1u64 << (item % 64);
-        let Some((free, remote)) = self.slot.of_item(item) else { return false };
-        // Orderings as in `remote_free`.
-        let twice = remote.load(Acquire) | free.load(Relaxed);
-        twice & bit == 0 && remote.fetch_or(bit, AcqRel) & bit == 0
-    }
-
     /// NOBODY to QUEUED of `me`.
     /// AcqRel: Acquire to see the last owner's `free` words, Release so that the next one sees ours.
     pub fn adopt(&self, seen: Owner, me: u32) -> bool {

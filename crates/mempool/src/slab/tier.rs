@@ -268,19 +268,13 @@ impl SlabTier {
         Ok(())
     }
 
-    /// Frees the item `inside` bytes from the start of a slab of nobody's, seen so, and of a size class, if there is one in use. False, with
-    /// the item as it was, if anything else is the case.
-    pub fn adopt_plain(
-        &self,
-        runs: &impl Runs,
-        local: &LocalHeap,
-        slab: &Slab<'_>,
-        seen: Owner,
-        inside: usize,
-    ) -> bool {
-        let Some(item) = slab.plain_item(inside) else { return false };
+    /// Frees the item `inside` bytes from the start of a slab of nobody's, seen so, and of a size class (`tag` 0) or of the named cache
+    /// with class `tag`, if there is one in use. False, with the item as it was, if anything else is the case.
+    pub fn adopt_into(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, inside: usize, tag: usize) -> bool {
+        let seen = slab.peek();
+        let Some(item) = slab.item_of(inside, tag as u64) else { return false };
         local.announce_slab(slab);
-        if !slab.adopt(seen, local.id) {
+        if !slab.adopt(seen, owner_id(local.id, tag)) {
             return false;
         }
         // The slab is ours now whether or not the item was in use.
