@@ -9,7 +9,7 @@ use std::hint::black_box;
 use mempool::config::Commit;
 use mempool::{Config, Global};
 
-static POOL: Global = Global::new(Config::process().segment(16 << 20).commit(Commit::Lazy));
+static POOL: Global = Global::new(Config::process().segment(512 << 20).commit(Commit::Lazy));
 
 #[inline(always)]
 fn pairs(allocator: &impl GlobalAlloc, layout: Layout, count: usize) {

@@ -425,7 +425,7 @@ impl Pool {
     ///
     /// # Safety
     /// `object` came from this pool, has not been freed, and is not used any more.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn free(&self, object: NonNull<u8>) {
         let address = object.as_ptr() as usize;
         if !front::push(self.local(), address) {
