@@ -3,7 +3,7 @@
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
 
-use mempool::process::{self, Claim, Refusal};
+use mempool::process::{self, Claim, Refusal, c_library};
 
 use crate::{critical, panic, start};
 
@@ -89,7 +89,10 @@ fn get_now(size: usize, align: usize, zeroed: bool, call: &'static str) -> *mut 
     if size > MOST || align > MOST {
         return refuse(libc::ENOMEM);
     }
-    start::ready();
+    if !start::ready() {
+        let object = c_library::alloc(size, align, zeroed);
+        return if object.is_null() { refuse(libc::ENOMEM) } else { object.cast() };
+    }
     let object = or_from_reserve(|refusal| process::request(size, align, zeroed, refusal, call));
     if object.is_null() { refuse(libc::ENOMEM) } else { object.cast() }
 }
@@ -160,9 +163,10 @@ unsafe fn put_behind(object: *mut c_void, call: &'static str) {
 unsafe fn put_elsewhere(object: *mut c_void, call: &'static str) {
     // SAFETY: contract. What it does makes no system call, so errno stays.
     if !unsafe { process::push_elsewhere(object.cast(), call) } && !object.is_null() {
-        start::ready();
-        // SAFETY: contract.
-        keeping_errno(|| unsafe { process::free_cold(object.cast(), call) });
+        // SAFETY: contract. What this thread has before there is a pool came from the C library.
+        keeping_errno(|| unsafe {
+            if start::ready() { process::free_cold(object.cast(), call) } else { c_library::free(object.cast()) }
+        });
     }
 }
 
@@ -174,9 +178,14 @@ unsafe fn put_elsewhere(object: *mut c_void, call: &'static str) {
 #[inline(never)]
 pub unsafe fn put_sized(object: *mut c_void, size: usize, align: usize, claim: Claim, call: &'static str) {
     if !object.is_null() {
-        start::ready();
-        // SAFETY: contract.
-        keeping_errno(|| unsafe { process::free_sized(object.cast(), size, align, claim, call) });
+        // SAFETY: as in `put_elsewhere`.
+        keeping_errno(|| unsafe {
+            if start::ready() {
+                process::free_sized(object.cast(), size, align, claim, call);
+            } else {
+                c_library::free(object.cast());
+            }
+        });
     }
 }
 
@@ -238,7 +247,11 @@ unsafe fn move_to(old: *mut c_void, size: usize, call: &'static str) -> *mut c_v
     if size > MOST {
         return refuse(libc::ENOMEM);
     }
-    start::ready();
+    if !start::ready() {
+        // SAFETY: as in `put_elsewhere`.
+        let new = unsafe { c_library::realloc(old.cast(), size, 1) };
+        return if new.is_null() { refuse(libc::ENOMEM) } else { new.cast() };
+    }
     // SAFETY: contract.
     if let Some(new) = unsafe { move_by_hot_paths(old, size, call) } {
         return new.as_ptr();
@@ -267,7 +280,10 @@ unsafe fn move_by_hot_paths(old: *mut c_void, size: usize, call: &'static str) -
 
 /// Usable bytes of an object that is not null.
 pub fn usable_size(object: *mut c_void) -> usize {
-    start::ready();
+    if !start::ready() {
+        // SAFETY: as in `put_elsewhere`.
+        return unsafe { c_library::usable_size(object.cast()) };
+    }
     process::usable_size(object.cast(), "malloc_usable_size")
 }
 

@@ -18,10 +18,15 @@ static THROW: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs `f` with the right to use the reserve.
 pub fn scope<R>(f: impl FnOnce() -> R) -> R {
-    start::ready();
-    process::critical(true);
+    // Who makes the pool has no reserve yet.
+    let ready = start::ready();
+    if ready {
+        process::critical(true);
+    }
     let result = f();
-    process::critical(false);
+    if ready {
+        process::critical(false);
+    }
     result
 }
 

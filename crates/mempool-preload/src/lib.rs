@@ -34,7 +34,8 @@
 //!
 //! **Pointers from elsewhere.** With `MEMPOOL_SMALL=system` all go to the C library. Otherwise an address in the C
 //! library's own heap (somebody called `__libc_malloc`) is handed to it; all others outside the pool (stack, static
-//! and wild pointers) end the program with a message.
+//! and wild pointers) end the program with a message. Who asks while the pool is being made, in the thread that makes it, gets the C library's
+//! memory: a function of the C library that another library replaces (libfaketime's `getpid`) may allocate.
 //!
 //! **`MEMPOOL_STATS=on`** prints the pool's table to the standard error of the start when a process ends by `exit` or by
 //! returning from `main`: also a child of `fork`, each with its number and name. One that ends by `_exit`, `exec` or a

@@ -8,7 +8,7 @@ use core::ffi::c_int;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 
-use mempool::{Config, Text, process};
+use mempool::{Config, InitError, Text, process};
 
 use crate::cold::keeping_errno;
 use crate::{critical, cxx, panic};
@@ -24,12 +24,10 @@ static COPY: AtomicI32 = AtomicI32::new(-1);
 static DEVICE: AtomicU64 = AtomicU64::new(0);
 static FILE: AtomicU64 = AtomicU64::new(0);
 
-/// Makes the pool if there is none yet.
+/// Makes the pool if there is none yet. False for the thread that makes it just now: the C library serves it until that is done.
 #[inline]
-pub fn ready() {
-    if !process::is_ready() {
-        begin();
-    }
+pub fn ready() -> bool {
+    process::is_ready() || begin()
 }
 
 /// What the environment may change: as every process pool, but with room for a single named cache, since a program that knows
@@ -40,13 +38,15 @@ fn base() -> Config {
 
 #[cold]
 #[inline(never)]
-fn begin() {
+fn begin() -> bool {
     keeping_errno(|| {
         process::share_with_c_library();
-        if let Err(error) = process::ensure(base()) {
-            stop(format_args!("{error}"));
+        match process::ensure(base()) {
+            Ok(()) => true,
+            Err(InitError::Busy) => false,
+            Err(error) => stop(format_args!("{error}")),
         }
-    });
+    })
 }
 
 /// Writes one line to standard error and ends the program, without destructors: they could allocate.

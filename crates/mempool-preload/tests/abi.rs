@@ -91,6 +91,16 @@ fn first_calls_before_constructors_and_last_ones_after_destructors_work() {
     assert!(ran.err.contains(" 33554432 bytes"), "{}", ran.err);
 }
 
+/// As under libfaketime, whose `getpid` looks for functions that are not there: the loader makes a message of that.
+#[test]
+fn who_allocates_while_the_pool_is_made_is_served_by_the_c_library() {
+    let program = compile("early.c", "early", &["-rdynamic"]);
+    for small in ["slab", "heap"] {
+        let ran = succeed(on_pool("/usr/bin/timeout").arg("60").arg(&program).env("MEMPOOL_SMALL", small));
+        assert_eq!((&*ran.out, &*ran.err), ("ok\n", ""), "{small}");
+    }
+}
+
 #[test]
 fn threads_libraries_and_exceptions_have_the_reserve_when_all_else_is_used() {
     let program = compile("error_path.cpp", "error-path", &["-std=c++17"]);

@@ -13,7 +13,7 @@ use crate::pool::Pool;
 use crate::segment::{Granted, Shortfalls};
 use crate::stats::{Stats, Table};
 use crate::sync::AtomicU64;
-use crate::sync::Ordering::{AcqRel, Acquire, Release};
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::text::Text;
 use crate::units::GRANULE;
 
@@ -29,6 +29,8 @@ pub use more::*;
 static CORE: AtomicU64 = AtomicU64::new(0);
 /// One of the states below.
 static STATE: AtomicU64 = AtomicU64::new(UNUSED);
+/// Which thread makes the pool ([`front::here`]), in state MAKING; otherwise 0.
+static MAKER: AtomicU64 = AtomicU64::new(0);
 
 const UNUSED: u64 = 0;
 const MAKING: u64 = 1;
@@ -39,6 +41,13 @@ fn core() -> Option<&'static Core> {
     // Acquire pairs with `init`: who sees the core sees it whole.
     // SAFETY: 0, or the address of a core that lives until `fini`, after which CORE is 0.
     unsafe { (CORE.load(Acquire) as *const Core).as_ref() }
+}
+
+/// Whether the calling thread makes the pool at this moment.
+fn is_maker() -> bool {
+    let me = front::here();
+    // Relaxed: what counts is what this thread wrote itself.
+    me != 0 && MAKER.load(Relaxed) == me
 }
 
 /// Makes the process pool.
@@ -54,7 +63,11 @@ pub fn init(config: &Config) -> Result<(), InitError> {
     if STATE.compare_exchange(from, MAKING, AcqRel, Acquire).is_err() {
         return Err(InitError::Busy);
     }
-    match Pool::on(crate::os::platform(), config) {
+    // Relaxed: who finds its own number wrote it.
+    MAKER.store(front::here(), Relaxed);
+    let made = Pool::on(crate::os::platform(), config);
+    MAKER.store(0, Relaxed);
+    match made {
         Ok(pool) => {
             // Ended by `fini`, or by the OS with the process.
             let pool = ManuallyDrop::new(pool);
@@ -104,6 +117,8 @@ fn demand(call: &'static str, base: &Config) -> &'static Core {
                     }
                 }
             }
+            // A function of the C library that was called for it is somebody else's, and asks for memory.
+            MAKING if is_maker() => stop(call, InitError::Busy),
             ENDED => stop(call, format_args!("{}: it was ended, and is used afterwards", InitError::NotInitialised)),
             _ => crate::sync::spin(),
         }

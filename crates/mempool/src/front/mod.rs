@@ -35,7 +35,7 @@ pub use self::parking::{Common, Parking};
 pub use self::reclaim::{CALLBACKS, Callback, Reclaim};
 pub use self::route::{Request, watch_heap};
 pub use self::spares::Spares;
-pub use self::tls::process as process_local;
+pub use self::tls::{here, process as process_local};
 pub use self::verdict::{Verdict, Why};
 
 use ::core::num::NonZeroUsize;

@@ -23,6 +23,12 @@ pub fn share_with_c_library() {
     front::watch_heap();
 }
 
+/// The C library's own allocator, for who asks while the thread makes the pool ([`super::ensure`]). After [`share_with_c_library`] the pool takes its
+/// objects back, but for those that it maps apart.
+pub mod c_library {
+    pub use crate::os::system::{alloc, free, realloc, usable_size};
+}
+
 /// The hot path of a sized free alone. False when nothing was done and this needs [`free_sized`].
 ///
 /// # Safety

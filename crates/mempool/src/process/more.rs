@@ -5,7 +5,10 @@
 
 use ::core::num::NonZeroUsize;
 
-use super::{CacheHandle, Config, Core, ENDED, InitError, READY, STATE, core, demand_core, environment_config, init};
+use super::{
+    CacheHandle, Config, Core, ENDED, InitError, MAKING, READY, STATE, core, demand_core, environment_config, init,
+    is_maker,
+};
 use crate::front::{self, BudgetError, BudgetInfo, CacheError, Callback, Fail, Request};
 use crate::stats::{CacheStats, Stats};
 use crate::sync::Ordering::Acquire;
@@ -23,7 +26,8 @@ pub enum Refusal {
 /// The process pool, made now from the environment if there never was one; `base` has what the environment doesn't say.
 ///
 /// # Errors
-/// It cannot be made, or was ended by [`fini`](super::fini).
+/// It cannot be made, or was ended by [`fini`](super::fini). [`InitError::Busy`]: the calling thread is making it, and has come here from there: a
+/// function of the C library that was called for it is somebody else's, who allocates.
 pub fn ensure(base: Config) -> Result<(), InitError> {
     loop {
         if core().is_some() {
@@ -32,6 +36,8 @@ pub fn ensure(base: Config) -> Result<(), InitError> {
         match STATE.load(Acquire) {
             ENDED => return Err(InitError::NotInitialised),
             READY => {}
+            MAKING if is_maker() => return Err(InitError::Busy),
+            MAKING => crate::sync::spin(),
             _ => match environment_config(base).and_then(|config| init(&config)) {
                 Ok(()) | Err(InitError::AlreadyInitialised) => {}
                 Err(InitError::Busy) => crate::sync::spin(),
