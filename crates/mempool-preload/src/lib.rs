@@ -37,6 +37,8 @@
 //! and wild pointers) end the program with a message. Who asks while the pool is being made, in the thread that makes it, gets the C library's
 //! memory: a function of the C library that another library replaces (libfaketime's `getpid`) may allocate.
 //!
+//! **`dlopen`** is the C library's, without `RTLD_DEEPBIND`: a library loaded so would find the C library's `free`.
+//!
 //! **`MEMPOOL_STATS=on`** prints the pool's table to the standard error of the start when a process ends by `exit` or by
 //! returning from `main`: also a child of `fork`, each with its number and name. One that ends by `_exit`, `exec` or a
 //! signal prints none.
@@ -60,6 +62,8 @@ extern crate std;
 mod cold;
 mod critical;
 mod cxx;
+#[cfg(target_arch = "x86_64")]
+mod deepbind;
 mod drill;
 mod entry;
 mod inquire;

@@ -101,6 +101,15 @@ fn who_allocates_while_the_pool_is_made_is_served_by_the_c_library() {
     }
 }
 
+/// As PHP loads its extensions.
+#[test]
+fn a_library_that_looks_in_itself_first_finds_the_same_malloc() {
+    let library = compile("deep.c", "deep-library", &["-shared", "-fPIC", "-DLIBRARY"]);
+    let program = compile("deep.c", "deep", &["-Wl,-rpath,$ORIGIN"]);
+    let ran = succeed(on_pool(program).arg(library.file_name().expect("a name")).current_dir("/"));
+    assert_eq!((&*ran.out, &*ran.err), ("ok\n", ""));
+}
+
 #[test]
 fn threads_libraries_and_exceptions_have_the_reserve_when_all_else_is_used() {
     let program = compile("error_path.cpp", "error-path", &["-std=c++17"]);
