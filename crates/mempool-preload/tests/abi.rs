@@ -111,6 +111,15 @@ fn a_library_that_looks_in_itself_first_finds_the_same_malloc() {
 }
 
 #[test]
+fn a_program_with_one_thread_does_not_wait_for_others() {
+    let mut command = on_pool(compile("alone.c", "alone", &[]));
+    command.envs([("MEMPOOL_SEGMENT", "64M"), ("MEMPOOL_EXHAUSTED", "null"), ("MEMPOOL_VERDICT_INTERVAL", "0")]);
+    let ran = succeed(command.envs([("MEMPOOL_MAX_RETRIES", "20"), ("MEMPOOL_WAIT_TIME", "100ms")]));
+    let waited: Vec<u64> = ran.out.split_whitespace().map(|ms| ms.parse().expect("refused")).collect();
+    assert!(waited[0] < 1000 && waited[1] >= 2000, "{waited:?}");
+}
+
+#[test]
 fn threads_libraries_and_exceptions_have_the_reserve_when_all_else_is_used() {
     let program = compile("error_path.cpp", "error-path", &["-std=c++17"]);
     let late = compile("late.c", "late-for-error-path", &["-shared", "-fPIC"]);

@@ -45,20 +45,30 @@ std::thread_local! {
     pub(crate) static FENCES: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
 }
 
+/// What one does who has spun for long: who is waited for may not be running, and never will where many spin, or one of a higher priority. It is
+/// told how often it was called.
+pub(crate) type GiveWay = fn(u32);
+
+/// How often one looks before giving way.
+#[cfg(not(loom))]
+const PATIENCE: u32 = 64;
+
 /// Runs `f` while no other thread is in such a call with the same word, which is 0 when nobody is. For what happens
-/// seldom and takes no time: waiting is spinning. Never held across a callback or a system call. The models leave it
+/// seldom and takes no time: waiting is spinning, at first. Never held across a callback or a system call. The models leave it
 /// out: it keeps nothing apart that they do.
 #[cfg(loom)]
-pub(crate) fn alone<R>(_: &AtomicU64, f: impl FnOnce() -> R) -> R {
+pub(crate) fn alone<R>(_: &AtomicU64, _: GiveWay, f: impl FnOnce() -> R) -> R {
     f()
 }
 
 /// As above.
 #[cfg(not(loom))]
-pub(crate) fn alone<R>(word: &AtomicU64, f: impl FnOnce() -> R) -> R {
+pub(crate) fn alone<R>(word: &AtomicU64, give_way: GiveWay, f: impl FnOnce() -> R) -> R {
+    let mut looks = 0_u32;
     // Acquire pairs with the Release below: what the last holder did is seen.
     while word.compare_exchange_weak(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
-        spin();
+        looks = looks.wrapping_add(1);
+        if looks.is_multiple_of(PATIENCE) { give_way(looks / PATIENCE) } else { spin() }
     }
     let result = f();
     word.store(0, Ordering::Release);

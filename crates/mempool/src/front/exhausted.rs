@@ -198,18 +198,25 @@ impl Core {
         again().or_else(|| self.search(plea, tried, again)).or_else(|| self.serve_as_run(plea))
     }
 
-    /// Waits for other threads to free something: `max_retries` times, and with `exhausted = wait` up to the limit.
+    /// Waits for other threads, if there are any, to free something: `max_retries` times, and with `exhausted = wait` up to the limit. Where
+    /// so many want the processor that the time is up before, no longer.
     fn wait(&self, plea: &Plea<'_>, tried: &mut Tried, again: &mut Again<'_>) -> Option<NonZeroUsize> {
         let patient = self.config.exhausted == Exhausted::Wait && plea.fail != Fail::Try;
         let (begin, limit) = (self.os.now_ns(), if patient { self.config.wait_limit } else { 0 });
+        let (pause, retries) = (self.config.wait_time, u64::from(self.config.max_retries));
         // A clock that stands still would make the wait endless; no wait needs more rounds than that.
-        let rounds = limit.div_ceil(self.config.wait_time.max(1_000)).max(u64::from(self.config.max_retries));
+        let rounds = limit.div_ceil(pause.max(1_000)).max(retries);
+        if rounds == 0 || self.os.is_single_threaded() {
+            return None;
+        }
+        let limit = limit.max(pause.saturating_mul(retries));
         for round in 0..rounds {
             let left = limit.saturating_sub(self.os.now_ns().saturating_sub(begin));
-            if round >= u64::from(self.config.max_retries) && left == 0 {
+            // Each round looks everywhere. Without pauses it is they that are counted.
+            if round > 0 && left == 0 && (pause > 0 || round >= retries) {
                 break;
             }
-            let pause = if patient { self.config.wait_time.max(1_000).min(left.max(1)) } else { self.config.wait_time };
+            let pause = if patient { pause.max(1_000).min(left.max(1)) } else { pause };
             if pause > 0 {
                 self.os.sleep(pause);
             }

@@ -524,6 +524,10 @@ unsafe impl Os for Fake {
         panic!("aborted")
     }
 
+    fn is_single_threaded(&self) -> bool {
+        false
+    }
+
     fn sleep(&self, ns: u64) {
         let mut state = self.state();
         state.clock += ns;

@@ -418,6 +418,15 @@ unsafe impl Os for Linux {
         unsafe { libc::_exit(134) }
     }
 
+    fn is_single_threaded(&self) -> bool {
+        // SAFETY: all zeros is a valid `stat`.
+        let mut tasks: libc::stat = unsafe { core::mem::zeroed() };
+        // SAFETY: a text, and a live struct to fill.
+        let asked = keeping_errno(|| unsafe { libc::stat(c"/proc/self/task".as_ptr(), &raw mut tasks) });
+        // A link for each thread, besides the two of every folder.
+        asked == 0 && tasks.st_nlink == 3
+    }
+
     fn sleep(&self, ns: u64) {
         let end = self.now_ns().saturating_add(ns);
         keeping_errno(|| {

@@ -402,6 +402,9 @@ pub unsafe trait Os: Sync {
     /// Ends the process as `abort` does (SIGABRT), without stdio.
     fn abort(&self) -> !;
 
+    /// Whether the process has no other thread. False where nobody can tell.
+    fn is_single_threaded(&self) -> bool;
+
     /// Lets at least `ns` nanoseconds pass. Other threads run meanwhile.
     fn sleep(&self, ns: u64);
 

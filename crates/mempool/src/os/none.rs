@@ -141,6 +141,9 @@ unsafe impl Os for NoOs {
     fn abort(&self) -> ! {
         (self.stop)()
     }
+    fn is_single_threaded(&self) -> bool {
+        false
+    }
     fn sleep(&self, ns: u64) {
         (self.sleep)(ns);
     }

@@ -17,6 +17,7 @@ pub(super) fn slab_parts(
         classes: areas.classes as usize,
         zero: words(areas.zero),
         lock: words(areas.slab_lock),
+        give_way: front::give_way,
         // Behind the lock, in its line.
         reach: words(areas.slab_lock + 8),
     }

@@ -68,6 +68,8 @@ pub struct SlabTier {
     /// those who visit other threads' local heaps because a cache ends. Who has it takes no lock of the front's. See
     /// [`SlabTier::undisturbed`].
     pub(crate) lock: *const AtomicU64,
+    /// For who waits for it.
+    pub(crate) give_way: crate::sync::GiveWay,
     /// One word: no slot from this one on was ever part of a slab.
     pub(crate) reach: *const AtomicU64,
 }

@@ -489,7 +489,7 @@ impl SlabTier {
     /// Runs `f` while no cache ends, and no other call of this kind runs.
     pub fn undisturbed<R>(&self, f: impl FnOnce() -> R) -> R {
         // SAFETY: the word lives as long as the pool.
-        crate::sync::alone(unsafe { &*self.lock }, f)
+        crate::sync::alone(unsafe { &*self.lock }, self.give_way, f)
     }
 
     fn leave_bins(&self, runs: &impl Runs, local: &LocalHeap) {

@@ -162,6 +162,7 @@ impl World {
             classes,
             zero: &raw const *zero,
             lock: &raw const *lock,
+            give_way: |_| {},
             reach: &raw const *reach,
         };
         let payload = (0..slots << (geometry.shift - grain)).map(|_| Payload::new()).collect();
