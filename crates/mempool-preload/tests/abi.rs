@@ -119,6 +119,17 @@ fn a_program_with_one_thread_does_not_wait_for_others() {
     assert!(waited[0] < 1000 && waited[1] >= 2000, "{waited:?}");
 }
 
+/// Whatever a pool may grow to, a child looks at the metadata of what was used.
+#[test]
+fn a_child_of_a_fork_touches_little() {
+    let program = compile("child.c", "child", &[]);
+    for small in ["slab", "heap"] {
+        let ran = succeed(on_pool(&program).env("MEMPOOL_SMALL", small).env("MEMPOOL_SEGMENT", "16G"));
+        let faults: u32 = ran.out.trim().parse().expect("a number");
+        assert!(faults < 1000, "{small}: {faults}");
+    }
+}
+
 #[test]
 fn threads_libraries_and_exceptions_have_the_reserve_when_all_else_is_used() {
     let program = compile("error_path.cpp", "error-path", &["-std=c++17"]);

@@ -114,7 +114,7 @@ impl Heap {
             return Ok(None);
         }
         let cursor = self.control.cursor(class);
-        for w in cursor..self.control.bitmap_words() {
+        for w in cursor..self.control.words_in_use() {
             let mut bits = self.control.room_word(class, w);
             if bits != 0 && w != cursor {
                 self.control.move_cursor(class, cursor, w);
@@ -183,7 +183,7 @@ impl Heap {
     /// Looks at every page.
     fn survey(&self, runs: &impl Runs, units: usize) -> Result<Survey, HeapError> {
         let mut survey = Survey { took: None, room_busy: false, busy: false, looks: 1 };
-        for w in 0..self.control.bitmap_words() {
+        for w in 0..self.control.words_in_use() {
             let mut bits = self.control.page_word(w);
             while bits != 0 {
                 let index = w * 64 + bits.trailing_zeros() as usize;
@@ -237,6 +237,7 @@ impl Heap {
     fn make_page(&self, runs: &impl Runs, units: usize) -> Result<Option<usize>, HeapError> {
         let Some(index) = runs.take_slot() else { return Ok(None) };
         self.control.set_making(Some(index));
+        self.control.extend_reach(index);
         // Somebody who comes late for a former page in this slot may hold the guard, for a moment.
         let Some(guard) = (0..BOUND).find_map(|_| {
             let guard = self.control.try_lock(index);

@@ -7,7 +7,7 @@ use crate::units::GRANULE;
 impl Heap {
     /// Calls `f` with the slot of each page in the page bitmap.
     fn for_each_slot(&self, f: &mut dyn FnMut(usize)) {
-        for w in 0..self.control.bitmap_words() {
+        for w in 0..self.control.words_in_use() {
             let mut bits = self.control.page_word(w);
             while bits != 0 {
                 f(w * 64 + bits.trailing_zeros() as usize);
@@ -25,7 +25,7 @@ impl Heap {
         let tick = self.control.tick();
         self.control.reset();
         self.control.add_ticks(tick);
-        for index in 0..self.parts.slots.count() {
+        for index in 0..self.control.reach() {
             if !self.is_page(index) {
                 continue;
             }

@@ -1,7 +1,7 @@
 //! The words that all heap pages share: which slots are pages, who holds which page, where there is room.
 //!
 //! ```text
-//!  grow  tick  making ...  cursors[16]   | pages[]  room[0][] ... room[15][] | guards[]
+//!  grow  tick  making  reach ...  cursors[16]   | pages[]  room[0][] ... room[15][] | guards[]
 //!  one bit per slot in each bitmap        one word per slot
 //! ```
 //!
@@ -31,6 +31,8 @@ pub(super) const CLASSES: usize = 16;
 const GROW: usize = 0;
 const TICK: usize = 1;
 const MAKING: usize = 2;
+/// No slot from this one on was ever made a page: nobody looks at its words, its guard or its descriptor.
+const REACH: usize = 3;
 const CURSORS: usize = 8;
 const BITMAPS: usize = CURSORS + CLASSES;
 
@@ -127,8 +129,27 @@ impl Control {
     }
 
     /// Words in a bitmap of one bit per slot.
-    pub(super) fn bitmap_words(&self) -> usize {
+    fn bitmap_words(&self) -> usize {
         self.slots.div_ceil(64)
+    }
+
+    /// Those of them that may say anything.
+    #[inline]
+    pub(super) fn words_in_use(&self) -> usize {
+        self.reach().div_ceil(64)
+    }
+
+    /// The slots that may be pages lie below this one.
+    #[inline]
+    pub(super) fn reach(&self) -> usize {
+        // Relaxed: a page that is made at this moment may be overlooked, as if it were made later.
+        self.word(REACH).load(Relaxed).min(self.slots as u64) as usize
+    }
+
+    /// Before `slot` is a page, so that a child of a fork finds it. By one who has the right to grow.
+    pub(super) fn extend_reach(&self, slot: usize) {
+        step();
+        self.word(REACH).fetch_max(slot as u64 + 1, Relaxed);
     }
 
     fn pages(&self, w: usize) -> &AtomicU64 {
@@ -165,15 +186,19 @@ impl Control {
         let _ = self.word(CURSORS + class).compare_exchange(old as u64, new as u64, Relaxed, Relaxed);
     }
 
-    /// Clears everything but the guards' memory of nothing: no page, nobody inside.
+    /// Clears everything that was ever written but the reach: no page, nobody inside.
     pub(super) fn reset(&self) {
-        for word in (0..control_words(self.slots)).map(|index| self.word(index)) {
-            // What was never written stays so, and costs no memory.
+        let clear = |word: &AtomicU64| {
             if word.load(Relaxed) != 0 {
                 step();
                 word.store(0, Relaxed);
             }
-        }
+        };
+        let words = self.words_in_use();
+        (0..BITMAPS).filter(|&index| index != REACH).for_each(|index| clear(self.word(index)));
+        (0..words).for_each(|w| clear(self.pages(w)));
+        (0..CLASSES).for_each(|class| (0..words).for_each(|w| clear(self.room(class, w))));
+        (0..self.reach()).for_each(|slot| clear(self.guard_word(slot)));
     }
 
     pub(super) fn set_page(&self, slot: usize) {

@@ -113,7 +113,7 @@ impl Heap {
     /// Returns how many. A page that somebody else holds is left alone.
     pub fn return_empty(&self, runs: &impl Runs) -> usize {
         let mut given = 0;
-        for w in 0..self.control.bitmap_words() {
+        for w in 0..self.control.words_in_use() {
             let mut bits = self.control.page_word(w);
             while bits != 0 {
                 let index = w * 64 + bits.trailing_zeros() as usize;
