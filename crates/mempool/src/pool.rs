@@ -239,7 +239,7 @@ impl Pool {
             data_len: areas.data_len(),
             reservation,
             serial,
-            place: front::place_of(serial),
+            place: front::place_for(serial),
             threads: thread_parts(areas, &words),
             next: core::cell::Cell::new(core::ptr::null()),
             caches: words(areas.caches),

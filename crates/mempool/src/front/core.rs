@@ -39,8 +39,8 @@ pub struct Core {
     pub(crate) reservation: (*mut u8, usize),
     /// Number of this pool in the process; never reused.
     pub(crate) serial: u64,
-    /// Which of a thread's words name its local heap in this pool: [`place_of`](super::place_of) the number.
-    pub(crate) place: usize,
+    /// Where a thread's words name its local heap in this pool: [`place_for`](super::place_for) the number.
+    pub(crate) place: super::Place,
     pub(crate) threads: Threads,
     /// The next pool in the process's list; guarded by that list's lock.
     pub(crate) next: core::cell::Cell<*const Core>,

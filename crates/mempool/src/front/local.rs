@@ -9,7 +9,7 @@
 use core::ffi::c_void;
 
 use super::core::Core;
-use super::tls::{self, EXITED, OTHERS};
+use super::tls::{self, EXITED, OTHERS, Other};
 use crate::config::Small;
 use crate::os::ThreadKey;
 use crate::slab::LocalHeap;
@@ -79,8 +79,13 @@ pub fn next_serial() -> u64 {
 }
 
 /// Which of a thread's words for pools other than the process pool are those of the pool with this number.
-pub const fn place_of(serial: u64) -> usize {
+const fn place_of(serial: u64) -> usize {
     (serial % OTHERS as u64) as usize
+}
+
+/// Where they are.
+pub fn place_for(serial: u64) -> tls::Place {
+    tls::place(place_of(serial))
 }
 
 /// Adds a pool to the process's list and, the first time, asks to be told of thread exits and forks.
@@ -123,7 +128,7 @@ pub fn delist(core: &Core) {
         if Core::of(tls::process()).is_some_and(|c| core::ptr::eq(c, core)) {
             words.process.set(tls::none());
         }
-        for (serial, heap) in &words.others {
+        for Other { serial, heap } in &words.others {
             if serial.get() == core.serial {
                 serial.set(0);
                 heap.set(core::ptr::null());
@@ -146,7 +151,7 @@ extern "C" fn on_thread_exit(_value: *mut c_void) {
     let Some(words) = tls::words() else { return };
     let token = words.token.replace(EXITED);
     words.process.set(tls::none());
-    for (serial, heap) in &words.others {
+    for Other { serial, heap } in &words.others {
         serial.set(0);
         heap.set(core::ptr::null());
     }
@@ -228,10 +233,9 @@ impl Core {
     /// The local heap that the calling thread's words name, if this is not the process pool.
     #[inline(always)]
     fn known(&self) -> Option<&LocalHeap> {
-        // SAFETY: `place_of` is below OTHERS.
-        let (serial, heap) = unsafe { tls::words()?.others.get_unchecked(self.place) };
+        let (serial, heap) = tls::other(self.place);
         // SAFETY: serials are never reused, so this is this thread's local heap in this very pool, written before the serial.
-        (serial.get() == self.serial).then(|| unsafe { &*heap.get() })
+        (serial == self.serial).then(|| unsafe { &*heap })
     }
 
     /// The same if it is.
@@ -268,7 +272,7 @@ impl Core {
         }
         if super::process_serial() == self.serial {
             words.process.set(local);
-        } else if let Some((serial, heap)) = words.others.get(self.place) {
+        } else if let Some(Other { serial, heap }) = words.others.get(place_of(self.serial)) {
             serial.set(0);
             heap.set(local);
             serial.set(self.serial);
@@ -286,8 +290,8 @@ impl Core {
         if super::process_serial() == self.serial {
             words.process.set(tls::none());
         }
-        for (serial, _) in words.others.iter().filter(|(serial, _)| serial.get() == self.serial) {
-            serial.set(0);
+        for other in words.others.iter().filter(|other| other.serial.get() == self.serial) {
+            other.serial.set(0);
         }
     }
 

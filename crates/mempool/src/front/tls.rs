@@ -46,15 +46,38 @@ pub fn here() -> u64 {
 pub struct Words {
     pub process: Cell<*const LocalHeap>,
     pub token: Cell<u64>,
-    pub others: [(Cell<u64>, Cell<*const LocalHeap>); OTHERS],
+    pub others: [Other; OTHERS],
+}
+
+/// Of one of the pools other than the process pool.
+#[repr(C)]
+pub struct Other {
+    pub serial: Cell<u64>,
+    pub heap: Cell<*const LocalHeap>,
 }
 
 /// Pools other than the process pool that a thread remembers.
 pub const OTHERS: usize = 3;
 
+/// Where a thread has the words of one of these: as [`other`] reads them.
+#[derive(Clone, Copy)]
+pub struct Place(usize);
+
+/// What the calling thread has there: the serial number of a pool, and its local heap in it.
+#[inline(always)]
+pub fn other(place: Place) -> (u64, *const LocalHeap) {
+    arch::other(place.0)
+}
+
+/// The place of the `n`-th of these pools, below [`OTHERS`].
+pub fn place(n: usize) -> Place {
+    debug_assert!(n < OTHERS);
+    Place(arch::place(n % OTHERS))
+}
+
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod arch {
-    use super::{LocalHeap, NONE, Words};
+    use super::{LocalHeap, NONE, Other, Words};
 
     core::arch::global_asm!(
         ".pushsection .tdata.mempool_slot,\"awT\",@progbits",
@@ -86,6 +109,37 @@ mod arch {
         }
     }
 
+    /// From the thread's own base, which `fs` holds: two words lie there.
+    pub fn place(n: usize) -> usize {
+        let slot: usize;
+        // SAFETY: reads a constant of the loader's.
+        unsafe {
+            core::arch::asm!(
+                "mov {0}, qword ptr [rip + mempool_slot_0_1@GOTTPOFF]",
+                out(reg) slot,
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        }
+        slot.wrapping_add(core::mem::offset_of!(Words, others) + n * size_of::<Other>())
+    }
+
+    #[inline(always)]
+    pub fn other(place: usize) -> (u64, *const LocalHeap) {
+        let (serial, heap): (u64, *const LocalHeap);
+        // SAFETY: reads two words of this thread's slot (`place` is what the function above gave).
+        unsafe {
+            core::arch::asm!(
+                "mov {0}, qword ptr fs:[{2}]",
+                "mov {1}, qword ptr fs:[{2} + 8]",
+                out(reg) serial,
+                lateout(reg) heap,
+                in(reg) place,
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        }
+        (serial, heap)
+    }
+
     pub fn words() -> Option<&'static Words> {
         let words: *const Words;
         // SAFETY: the address of this thread's slot; `Words` is eight words of cells that only this thread uses.
@@ -103,7 +157,7 @@ mod arch {
 
 #[cfg(all(feature = "std", not(all(target_arch = "x86_64", target_os = "linux"))))]
 mod arch {
-    use super::{Cell, LocalHeap, Words, none};
+    use super::{Cell, LocalHeap, Other, Words, none};
 
     std::thread_local! {
         // A constant without a destructor: no allocation, no registration.
@@ -111,7 +165,7 @@ mod arch {
             Words {
                 process: Cell::new(core::ptr::null()),
                 token: Cell::new(0),
-                others: [const { (Cell::new(0), Cell::new(core::ptr::null())) }; super::OTHERS],
+                others: [const { Other { serial: Cell::new(0), heap: Cell::new(core::ptr::null()) } }; super::OTHERS],
             }
         };
     }
@@ -127,6 +181,15 @@ mod arch {
         // SAFETY: the words live as long as the thread; the reference is not kept across threads (`Words` is not Sync).
         WORDS.with(|words| Some(unsafe { &*core::ptr::from_ref(words) }))
     }
+
+    pub fn place(n: usize) -> usize {
+        n
+    }
+
+    pub fn other(place: usize) -> (u64, *const LocalHeap) {
+        let known = words().and_then(|words| words.others.get(place));
+        known.map_or((0, core::ptr::null()), |other| (other.serial.get(), other.heap.get()))
+    }
 }
 
 #[cfg(all(not(feature = "std"), not(all(target_arch = "x86_64", target_os = "linux"))))]
@@ -140,6 +203,15 @@ mod arch {
 
     pub fn words() -> Option<&'static Words> {
         None
+    }
+
+    pub fn place(n: usize) -> usize {
+        n
+    }
+
+    pub fn other(place: usize) -> (u64, *const LocalHeap) {
+        let known = words().and_then(|words| words.others.get(place));
+        known.map_or((0, core::ptr::null()), |other| (other.serial.get(), other.heap.get()))
     }
 }
 
