@@ -104,6 +104,7 @@ pub fn environment_config(base: Config) -> Result<Config, InitError> {
 #[cold]
 #[inline(never)]
 fn demand(call: &'static str, base: &Config) -> &'static Core {
+    let mut times = 0;
     loop {
         if let Some(core) = core() {
             return core;
@@ -120,9 +121,15 @@ fn demand(call: &'static str, base: &Config) -> &'static Core {
             // A function of the C library that was called for it is somebody else's, and asks for memory.
             MAKING if is_maker() => stop(call, InitError::Busy),
             ENDED => stop(call, format_args!("{}: it was ended, and is used afterwards", InitError::NotInitialised)),
-            _ => crate::sync::spin(),
+            _ => wait_for_maker(&mut times),
         }
     }
+}
+
+/// Another thread makes the pool. A large segment takes seconds to be made ready, by all processors.
+fn wait_for_maker(times: &mut u32) {
+    *times = times.saturating_add(1);
+    front::give_way(*times);
 }
 
 fn stop(call: &'static str, why: impl core::fmt::Display) -> ! {

@@ -7,7 +7,7 @@ use ::core::num::NonZeroUsize;
 
 use super::{
     CacheHandle, Config, Core, ENDED, InitError, MAKING, READY, STATE, core, demand_core, environment_config, init,
-    is_maker,
+    is_maker, wait_for_maker,
 };
 use crate::front::{self, BudgetError, BudgetInfo, CacheError, Callback, Fail, Request};
 use crate::stats::{CacheStats, Stats};
@@ -29,6 +29,7 @@ pub enum Refusal {
 /// It cannot be made, or was ended by [`fini`](super::fini). [`InitError::Busy`]: the calling thread is making it, and has come here from there: a
 /// function of the C library that was called for it is somebody else's, who allocates.
 pub fn ensure(base: Config) -> Result<(), InitError> {
+    let mut times = 0;
     loop {
         if core().is_some() {
             return Ok(());
@@ -37,10 +38,10 @@ pub fn ensure(base: Config) -> Result<(), InitError> {
             ENDED => return Err(InitError::NotInitialised),
             READY => {}
             MAKING if is_maker() => return Err(InitError::Busy),
-            MAKING => crate::sync::spin(),
+            MAKING => wait_for_maker(&mut times),
             _ => match environment_config(base).and_then(|config| init(&config)) {
-                Ok(()) | Err(InitError::AlreadyInitialised) => {}
-                Err(InitError::Busy) => crate::sync::spin(),
+                // Another thread was quicker.
+                Ok(()) | Err(InitError::AlreadyInitialised | InitError::Busy) => {}
                 Err(error) => return Err(error),
             },
         }
