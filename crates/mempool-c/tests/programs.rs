@@ -36,6 +36,15 @@ fn threads_and_forks() {
 }
 
 #[test]
+fn a_fork_while_the_pool_is_made() {
+    for link in BOTH {
+        // Large enough to take a while.
+        let settings = [("MEMPOOL_SEGMENT", "512M"), ("MEMPOOL_COMMIT", "eager"), ("MEMPOOL_LOCK", "off")];
+        assert_eq!(checks(&c_program("begun.c", link), &[], &settings), 22);
+    }
+}
+
+#[test]
 fn exhausted() {
     both("exhausted.c", 70);
 }

@@ -37,6 +37,9 @@ const MAKING: u64 = 1;
 const READY: u64 = 2;
 const ENDED: u64 = 3;
 
+/// How often one waits for the thread that makes the pool before one looks whether there is any.
+const ALONE: u32 = 8;
+
 fn core() -> Option<&'static Core> {
     // Acquire pairs with `init`: who sees the core sees it whole.
     // SAFETY: 0, or the address of a core that lives until `fini`, after which CORE is 0.
@@ -130,6 +133,11 @@ fn demand(call: &'static str, base: &Config) -> &'static Core {
 fn wait_for_maker(times: &mut u32) {
     *times = times.saturating_add(1);
     front::give_way(*times);
+    // In the child of a fork that came meanwhile there is no such thread: what it had reserved is lost, and the pool made anew.
+    if *times > ALONE && MAKER.load(Relaxed) != 0 && crate::os::platform().is_single_threaded() {
+        MAKER.store(0, Relaxed);
+        let _ = STATE.compare_exchange(MAKING, UNUSED, AcqRel, Acquire);
+    }
 }
 
 fn stop(call: &'static str, why: impl core::fmt::Display) -> ! {
