@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Folder, assert_has, fails, mempool, run, stderr, stdout};
+use common::{Folder, MEMPOOL, assert_has, clean, fails, mempool, run, stderr, stdout};
 use serde_json::Value;
 
 /// A tree of /proc and /sys in which everything is as it should be.
@@ -55,8 +55,13 @@ impl Machine {
 
     /// The exit code, and the report.
     fn doctor(&self, arguments: &[&str]) -> (i32, Value) {
+        self.doctor_of(MEMPOOL, arguments)
+    }
+
+    /// The same from another copy of the command.
+    fn doctor_of(&self, command: &str, arguments: &[&str]) -> (i32, Value) {
         let root = self.0.0.to_str().unwrap();
-        let output = run(mempool(["doctor", "--json", "--root", root]).args(arguments));
+        let output = run(clean(command).args(["doctor", "--json", "--root", root]).args(arguments));
         assert_eq!(stderr(&output), "");
         let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
         assert_eq!(output.status.code().map(Value::from), Some(report["exit_code"].clone()));
@@ -86,10 +91,11 @@ fn on_a_good_machine_every_promise_holds() {
     for topic in ["present", "overcommit", "lock", "swap", "huge", "numa"] {
         says(&report, topic, "holds", &[], "");
     }
+    says(&report, "library", "holds", &["`mempool run` loads", "libmempool_preload.so"], "");
     says(&report, "page", "note", &["4 KiB"], "");
     says(&report, "process", "note", &["process=off"], "--process");
     says(&report, "core", "note", &["ulimit -c is 0"], "ulimit -c");
-    assert_eq!(report["verdict"], "All 6 promises hold.");
+    assert_eq!(report["verdict"], "All 7 promises hold.");
     let output = run(&mut mempool(["doctor", "--root", machine.0.0.to_str().unwrap(), "--segment", "1G"]));
     assert_has(&stdout(&output), &["A pool with segment=1 GiB", "  holds  lock ", "fix: --process"]);
 }
@@ -238,6 +244,28 @@ fn a_program_is_checked_as_run_would() {
     assert_eq!(code, 2);
     says(&report, "program", "fails", &["statically linked"], "link it dynamically");
     says(&machine.doctor(&["--", "no-such-program"]).1, "program", "fails", &["no such program"], "");
+}
+
+#[test]
+fn without_its_library_nothing_can_be_run() {
+    let machine = Machine::good("library");
+    let alone = machine.0.path("mempool");
+    std::fs::copy(MEMPOOL, &alone).unwrap();
+    let (code, report) = machine.doctor_of(&alone, &[]);
+    let missing = ["libmempool_preload.so is not in"];
+    says(&report, "library", "short", &missing, "build it with `cargo build");
+    assert_eq!((code, &report["verdict"]), (1, &Value::from("6 of 7 promises hold; not: library.")));
+    let (code, report) = machine.doctor_of(&alone, &["--", "sh"]);
+    says(&report, "library", "fails", &missing, "MEMPOOL_LIBRARY");
+    assert_eq!((code, &report["verdict"]), (2, &Value::from("No pool serves so: library.")));
+    // In the words of `mempool run`.
+    let said = fails(clean(&alone).args(["run", "--", "sh"]), 125);
+    let found = finding(&report, "library");
+    let (words, fix) = (found["says"].as_str().expect("text"), found["fix"].as_str().expect("text"));
+    assert_eq!(said, format!("mempool: {}\n  fix: {fix}\n", words.trim_end_matches('.')));
+    let deps = std::path::Path::new(MEMPOOL).with_file_name("deps").join("libmempool_preload.so");
+    std::fs::copy(deps, machine.0.path("libmempool_preload.so")).unwrap();
+    assert_eq!(machine.doctor_of(&alone, &["--", "sh"]).0, 0);
 }
 
 #[test]

@@ -16,8 +16,8 @@ use mempool::config::{Config, SETTINGS};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::program;
 use crate::settings::{self, Given, Shown};
+use crate::{library, program};
 use advice::{Finding, State};
 use machine::Machine;
 
@@ -42,6 +42,7 @@ const FAILS: u8 = 2;
 pub fn show(order: &Order) -> Result<ExitCode, Failure> {
     let config = settings::in_force(&order.given)?;
     let mut findings = advice::findings(&Machine::read(&order.root), &config);
+    findings.push(about_library(order.program.is_some()));
     findings.extend(order.program.as_ref().map(about_program));
     let any = |state| findings.iter().any(|finding: &Finding| finding.state == state);
     let code = match (any(State::Fails), any(State::Short)) {
@@ -58,13 +59,26 @@ pub fn show(order: &Order) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(code))
 }
 
+/// Whether there is what `mempool run` loads into a program. Without it there are still the pools of programs that
+/// are linked to one, so it is missed for good only where a program was named.
+fn about_library(has_program: bool) -> Finding {
+    let without = if has_program { State::Fails } else { State::Short };
+    let found = library::find().map(|path| format!("`mempool run` loads {}.", path.display()));
+    checked("library", found, without)
+}
+
 /// Whether a program can run on a pool.
 fn about_program(name: &OsString) -> Finding {
-    let (state, says, fix) = match program::find(name).and_then(|path| program::check(&path).map(|()| path)) {
-        Ok(path) => (State::Holds, format!("{} can run on a pool.", path.display()), String::new()),
-        Err(failure) => (State::Fails, format!("{}.", failure.message), failure.fix),
-    };
-    Finding { topic: "program", state, says, fix }
+    let found = program::find(name).and_then(|path| program::check(&path).map(|()| path));
+    checked("program", found.map(|path| format!("{} can run on a pool.", path.display())), State::Fails)
+}
+
+/// What a check of `mempool run` came to, in the words of `mempool run`.
+fn checked(topic: &'static str, found: Result<String, Failure>, otherwise: State) -> Finding {
+    match found {
+        Ok(says) => Finding { topic, state: State::Holds, says, fix: String::new() },
+        Err(failure) => Finding { topic, state: otherwise, says: format!("{}.", failure.message), fix: failure.fix },
+    }
 }
 
 const fn word(state: State) -> &'static str {
