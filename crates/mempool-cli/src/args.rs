@@ -66,9 +66,9 @@ const DOCTOR_EXAMPLES: &str = "\
 Examples:
   mempool doctor
   mempool doctor --segment 2G --lock required --process
-  mempool doctor -- redis-server
+  mempool doctor -- redis-server --save \"\"
 
-Exit codes: 0 if every promise holds, 1 if a pool can be made and some do not, 2 if there can be no pool, or the program
+Exit codes: 0 if every promise holds, 1 if a pool can be made and some do not, 2 if there can be no pool, or PROGRAM
 cannot run on one, 125 if mempool itself fails.";
 const SIZE_EXAMPLES: &str = "\
 Examples:
@@ -234,18 +234,12 @@ fn config_command() -> Command {
 fn doctor_command() -> Command {
     Command::new("doctor")
         .about("Says what this machine and user allow, which promises hold here, and how to have the rest")
-        .override_usage("mempool doctor [SETTINGS] [--json] [-- PROGRAM]")
+        .override_usage("mempool doctor [SETTINGS] [--json] [--] [PROGRAM [ARGS]...]")
         .after_help(DOCTOR_EXAMPLES)
         .args(settings::flags())
         .arg(json())
         .arg(Arg::new("root").long("root").hide(true).value_parser(value_parser!(PathBuf)).default_value("/"))
-        .arg(
-            Arg::new("program")
-                .value_name("PROGRAM")
-                .help("A program that is to run on a pool")
-                .value_parser(value_parser!(OsString))
-                .last(true),
-        )
+        .arg(program().required(false).help("A program that is to run on a pool; its arguments change nothing here"))
 }
 
 fn json() -> Arg {

@@ -244,6 +244,12 @@ fn a_program_is_checked_as_run_would() {
     assert_eq!(code, 2);
     says(&report, "program", "fails", &["statically linked"], "link it dynamically");
     says(&machine.doctor(&["--", "no-such-program"]).1, "program", "fails", &["no such program"], "");
+    // With arguments, as `mempool run` takes it.
+    for words in [&["--", "ls", "-l"][..], &["ls", "-l", "--", "--segment"], &["sh"]] {
+        let (code, report) = machine.doctor(words);
+        assert_eq!(code, 0, "{report:#}");
+        says(&report, "program", "holds", &["can run on a pool"], "");
+    }
 }
 
 #[test]
