@@ -69,6 +69,13 @@ pub struct Run {
     pub said: String,
 }
 
+impl Run {
+    /// What it said at the end, as the end of a sentence about it.
+    pub fn last_words(&self) -> String {
+        if self.said.is_empty() { String::new() } else { format!(": {}", self.said) }
+    }
+}
+
 impl std::fmt::Display for End {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

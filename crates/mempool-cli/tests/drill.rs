@@ -294,6 +294,14 @@ fn programs_that_cannot_be_drilled_are_refused() {
     let said = fails(&mut mempool(["drill", "--timeout", "1", "--", &endless]), 125);
     assert_has(&said, &["did not end within 1 s", "fix: raise --timeout"]);
     assert_has(&fails(&mut mempool(["drill", "--max", "0", "--", "ls"]), 125), &["--max"]);
+    let source = "#include <stdlib.h>\nint main(void) { free(malloc(100)); return *(volatile int *)0; }";
+    let broken = folder.compile("broken", source, &["-O0"]);
+    let output = run(&mut mempool(["drill", "--", &broken]));
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(125), ""));
+    assert_has(
+        &stderr(&output),
+        &["dies of SIGSEGV without a refusal", "cannot be told\n", "fix: see whether it dies"],
+    );
 }
 
 #[test]

@@ -240,4 +240,16 @@ fn what_cannot_be_sized_is_refused() {
     // With growth it is refused, ends with 9, and aborts on each fixed segment.
     let said = fails(&mut mempool(["size", "--most", "64M", "--", &huge]), 125);
     assert_has(&said, &["no segment up to 64 MiB serves the program", "fix: raise --most"]);
+    // What dies of its own fault dies the same way on every segment.
+    let source = "#include <stdlib.h>\nint main(void) { free(malloc(100)); return *(volatile int *)0; }";
+    let broken = folder.compile("broken", source, &["-O0"]);
+    for json in [&["size", "--"][..], &["size", "--json", "--"]] {
+        let output = run(mempool(json).arg(&broken));
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(125), ""));
+        let parts =
+            ["dies of SIGSEGV on a pool that may grow to 64 GiB", "measures nothing\n", "fix: see whether it dies"];
+        assert_has(&stderr(&output), &parts);
+    }
+    let said = fails(&mut mempool(["size", "--", "sh", "-c", "echo why >&2; kill -TERM $$"]), 125);
+    assert_has(&said, &["dies of SIGTERM", ": why\n"]);
 }

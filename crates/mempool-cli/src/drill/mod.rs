@@ -13,8 +13,9 @@
 //! | gave up | ended with another exit code than without refusals |
 //! | handled | ended as without refusals |
 //!
-//! *Limits:* a program that does not ask in the same order each time may not reach a request, which is counted; only the
-//! process itself is looked at, although programs that it starts are drilled along.
+//! *Limits:* a program that dies of a signal without a refusal is not drilled; one that does not ask in the same order
+//! each time may not reach a request, which is counted; only the process itself is looked at, although programs that it
+//! starts are drilled along.
 
 mod report;
 mod sites;
@@ -159,11 +160,18 @@ fn survey(plan: &Plan, runner: &Runner<'_>) -> Result<(Run, u64, Vec<u64>, usize
             .fix("raise --timeout, or let the program do less"));
     }
     let Some(area) = own(&board, &run) else {
-        return Err(Failure::own(format_args!(
-            "the program ended ({}) before it could be watched: {}",
-            run.end, run.said
-        )));
+        let message = format!("the program ended ({}) before it could be watched{}", run.end, run.last_words());
+        return Err(Failure::own(message));
     };
+    if let End::Signal(_) = run.end {
+        let message = format!(
+            "the program dies of {} without a refusal: what one does to it cannot be told{}",
+            run.end,
+            run.last_words()
+        );
+        return Err(Failure::own(message)
+            .fix("see whether it dies without a pool too; if the segment is too small for it, raise --segment"));
+    }
     let places = (area.get(board::LOGGED) as usize).min(board::LOG_MOST);
     let mut numbers: Vec<u64> = (0..places).map(|entry| area.get(board::LOG + entry)).filter(|&n| n != 0).collect();
     numbers.sort_unstable();

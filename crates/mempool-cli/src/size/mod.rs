@@ -9,8 +9,9 @@
 //! A program that is linked to libmempool, or a Rust program on a pool of its own, has two pools: that of the preload library for what it
 //! asks of malloc, and its own, with its named caches. Both count, both get the same settings, and each has a segment of that size.
 //!
-//! *Limits:* what holds for this input holds for it alone. A pool that a program configures without the environment neither counts
-//! nor changes its size. Threads are counted by looking every 2 ms. Of a process that
+//! *Limits:* what holds for this input holds for it alone. What dies of a signal in the first run is not measured, since
+//! a segment that is too small could not be told from that. A pool that a program configures without the environment
+//! neither counts nor changes its size. Threads are counted by looking every 2 ms. Of a process that
 //! forks, the child counts no more; programs that it starts do, and are listed. Every process gets a segment of its own.
 
 mod bound;
@@ -124,8 +125,18 @@ fn find(plan: &Plan) -> Result<Found, Failure> {
         processes.push(Process { pool, ..Process::of(&area, first.threads) });
     }
     if processes.is_empty() {
-        let message = format!("the program ended ({}) before the pool could count: {}", first.end, first.said);
+        let message = format!("the program ended ({}) before the pool could count{}", first.end, first.last_words());
         return Err(Failure::own(message));
+    }
+    if let End::Signal(_) = first.end {
+        let (most, said) = (Bytes(plan.most), first.last_words());
+        let message = format!(
+            "the program dies of {} on a pool that may grow to {most}, which measures nothing{said}",
+            first.end
+        );
+        return Err(
+            Failure::own(message).fix("see whether it dies without a pool too; if it is out of memory, raise --most")
+        );
     }
     let mut search = Search { plan, runner, end: first.end, runs: 1 };
     let (too_small, smallest) = search.smallest(&processes)?;
