@@ -253,3 +253,17 @@ fn what_cannot_be_sized_is_refused() {
     let said = fails(&mut mempool(["size", "--", "sh", "-c", "echo why >&2; kill -TERM $$"]), 125);
     assert_has(&said, &["dies of SIGTERM", ": why\n"]);
 }
+
+/// The line of the table that begins with `name`.
+fn line<'a>(table: &'a str, name: &str) -> &'a str {
+    let found = table.lines().find(|line| line.trim_start().starts_with(name));
+    found.unwrap_or_else(|| panic!("no line {name:?} in:\n{table}"))
+}
+
+#[test]
+fn the_table_says_how_the_recommended_segment_comes_about() {
+    let said = succeeds(&mut mempool(["size", "--", "sh", "-c", "exit 3"]));
+    assert_has(line(&said, "smallest"), &[" 256 KiB "]);
+    let rounded = "1 MiB  a quarter more, 320 KiB, rounded up to whole MiB: for another day's input";
+    assert_has(line(&said, "recommended"), &[rounded]);
+}

@@ -4,7 +4,7 @@
 //! and bytes, per size class too, are counted request by request and free by free, and are exact; bytes are those of the
 //! items, so rounded up as the pool rounds. Then it runs on ordinary pools of fixed size that abort when exhausted, and
 //! the smallest segment on which it ends as it did the first time is found by halving. The recommended segment is that
-//! and a quarter more; the bound (`bound`) holds for every order of the same requests.
+//! and a quarter more, in whole MiB; the bound (`bound`) holds for every order of the same requests.
 //!
 //! A program that is linked to libmempool, or a Rust program on a pool of its own, has two pools: that of the preload library for what it
 //! asks of malloc, and its own, with its named caches. Both count, both get the same settings, and each has a segment of that size.
@@ -140,9 +140,14 @@ fn find(plan: &Plan) -> Result<Found, Failure> {
     }
     let mut search = Search { plan, runner, end: first.end, runs: 1 };
     let (too_small, smallest) = search.smallest(&processes)?;
-    let recommended = (smallest + smallest / 4).next_multiple_of(1 << 20).max(SEGMENT_LEAST);
+    let recommended = with_margin(smallest).next_multiple_of(1 << 20);
     let runs = search.runs;
     Ok(Found { first, processes, smallest, too_small, recommended, runs, elapsed: begin.elapsed() })
+}
+
+/// A quarter more.
+const fn with_margin(bytes: usize) -> usize {
+    bytes + bytes / 4
 }
 
 /// Settings of a run: those that were given, and over them what this command varies.

@@ -44,11 +44,12 @@ fn write_table(out: &mut String, plan: &Plan, found: &Found) -> std::fmt::Result
         0 => writeln!(out, "             nothing smaller is possible")?,
         low => writeln!(out, "             {} did not", Bytes(low))?,
     }
-    writeln!(
-        out,
-        "recommended  {:>12}  a quarter more: for another day's input",
-        Bytes(found.recommended).to_string()
-    )?;
+    let margin = match super::with_margin(found.smallest) {
+        exact if exact == found.recommended => "a quarter more".to_owned(),
+        quarter => format!("a quarter more, {}, rounded up to whole MiB", Bytes(quarter)),
+    };
+    let recommended = Bytes(found.recommended).to_string();
+    writeln!(out, "recommended  {recommended:>12}  {margin}: for another day's input")?;
     if let Some(bound) = found.processes.iter().map(|process| process.bound).max_by_key(|bound| bound.segment) {
         if bound.segment > 0 {
             writeln!(
