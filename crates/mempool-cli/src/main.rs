@@ -18,6 +18,7 @@ mod peers;
 mod program;
 mod run;
 mod settings;
+mod shell;
 mod size;
 mod starve;
 mod watch;

@@ -54,6 +54,11 @@ pub fn given(matches: &ArgMatches) -> Given {
     SETTINGS.iter().filter_map(value).collect()
 }
 
+/// The variables that say the same.
+pub fn variables(given: &Given) -> impl Iterator<Item = (&'static str, String)> {
+    given.iter().map(|(setting, value)| (setting.env, value.to_string_lossy().into_owned()))
+}
+
 /// What the environment says, on top of the process-wide pool's defaults.
 pub fn from_environment() -> Result<Config, Failure> {
     let variables: Vec<_> = std::env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();

@@ -171,6 +171,8 @@ fn a_program_of_the_users_runs_under_each() {
     let text = succeeds(&mut little(&["--allocators", "pool,system", "--", "sh", "-c", "echo hello"]));
     let report: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(result(row(&report, "sh"), "pool")["runs"].as_array().unwrap().len(), 2);
+    // The command of a report can be pasted.
+    assert_has(report["command"].as_str().expect("a command"), &["mempool bench --", " -- sh -c 'echo hello'"]);
     let said = fails(&mut little(&["--", "no-such-program"]), 127);
     assert_has(&said, &["no-such-program: no such program"]);
     let output = run(&mut little(&["--allocators", "system", "--", "sh", "-c", "exit 7"]));

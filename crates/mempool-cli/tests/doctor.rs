@@ -121,6 +121,12 @@ fn memory_is_bounded_by_the_machine_and_by_each_cgroup() {
     let lazy = machine.doctor(&["--segment", "400M", "--commit", "lazy"]);
     assert_eq!(lazy.0, 1);
     says(&lazy.1, "present", "short", &["first touch"], "--commit eager");
+    // A name with a backslash, as systemd makes them.
+    let machine = Machine::good("memory-quoted");
+    machine.set("proc/self/cgroup", "0::/a\\x2db\n");
+    machine.set("sys/fs/cgroup/a\\x2db/memory.max", "1048576\n");
+    machine.set("sys/fs/cgroup/a\\x2db/memory.current", "0\n");
+    says(&machine.doctor(&[]).1, "present", "fails", &[], "cgroup/a\\x2db/memory.max' (");
     // Version 1.
     let machine = Machine::good("memory1");
     machine.set("proc/self/cgroup", "4:cpu,memory:/box\n0::/\n");

@@ -273,9 +273,40 @@ fn the_table_names_the_worst_first_and_how_to_see_it() {
         &said,
         &["verdict", "crashed  SIGSEGV", "crashes (places.c:8)", "2 sites cannot bear a refusal", "--fail-nth "],
     );
+    let command = said.lines().last().expect("a line").trim_start();
+    assert!(command.starts_with("mempool run ") && command.ends_with(&format!(" -- {program}")), "{command}");
     let number = said.split("--fail-nth ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a number");
     let again = run(mempool(["run", "--exhausted", "null", "--segment", "16M", "--fail-nth", number]).arg(&program));
     assert_eq!(again.status.signal(), Some(11));
+}
+
+#[test]
+fn the_command_of_the_table_repeats_the_run() {
+    let folder = Folder::new("drill-paste");
+    // Crashes only with this argument and this input, when the request that they lead to is refused.
+    let source = r#"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+int main(int n, char **words) {
+    static char line[100];
+    if (n != 2 || strcmp(words[1], "two words") || !fgets(line, sizeof line, stdin) || strcmp(line, "it\n")) return 0;
+    char *volatile p = malloc(200);
+    p[0] = 1;
+    free(p);
+    return 0;
+}
+"#;
+    let (program, input) = (folder.compile("asks", source, &["-O0"]), folder.write("an input", "it\n"));
+    let flags = ["drill", "--input", &input, "--segment", "16M", "--exhausted", "abort", "--stats", "--"];
+    let said = fails_with_output(mempool(flags).args([&program, "two words"]), 1);
+    let command = said.lines().last().expect("a line").trim_start();
+    assert_has(command, &["--segment 16M", "--exhausted null", "-- ", " 'two words' < '"]);
+    assert!(!command.contains("abort"), "{command}");
+    let bin = std::path::Path::new(common::MEMPOOL).parent().expect("a folder").display();
+    let path = format!("{bin}:{}", std::env::var("PATH").expect("PATH"));
+    let again = run(clean("sh").args(["-c", &format!("exec {command}")]).env("PATH", path));
+    assert_eq!(again.status.signal(), Some(11), "{command}\n{}", stderr(&again));
 }
 
 fn fails_with_output(command: &mut Command, code: i32) -> String {

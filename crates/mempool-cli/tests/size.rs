@@ -267,3 +267,19 @@ fn the_table_says_how_the_recommended_segment_comes_about() {
     let rounded = "1 MiB  a quarter more, 320 KiB, rounded up to whole MiB: for another day's input";
     assert_has(line(&said, "recommended"), &[rounded]);
 }
+
+#[test]
+fn the_command_at_the_end_can_be_pasted() {
+    let folder = Folder::new("size-paste");
+    let script = "read -r line; test \"$line\" = \"it's so\" && test $# = 2 && test -z \"$2\" && echo fine";
+    let (input, program) =
+        (folder.write("an input", "it's so\n"), folder.script("a program", "#!/bin/sh\neval \"$1\"\n"));
+    let flags = ["--input", &input, "--percent", "50", "--small", "heap", "--name", "my pool", "--stats=off"];
+    let said = succeeds(mempool(["size"].iter().chain(&flags)).args(["--segment", "3M", "--", &program, script, ""]));
+    let command = line(&said, "mempool run ");
+    assert_has(command, &["run --segment 1M --small heap --name 'my pool' --stats=off -- ", "it'\\''s so", " '' < "]);
+    assert!(command.matches("--segment").count() == 1 && !command.contains("3M"), "{command}");
+    let bin = std::path::Path::new(common::MEMPOOL).parent().expect("a folder").display();
+    let path = format!("{bin}:{}", std::env::var("PATH").expect("PATH"));
+    assert_eq!(succeeds(clean("sh").args(["-c", command]).env("PATH", path)), "fine\n");
+}

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use super::contenders;
+use crate::shell;
 
 /// What `mempool bench` was asked for.
 #[derive(Clone, Debug, Default)]
@@ -203,10 +204,8 @@ fn all<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, name: &str) -> Ve
 /// From what was given.
 pub fn order(matches: &ArgMatches) -> Order {
     let mut words = all::<OsString>(matches, "program").into_iter();
-    let words_of_line: Vec<String> =
-        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     Order {
-        line: format!("mempool {}", words_of_line.join(" ")),
+        line: format!("mempool {}", shell::line(&std::env::args_os().skip(1).collect::<Vec<_>>())),
         threads: all::<u64>(matches, "threads").into_iter().map(|n| n as usize).collect(),
         rounds: matches.get_one::<u64>("rounds").map(|n| *n as usize),
         scale: matches.get_one("scale").copied(),

@@ -5,6 +5,7 @@ use mempool::bytes::Bytes;
 use mempool::config::{Commit, Config, Exhausted, Numa, Small, Values, Wish};
 
 use super::machine::{IPC_LOCK, Machine, SYS_RESOURCE};
+use crate::shell::quoted;
 
 /// The score that `process` asks for.
 const SCORE: i32 = -900;
@@ -123,8 +124,10 @@ fn memory(machine: &Machine, values: &Values) -> Finding {
     }
     let fix = match file {
         Some(file) => format!(
-            "echo {} | sudo tee {file} (MemoryMax= of systemd, --memory of a container), or a smaller --segment",
-            need.saturating_sub(room).saturating_add(limit_of(machine, &file)).next_multiple_of(1 << 20)
+            "echo {} | sudo tee {} (MemoryMax= of systemd, --memory of a container), or a smaller --segment",
+            need.saturating_sub(room).saturating_add(limit_of(machine, &file)).next_multiple_of(1 << 20),
+            // systemd writes a backslash into the names of some groups.
+            quoted(&file)
         ),
         None => format!("--segment {}M or less, or add memory", room >> 20),
     };

@@ -191,7 +191,7 @@ fn values(plan: &Plan, name: &'static str, value: u64) -> Vec<(&'static str, Str
         ("MEMPOOL_LOCK", "off".to_owned()),
         ("MEMPOOL_HUGE_PAGES", "off".to_owned()),
     ];
-    all.extend(plan.given.iter().map(|(setting, value)| (setting.env, value.to_string_lossy().into_owned())));
+    all.extend(settings::variables(&plan.given));
     all.push(("MEMPOOL_EXHAUSTED", "null".to_owned()));
     all.push((name, if name == "MEMPOOL_SURVEY" { "on".to_owned() } else { value.to_string() }));
     all

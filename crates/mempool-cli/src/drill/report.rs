@@ -6,6 +6,7 @@ use mempool::bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Findings, Plan, Trial, Verdict};
+use crate::shell;
 use crate::watch::signal_name;
 
 /// The trials of one site that came to the same.
@@ -81,11 +82,11 @@ fn write_table(out: &mut String, plan: &Plan, findings: &Findings) -> std::fmt::
         writeln!(out, "{left_out} requests were left out; --max says how many are tried")?;
     }
     match rows.iter().find(|row| row.verdict.is_bad()) {
-        Some(row) => writeln!(
-            out,
-            "{bad} sites cannot bear a refusal. To see one: mempool run --exhausted null --fail-nth {} -- {program}",
-            row.first.request
-        ),
+        Some(row) => {
+            writeln!(out, "{bad} sites cannot bear a refusal. To see the first:")?;
+            let settings = super::values(plan, "MEMPOOL_FAIL_NTH", row.first.request);
+            writeln!(out, "  {}", shell::run(&settings, &plan.subject))
+        }
         None => writeln!(out, "every site tried can bear a refusal"),
     }
 }

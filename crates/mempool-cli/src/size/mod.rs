@@ -152,8 +152,7 @@ const fn with_margin(bytes: usize) -> usize {
 
 /// Settings of a run: those that were given, and over them what this command varies.
 fn fixed(plan: &Plan, exhausted: &str, segment: usize, most: Option<usize>) -> Vec<(&'static str, String)> {
-    let mut all: Vec<(&'static str, String)> =
-        plan.given.iter().map(|(setting, value)| (setting.env, value.to_string_lossy().into_owned())).collect();
+    let mut all: Vec<(&'static str, String)> = settings::variables(&plan.given).collect();
     all.push(("MEMPOOL_EXHAUSTED", exhausted.into()));
     all.push(("MEMPOOL_SEGMENT", segment.to_string()));
     all.push(("MEMPOOL_MAX_SEGMENT", most.unwrap_or(0).to_string()));

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::bound::FORMULA;
 use super::{Found, Plan, Process};
 use crate::failure::Failure;
+use crate::{settings, shell};
 
 /// Holders that the table lists per process.
 const ROWS: usize = 12;
@@ -38,7 +39,6 @@ fn write_table(out: &mut String, plan: &Plan, found: &Found) -> std::fmt::Result
         1 => {}
         more => writeln!(out, "the largest of {more} processes; --json has them all\n")?,
     }
-    let program = plan.subject.program.display();
     writeln!(out, "smallest     {:>12}  worked {} times", Bytes(found.smallest).to_string(), super::CONFIRMATIONS + 1)?;
     match found.too_small {
         0 => writeln!(out, "             nothing smaller is possible")?,
@@ -85,7 +85,14 @@ fn write_table(out: &mut String, plan: &Plan, found: &Found) -> std::fmt::Result
             _ => " (is that how it should end?)",
         }
     )?;
-    writeln!(out, "  mempool run --segment {} -- {program}", Compact(found.recommended))
+    writeln!(out, "  {}", shell::run(&settings_of(plan, found), &plan.subject))
+}
+
+/// The settings that were given, on the segment found: without them the program may need another one.
+fn settings_of(plan: &Plan, found: &Found) -> Vec<(&'static str, String)> {
+    let sizes = ["MEMPOOL_SEGMENT", "MEMPOOL_MAX_SEGMENT"];
+    let given = settings::variables(&plan.given).filter(|(variable, _)| !sizes.contains(variable));
+    std::iter::once(("MEMPOOL_SEGMENT", Compact(found.recommended).to_string())).chain(given).collect()
 }
 
 fn write_process(out: &mut String, process: &Process, found: &Found) -> std::fmt::Result {
