@@ -37,7 +37,8 @@ fn a_lock_that_is_required_and_refused_names_need_limit_and_every_way_out() {
 fn a_lock_that_is_tried_and_refused_is_reported() {
     let output = run(&mut without_rights(&["run", "--segment", "64M", "--stats", "--", "true"]));
     assert!(output.status.success());
-    assert_has(&line(&stderr(&output), "lock "), &["try: 0 bytes locked; mlock failed", "ENOMEM"]);
+    assert_has(&line(&stderr(&output), "lock "), &["try: 0 bytes locked; cannot lock 64 MiB"]);
+    assert_has(&line(&stderr(&output), "lock "), &["the lock limit is 8 MiB", "may raise it to 8 MiB", "ulimit -l"]);
     let said = fails(&mut without_rights(&["run", "--segment", "64M", "--strict", "--", "true"]), 125);
     assert_has(&said, &["cannot lock"]);
 }

@@ -130,7 +130,7 @@ impl InitError {
         match self {
             Self::Os { error, .. } => error.hint(),
             Self::LockLimit { .. } => {
-                "raise it (ulimit -l, memlock in /etc/security/limits.conf, LimitMEMLOCK= of systemd, --ulimit memlock of a container), grant CAP_IPC_LOCK (--cap-add IPC_LOCK), or set lock=try"
+                "raise it (ulimit -l, memlock in /etc/security/limits.conf, LimitMEMLOCK= of systemd, --ulimit memlock of a container), grant CAP_IPC_LOCK (--cap-add IPC_LOCK), or do without (lock=try)"
             }
             Self::Memory { bound, .. } => match bound {
                 Bound::Machine => "end other programs, add memory, ask for a smaller segment, or set commit=lazy",

@@ -288,7 +288,7 @@ impl fmt::Display for Table<'_> {
             )?;
         }
         if !core.reservation.0.is_null() {
-            write!(f, "{}", Report(&core.config, &core.granted))?;
+            write!(f, "{}", Report(&core.config, &core.granted, core.os))?;
         }
         writeln!(
             f,

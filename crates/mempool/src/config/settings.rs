@@ -141,7 +141,7 @@ pub static SETTINGS: &[Setting] = &[
         "When the segment gets its memory: `eager` at init, so that no later access faults; `lazy` at the first touch of each OS page.",
         c, text, choice(text, COMMIT)?, commit, v => word(v, COMMIT)),
     row!("lock", "MEMPOOL_LOCK", "--lock", "try", WISH_VALUES,
-        "Locks the segment in memory, so that it is never swapped out: `try` reports a refusal, `required` makes it an error at init.",
+        "Locks the segment in memory, so that it is never swapped out: `try` goes on without where the system refuses, which only the table (`--stats`) and `Pool::granted` say; `required` makes a refusal an error at init.",
         c, text, choice(text, WISH)?, lock, v => word(v, WISH)),
     row!("reserve", "MEMPOOL_RESERVE", "--reserve", "0", BYTES_VALUES,
         "Bytes set aside for critical allocations: less than `segment`.",

@@ -210,6 +210,21 @@ fn the_program_is_made_real_when_asked_and_reported_part_by_part() {
 }
 
 #[test]
+fn the_table_says_what_can_be_done_about_a_refusal() {
+    let os = Fake::new();
+    os.limit_locks(MIB);
+    let pool = Pool::on(os, &small().segment(4 * MIB)).expect("a pool");
+    let limit = "try: 0 bytes locked; cannot lock 4 MiB: the lock limit is 1 MiB";
+    let table = pool.table().to_string();
+    assert!(table.contains(limit) && table.contains("ulimit -l") && table.contains("CAP_IPC_LOCK"), "{table}");
+    drop(pool);
+    let os = Fake::new();
+    os.fail("lower_oom_score", 1, 1, Strike::ForEver);
+    let table = Pool::on(os, &small().lock_process(true)).expect("a pool").table().to_string();
+    assert!(table.contains("-900: not granted; lower_oom_score failed: not permitted (EPERM, 1); "), "{table}");
+}
+
+#[test]
 fn core_files_leave_out_whole_ranges_or_say_so() {
     let os = Fake::new();
     os.fail("dont_dump", 1, 12, Strike::ForEver);

@@ -334,19 +334,33 @@ pub fn make_program_real(os: &dyn Os, values: &Values, granted: &mut Granted) ->
     Ok(())
 }
 
-/// What was asked for and what was got: a line per wish, as the pool's table prints them.
-pub struct Report<'a>(pub &'a Values, pub &'a Granted);
+/// A refusal with what can be done about it.
+struct Advised(OsError);
+
+impl fmt::Display for Advised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.hint() {
+            "" => write!(f, "{}", self.0),
+            hint => write!(f, "{}; {hint}", self.0),
+        }
+    }
+}
+
+/// What was asked for and what was got, and what can be done about the rest: a line per wish, as the pool's table prints
+/// them. The lock limit is the one of now.
+pub struct Report<'a>(pub &'a Values, pub &'a Granted, pub &'a dyn Os);
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(values, granted) = self;
+        let Self(values, granted, os) = self;
         let short = &granted.short;
         let wish = |wish| match wish {
             Wish::Off => "off",
             Wish::Try => "try",
             Wish::Required => "required",
         };
-        let mut line = |name: &str, asked: &dyn fmt::Display, got: fmt::Arguments<'_>, refused: Option<OsError>| {
+        type Show<'a> = &'a dyn fmt::Display;
+        let mut show = |name: &str, asked: Show<'_>, got: fmt::Arguments<'_>, refused: Option<Show<'_>>| {
             write!(f, "  {name:<16} {asked}: {got}")?;
             match refused {
                 Some(error) => writeln!(f, "; {error}"),
@@ -354,8 +368,15 @@ impl fmt::Display for Report<'_> {
             }
         };
         let commit = if values.commit == Commit::Eager { "eager" } else { "lazy" };
-        line("commit", &commit, format_args!("{} bytes present at init", granted.present), None)?;
-        line("lock", &wish(values.lock), format_args!("{} bytes locked", granted.locked), short.lock)?;
+        show("commit", &commit, format_args!("{} bytes present at init", granted.present), None)?;
+        // In the words of an error at init, which names need and limit.
+        let unlocked = short.lock.map(|error| lock_error(*os, values.segment, error));
+        let unlocked = unlocked.as_ref().map(|error| error as Show<'_>);
+        show("lock", &wish(values.lock), format_args!("{} bytes locked", granted.locked), unlocked)?;
+        let mut line = |name: &str, asked: Show<'_>, got: fmt::Arguments<'_>, refused: Option<OsError>| {
+            let refused = refused.map(Advised);
+            show(name, asked, got, refused.as_ref().map(|error| error as Show<'_>))
+        };
         let huge = format_args!("{} bytes in huge OS pages", granted.huge);
         line("huge pages", &wish(values.huge_pages), huge, short.huge_pages)?;
         if values.numa != Numa::Off {
