@@ -121,7 +121,7 @@ const CASES: &[(&str, &str)] = &[
     ("garbage-cache", "mempool: mp_cache_free: the cache is not initialised (mp_cache_init)"),
     (
         "too-much",
-        "mempool: exhausted: 8 MiB asked (alignment 16 bytes), pool \"mempool\"\n  verdict    too large: the whole pool has room for # KiB\n  memory     # KiB of # KiB free, largest run # KiB\n  stranded   nothing\n  holders    none\n  reclaimed  # slabs, # heap pages, # bytes of parked runs; # callbacks called\n  refused    # requests so far\n  set        MEMPOOL_SEGMENT=20M",
+        "mempool: exhausted: 8 MiB asked (alignment 16 bytes), pool \"mempool\"\n  verdict    too large: the whole pool has room for # KiB\n  memory     # KiB of # KiB free, largest run # KiB\n  stranded   nothing\n  holders    none\n  reclaimed  # slabs, # heap pages, # bytes of parked runs; # callbacks called\n  refused    # requests so far\n  set        MEMPOOL_SEGMENT=#K",
     ),
     (
         "overflow",

@@ -141,7 +141,7 @@ const LINES: &[(&str, &str)] = &[
     ("damaged-heap", "Pool::free(@): corrupted tree: free memory of the heap page at @ was written to"),
     (
         "exhausted",
-        "exhausted: 9000 bytes asked (alignment 1 byte), pool \"mempool\"\n  verdict    exhausted: all but # bytes is in use\n  memory     # KiB of # KiB free, largest run # KiB\n  stranded   nothing\n  holders    runs: # objects # KiB\n             cache \"request\": # objects # KiB\n  reclaimed  # slabs, # heap pages, # bytes of parked runs; # callbacks called\n  refused    # requests so far\n  set        MEMPOOL_SEGMENT=#M",
+        "exhausted: 9000 bytes asked (alignment 1 byte), pool \"mempool\"\n  verdict    exhausted: all but # bytes is in use\n  memory     # KiB of # KiB free, largest run # KiB\n  stranded   nothing\n  holders    runs: # objects # KiB\n             cache \"request\": # objects # KiB\n  reclaimed  # slabs, # heap pages, # bytes of parked runs; # callbacks called\n  refused    # requests so far\n  set        MEMPOOL_SEGMENT=#K",
     ),
     (
         "exhausted-absurd",
@@ -149,7 +149,7 @@ const LINES: &[(&str, &str)] = &[
     ),
     (
         "exhausted-heap",
-        "exhausted: 9000 bytes asked (alignment 1 byte), pool \"mempool\"\n  verdict    exhausted: all but # bytes is in use\n  memory     # KiB of # KiB free, largest run # KiB\n  stranded   nothing\n  holders    runs: # objects # KiB\n             cache \"request\": # objects # KiB\n  reclaimed  # slabs, # heap pages, # bytes of parked runs; # callbacks called\n  refused    # requests so far\n  set        MEMPOOL_SEGMENT=#M",
+        "exhausted: 9000 bytes asked (alignment 1 byte), pool \"mempool\"\n  verdict    exhausted: all but # bytes is in use\n  memory     # KiB of # KiB free, largest run # KiB\n  stranded   nothing\n  holders    runs: # objects # KiB\n             cache \"request\": # objects # KiB\n  reclaimed  # slabs, # heap pages, # bytes of parked runs; # callbacks called\n  refused    # requests so far\n  set        MEMPOOL_SEGMENT=#K",
     ),
     ("mp-double-free", "mp_free(@): double free: item 0 of slab 2 of size class 112 bytes is free already"),
     (

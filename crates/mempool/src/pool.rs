@@ -35,6 +35,8 @@ mod real_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
 #[cfg(all(test, not(loom)))]
+mod tests_advice;
+#[cfg(all(test, not(loom)))]
 mod tests_budget;
 #[cfg(all(test, not(loom)))]
 mod tests_parking;

@@ -10,7 +10,7 @@ use super::caches::CacheHandle;
 use super::core::Core;
 use super::route::Request;
 use super::verdict::{Tried, Verdict};
-use crate::config::{Exhausted, SEGMENT_MOST};
+use crate::config::Exhausted;
 use crate::segment::{Granted, make_real};
 use crate::slab::CLASSES;
 use crate::sync::Ordering::{AcqRel, Relaxed};
@@ -300,12 +300,5 @@ impl Core {
     fn write_verdict(&self, verdict: &Verdict<'_>) {
         let mut text = Text::<2048>::of(verdict);
         self.os.write_stderr(text.line());
-    }
-
-    /// A segment that would have room for the request besides all there is; None when none is large enough.
-    pub(super) fn larger_segment(&self, size: usize) -> Option<usize> {
-        let segment = self.config.segment;
-        let need = (segment + segment / 4).max(segment.saturating_add(size.saturating_mul(2)));
-        (need <= SEGMENT_MOST).then_some(need)
     }
 }

@@ -6,6 +6,7 @@
 //! a pointer is wrong, `local` how threads come and go, `caches` what named caches add.
 #![allow(unsafe_code)]
 
+mod advice;
 mod budget;
 mod caches;
 mod core;

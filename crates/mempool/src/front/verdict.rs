@@ -5,6 +5,7 @@
 
 use core::fmt;
 
+use super::advice::Step;
 use super::core::Core;
 use super::route::Request;
 use crate::bytes::{Bytes, Compact};
@@ -92,6 +93,8 @@ pub struct Verdict<'a> {
     need: (usize, usize),
     free: usize,
     largest: usize,
+    /// Bytes from the beginning of the data to the end of the last run in use.
+    extent: usize,
     kept: Kept,
 }
 
@@ -113,14 +116,19 @@ impl<'a> Verdict<'a> {
             need: core.need_of(request, class),
             free: 0,
             largest: 0,
+            extent: core.frag.open_end() * FRAGMENT,
             kept: core.kept(class),
         };
         let (need, align) = verdict.need;
         let mut fits = false;
+        let end = verdict.extent;
         core.frag.gaps(&mut |gap| {
             let bytes = gap.len * FRAGMENT;
             verdict.free += bytes;
             verdict.largest = verdict.largest.max(bytes);
+            if gap.end() * FRAGMENT == end {
+                verdict.extent = gap.start * FRAGMENT;
+            }
             let start = core.data + gap.start * FRAGMENT;
             // A power of two.
             let before = start.wrapping_neg() & align.wrapping_sub(1);
@@ -220,24 +228,30 @@ impl<'a> Verdict<'a> {
     }
 
     fn write_help(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (core, size) = (self.core, self.need.0);
-        let mebibytes = |bytes: usize| Compact(bytes.next_multiple_of(1 << 20));
+        let (core, (size, align)) = (self.core, self.need);
         if self.why == Why::Fits {
             return f.write_str("none needed");
         }
         if self.why == Why::OverBudget {
             return core.write_budget_help(self.class.unwrap_or(0), size, f);
         }
-        if core.frag.reserve() > 0 && self.why != Why::TooLarge && core.is_critical() {
-            return write!(f, "MEMPOOL_RESERVE={}", mebibytes(core.config.reserve + 2 * size));
+        let critical = self.why != Why::TooLarge && core.is_critical();
+        if let Some(reserve) = core.larger_reserve(size, align).filter(|_| critical) {
+            return write!(f, "MEMPOOL_RESERVE={}", Compact(reserve));
         }
-        let Some(segment) = core.larger_segment(self.request.size.max(size)) else {
+        let grows = core.config.exhausted == Exhausted::Grow;
+        let refused = grows && self.tried.growth_refused;
+        let step = match self.why {
+            // What is missing is known.
+            Why::TooLarge => Step::None,
+            _ if self.kept.bytes > core.segment_bytes() / 4 => Step::Twice,
+            _ => Step::Quarter,
+        };
+        let Some(segment) = core.larger_segment(self.extent, size, align, step, refused) else {
             return write!(f, "none: no segment has more than {}; MEMPOOL_EXHAUSTED=null refuses", Bytes(SEGMENT_MOST));
         };
-        if core.config.exhausted == Exhausted::Grow && !self.tried.growth_refused {
-            return write!(f, "MEMPOOL_MAX_SEGMENT={}", mebibytes(segment.max(core.segment_bytes() + 2 * size)));
-        }
-        write!(f, "MEMPOOL_SEGMENT={}", mebibytes(segment))
+        let name = if grows && !refused { "MAX_SEGMENT" } else { "SEGMENT" };
+        write!(f, "MEMPOOL_{name}={}", Compact(segment))
     }
 }
 
