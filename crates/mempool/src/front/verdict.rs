@@ -180,7 +180,11 @@ impl<'a> Verdict<'a> {
                 let reserve = Bytes(self.core.frag.free_reserve() * FRAGMENT);
                 write!(f, "only the reserve is left: {reserve}, for critical requests alone")
             }
-            Why::Exhausted => write!(f, "exhausted: all but {free} is in use"),
+            Why::Exhausted => {
+                // What the line "stranded" counts is not in use.
+                let kept = if self.kept.bytes > 0 { ", or stranded in slabs" } else { "" };
+                write!(f, "exhausted: all but {free} is in use{kept}")
+            }
         }
     }
 

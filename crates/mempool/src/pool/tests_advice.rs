@@ -209,10 +209,30 @@ fn what_threads_keep_asks_for_a_step_that_is_worth_it() {
             (count, verdict.why(), verdict.to_string())
         });
         assert!(matches!(why, Why::Exhausted | Why::Stranded) && !text.contains("stranded   nothing"), "{text}");
+        assert!(!text.contains("is in use\n"), "{text}");
         let (_, value) = advice(&text);
         assert!((MOST + MOST / 4..=2 * MOST + MOST / 32).contains(&value), "{text}");
         let helped = with(value).build().expect("a pool");
         let served = beside_sleepers(&helped, || (0..=count).all(|_| helped.try_alloc(layout(2000, 1)).is_ok()));
         assert!(served, "the advice does not help: {text}");
     }
+}
+
+#[test]
+fn all_in_use_and_something_stranded_do_not_contradict_each_other() {
+    let pool = config(4 << 20).build().expect("a pool");
+    let text = beside_sleepers(&pool, || {
+        while pool.try_alloc(layout(10_000, 1)).is_ok() {}
+        while pool.try_alloc(layout(200, 1)).is_ok() {}
+        pool.verdict(layout(10_000, 1)).to_string()
+    });
+    assert!(
+        text.contains("  verdict    exhausted: all but ") && text.contains(" in use, or stranded in slabs\n"),
+        "{text}"
+    );
+    assert!(!text.contains("stranded   nothing"), "{text}");
+    let alone = config(1 << 20).build().expect("a pool");
+    while alone.try_alloc(layout(10_000, 1)).is_ok() {}
+    let text = alone.verdict(layout(10_000, 1)).to_string();
+    assert!(text.contains(" is in use\n") && text.contains("stranded   nothing"), "{text}");
 }
