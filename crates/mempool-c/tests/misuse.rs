@@ -125,7 +125,7 @@ const CASES: &[(&str, &str)] = &[
     ),
     (
         "overflow",
-        "mempool: exhausted: 18446744073709551615 bytes asked (alignment 16 bytes), pool \"mempool\"\n  verdict    too large: the whole pool has room for # KiB\n  memory     # KiB of # KiB free, largest run # KiB\n  stranded   nothing\n  holders    none\n  reclaimed  # slabs, # heap pages, # bytes of parked runs; # callbacks called\n  refused    # requests so far\n  set        none: no segment has more than 16 TiB; MEMPOOL_EXHAUSTED=null refuses",
+        "mempool: exhausted: 18446744073709551615 bytes asked (alignment 16 bytes), pool \"mempool\"\n  verdict    too large: the whole pool has room for # KiB\n  memory     # KiB of # KiB free, largest run # KiB\n  stranded   nothing\n  holders    none\n  reclaimed  # slabs, # heap pages, # bytes of parked runs; # callbacks called\n  refused    # requests so far\n  set        none: an object has less than 512 GiB; MEMPOOL_EXHAUSTED=null refuses",
     ),
 ];
 

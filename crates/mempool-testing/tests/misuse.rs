@@ -145,7 +145,7 @@ const LINES: &[(&str, &str)] = &[
     ),
     (
         "exhausted-absurd",
-        "exhausted: 9223372036854775807 bytes asked (alignment 1 byte), pool \"mempool\"\n  verdict    too large: the whole pool has room for # KiB\n  memory     # KiB of # KiB free, largest run # KiB\n  stranded   nothing\n  holders    none\n  reclaimed  # slabs, # heap pages, # bytes of parked runs; # callbacks called\n  refused    # requests so far\n  set        none: no segment has more than # TiB; MEMPOOL_EXHAUSTED=null refuses",
+        "exhausted: 9223372036854775807 bytes asked (alignment 1 byte), pool \"mempool\"\n  verdict    too large: the whole pool has room for # KiB\n  memory     # KiB of # KiB free, largest run # KiB\n  stranded   nothing\n  holders    none\n  reclaimed  # slabs, # heap pages, # bytes of parked runs; # callbacks called\n  refused    # requests so far\n  set        none: an object has less than # GiB; MEMPOOL_EXHAUSTED=null refuses",
     ),
     (
         "exhausted-heap",

@@ -44,6 +44,7 @@ mod loom_tests;
 mod tests;
 
 pub use guide::CONTROL_WORDS;
+pub use park::RUN_MOST;
 pub use parts::FragParts;
 pub use verify::Fault;
 

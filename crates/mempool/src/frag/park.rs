@@ -24,6 +24,8 @@ use crate::units::CELL_BITS;
 pub(super) const PARKED: u32 = 1 << 31;
 /// Runs are shorter than this.
 pub(super) const MOST: usize = PARKED as usize;
+/// Fragments in the longest run: 512 GiB less one.
+pub const RUN_MOST: usize = MOST - 1;
 
 impl Frag {
     /// The entry of the length table for the long run that begins at `start`, if one does, with what it says.

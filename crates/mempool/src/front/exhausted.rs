@@ -59,7 +59,7 @@ impl Core {
     pub(crate) fn exhausted(&self, plea: &Plea<'_>, again: &mut Again<'_>) -> Option<NonZeroUsize> {
         self.events.exhausted.fetch_add(1, Relaxed);
         let mut tried = Tried::default();
-        if plea.request.size <= self.data_len {
+        if plea.request.size <= self.most_request() {
             let mut helped = self.search(plea, &mut tried, again);
             if helped.is_none() && !self.is_refused_by_budget(plea) && self.grow_pool(plea.request, &mut tried) {
                 helped = again();

@@ -10,6 +10,7 @@ use super::core::Core;
 use super::route::Request;
 use crate::bytes::{Bytes, Compact};
 use crate::config::{Exhausted, SEGMENT_MOST};
+use crate::frag::RUN_MOST;
 use crate::slab::CLASSES;
 use crate::units::{FRAGMENT, fragments_for};
 
@@ -142,7 +143,7 @@ impl<'a> Verdict<'a> {
         let (core, (need, _), useful) = (self.core, self.need, self.kept.useful);
         let reserve = core.frag.free_reserve() * FRAGMENT;
         match () {
-            () if self.request.size > core.data_len => Why::TooLarge,
+            () if self.request.size > core.most_request() => Why::TooLarge,
             () if class.is_some_and(|class| core.is_over_budget(class, need / FRAGMENT)) => Why::OverBudget,
             () if fits => Why::Fits,
             () if class.is_some() && useful > 0 => Why::Stranded,
@@ -164,6 +165,9 @@ impl<'a> Verdict<'a> {
         let free = Bytes(self.free);
         match self.why {
             Why::Fits => write!(f, "not exhausted: a free run of {} bytes has room for it", self.largest),
+            Why::TooLarge if self.request.size <= self.core.data_len => {
+                write!(f, "too large: an object has less than {}", Bytes((RUN_MOST + 1) * FRAGMENT))
+            }
             Why::TooLarge => {
                 write!(f, "too large: the whole pool has room for {}", Bytes(self.core.data_len))
             }
@@ -239,6 +243,10 @@ impl<'a> Verdict<'a> {
         if self.why == Why::OverBudget {
             return core.write_budget_help(self.class.unwrap_or(0), size, f);
         }
+        if size > RUN_MOST * FRAGMENT {
+            let less = Bytes((RUN_MOST + 1) * FRAGMENT);
+            return write!(f, "none: an object has less than {less}; MEMPOOL_EXHAUSTED=null refuses");
+        }
         let critical = self.why != Why::TooLarge && core.is_critical();
         if let Some(reserve) = core.larger_reserve(size, align).filter(|_| critical) {
             return write!(f, "MEMPOOL_RESERVE={}", Compact(reserve));
@@ -293,6 +301,11 @@ impl Core {
             Some(shape) => ((shape.run * FRAGMENT).max(request.size), slot.max(shape.align)),
             None => (fragments_for(request.size).saturating_mul(FRAGMENT), request.align.max(FRAGMENT)),
         }
+    }
+
+    /// Bytes of the largest request that the pool could serve if it were empty.
+    pub(super) fn most_request(&self) -> usize {
+        self.data_len.min(RUN_MOST * FRAGMENT)
     }
 
     /// What threads other than the calling one keep, so that a request of `class` can't have it. O(slots).

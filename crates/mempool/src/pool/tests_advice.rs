@@ -156,7 +156,9 @@ fn what_no_segment_has_is_said() {
         (100, 8 << 40, "MEMPOOL_SEGMENT=9"),
         (100, 16 << 40, "none: no segment has more than 16 TiB; MEMPOOL_EXHAUSTED=null refuses"),
         (100, 1 << 62, "none: no segment has more than 16 TiB; MEMPOOL_EXHAUSTED=null refuses"),
-        (isize::MAX as usize, 1, "none: no segment has more than 16 TiB; MEMPOOL_EXHAUSTED=null refuses"),
+        (511 << 30, 1, "MEMPOOL_SEGMENT="),
+        (512 << 30, 1, "none: an object has less than 512 GiB; MEMPOOL_EXHAUSTED=null refuses"),
+        (isize::MAX as usize, 1, "none: an object has less than 512 GiB; MEMPOOL_EXHAUSTED=null refuses"),
     ] {
         let line = last(layout(size, align));
         assert!(line.strip_prefix("  set        ").is_some_and(|line| line.starts_with(words)), "{line}");
