@@ -145,7 +145,8 @@ fn who_dies_is_reported_with_the_signal() {
 #[test]
 fn an_exhausted_pool_is_reported_with_what_it_said() {
     // One thread: of two that are refused at once, one may end the process before the other has written the verdict.
-    let mut command = little(&["--allocators", "pool,system", "--only", "replace-1e5", "--threads", "1"]);
+    let mut command = mempool(["bench", "--rounds", "2", "--scale", "0.01", "--threads", "1", "--json"]);
+    command.args(["--allocators", "pool,system", "--only", "replace-1e5"]);
     command.env("MEMPOOL_SEGMENT", "8M").env("MEMPOOL_EXHAUSTED", "null").env("MEMPOOL_MAX_SEGMENT", "0");
     let output = run(&mut command);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));

@@ -219,6 +219,9 @@ fn nodes_the_program_and_core_files_are_looked_at() {
     let (code, report) = machine.doctor(&["--numa", "0,2"]);
     assert_eq!(code, 1);
     says(&report, "numa", "short", &["node 2"], "online");
+    let (code, report) = machine.doctor(&["--numa", "2-3"]);
+    assert_eq!(code, 2);
+    says(&report, "numa", "fails", &["node 2"], "online");
     let (code, report) = machine.doctor(&["--process"]);
     assert_eq!(code, 1);
     says(&report, "process", "holds", &["can be locked"], "");

@@ -292,7 +292,9 @@ fn nodes(machine: &Machine, values: &Values) -> Finding {
     let absent = wanted & !online;
     if absent != 0 {
         let says = format!("numa names node {}, which is not there.", absent.trailing_zeros());
-        return finding("numa", lacking(values, Wish::Try), says).fix("see /sys/devices/system/node/online".into());
+        // Without any the system refuses; else memory lies on those that are there.
+        let state = if absent == wanted { State::Fails } else { lacking(values, Wish::Try) };
+        return finding("numa", state, says).fix("see /sys/devices/system/node/online".into());
     }
     let plural = if count == 1 { "is one memory node" } else { "are several memory nodes" };
     finding("numa", State::Holds, format!("There {plural}; what numa asks for can be had."))

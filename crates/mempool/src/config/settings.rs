@@ -192,7 +192,7 @@ pub static SETTINGS: &[Setting] = &[
         "Which huge OS pages: `0` transparent ones, of any size; `2M` or `1G` those that the administrator has set aside. The segment is then a multiple of them, needs `commit=eager`, and cannot grow.",
         c, text, bytes(text)?, huge_page_size, v => Compact(v)),
     row!("numa", "MEMPOOL_NUMA", "--numa", "off", NUMA_VALUES,
-        "Memory nodes of the segment, set before its first touch: `off` leaves it to the process's policy, `local` prefers the node of the thread that makes the pool, `interleave` spreads it over all nodes, a list binds it to those, which must be there.",
+        "Memory nodes of the segment, set before its first touch: `off` leaves it to the process's policy, `local` prefers the node of the thread that makes the pool, `interleave` spreads it over all nodes, a list binds it to those of them that are there; where none is, there is no pool.",
         c, text, nodes(text)?, numa, v => Nodes(v)),
     row!("dump", "MEMPOOL_DUMP", "--dump", "on", SWITCH_VALUES,
         "Whether core files contain the segment; `mempool inspect` needs it there.",

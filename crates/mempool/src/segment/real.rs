@@ -200,7 +200,7 @@ unsafe fn place(os: &dyn Os, range: Range, values: &Values, granted: &mut Grante
     match unsafe { os.place(range, nodes) } {
         Ok(()) => Ok(()),
         Err(error) => {
-            // A node that is not there is a bad setting, not one that this machine does not grant.
+            // Nodes none of which is there are a bad setting, not one that this machine does not grant.
             let absent = matches!(values.numa, Numa::Bind(_)) && error.errno == OsError::EINVAL;
             let required = values.strict || absent;
             refused(required, "place memory on its nodes", range.bytes, error, &mut granted.short.numa)
