@@ -38,7 +38,7 @@ pub struct Threads {
 
 /// Lets others run: for 50 us at first, twice as long each time up to 1.6 ms.
 pub fn give_way(times: u32) {
-    crate::os::platform().sleep(50_000 << (times - 1).min(5));
+    crate::os::platform().sleep(50_000 << times.saturating_sub(1).min(5));
 }
 
 /// A lock for what happens seldom. Never held across a callback or a system call.
