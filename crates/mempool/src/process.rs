@@ -68,20 +68,20 @@ pub fn init(config: &Config) -> Result<(), InitError> {
     }
     // Relaxed: who finds its own number wrote it.
     MAKER.store(front::here(), Relaxed);
-    let made = Pool::on(crate::os::platform(), config);
-    MAKER.store(0, Relaxed);
-    match made {
+    match Pool::on(crate::os::platform(), config) {
         Ok(pool) => {
             // Ended by `fini`, or by the OS with the process.
             let pool = ManuallyDrop::new(pool);
             front::set_process_serial(pool.core().serial);
             pool.core().watch();
             CORE.store(core::ptr::from_ref(pool.core()) as u64, Release);
+            MAKER.store(0, Relaxed);
             STATE.store(READY, Release);
             pool.enlist();
             Ok(())
         }
         Err(error) => {
+            MAKER.store(0, Relaxed);
             STATE.store(from, Release);
             Err(error)
         }

@@ -66,13 +66,13 @@ pub struct Place(usize);
 /// What the calling thread has there: the serial number of a pool, and its local heap in it.
 #[inline(always)]
 pub fn other(place: Place) -> (u64, *const LocalHeap) {
-    arch::other(place.0)
+    places::other(place.0)
 }
 
 /// The place of the `n`-th of these pools, below [`OTHERS`].
 pub fn place(n: usize) -> Place {
     debug_assert!(n < OTHERS);
-    Place(arch::place(n % OTHERS))
+    Place(places::place(n % OTHERS))
 }
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -181,15 +181,6 @@ mod arch {
         // SAFETY: the words live as long as the thread; the reference is not kept across threads (`Words` is not Sync).
         WORDS.with(|words| Some(unsafe { &*core::ptr::from_ref(words) }))
     }
-
-    pub fn place(n: usize) -> usize {
-        n
-    }
-
-    pub fn other(place: usize) -> (u64, *const LocalHeap) {
-        let known = words().and_then(|words| words.others.get(place));
-        known.map_or((0, core::ptr::null()), |other| (other.serial.get(), other.heap.get()))
-    }
 }
 
 #[cfg(all(not(feature = "std"), not(all(target_arch = "x86_64", target_os = "linux"))))]
@@ -204,6 +195,12 @@ mod arch {
     pub fn words() -> Option<&'static Words> {
         None
     }
+}
+
+/// By number, where there is no shorter way.
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+mod places {
+    use super::{LocalHeap, words};
 
     pub fn place(n: usize) -> usize {
         n
@@ -215,4 +212,6 @@ mod arch {
     }
 }
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use arch as places;
 pub use arch::{process, words};
