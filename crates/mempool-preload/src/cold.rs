@@ -58,6 +58,27 @@ pub fn get(size: usize, align: usize, zeroed: bool, call: &'static &'static str)
     get_for(size, align, zeroed, call, 0)
 }
 
+/// [`get`] for `malloc`: what commonly comes behind its hot path, with little around it.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
+pub extern "C" fn get_more(size: usize) -> *mut c_void {
+    core::arch::naked_asm!("mov rsi, qword ptr [rsp]", "jmp {}", sym get_more_for)
+}
+
+/// As above, where nobody knows who calls.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn get_more(size: usize) -> *mut c_void {
+    get_more_for(size, 0)
+}
+
+/// As [`get_more`], for whoever runs at `caller`.
+#[cold]
+#[inline(never)]
+extern "C" fn get_more_for(size: usize, caller: usize) -> *mut c_void {
+    let object = process::pop_next(size);
+    if object.is_null() { get_for(size, 1, false, &"malloc", caller) } else { object.cast() }
+}
+
 /// As [`get`], for whoever runs at `caller`. The dynamic loader, which makes memory for threads and their variables, and
 /// has no way to go on without, may use the reserve.
 #[cold]

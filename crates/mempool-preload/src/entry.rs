@@ -19,7 +19,7 @@ use crate::cold;
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
     let object = process::pop(size);
-    if object.is_null() { cold::get(size, 1, false, &"malloc") } else { object.cast() }
+    if object.is_null() { cold::get_more(size) } else { object.cast() }
 }
 
 /// As in C. Keeps errno.

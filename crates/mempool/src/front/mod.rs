@@ -79,8 +79,22 @@ pub fn pop_behind(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
     if size > MAX_SMALL {
         return Core::of(local)?.pop_run(local, size, 1);
     }
+    pop_next(local, size).or_else(|| Core::of(local)?.pop_small(local, size))
+}
+
+/// The commonest part of it: from another word of the current slab, or from the slab that follows it in the queue.
+#[inline(always)]
+pub fn pop_next(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
+    if size > MAX_SMALL {
+        return None;
+    }
     // SAFETY: at most MAX_SMALL.
-    unsafe { local.bin_for(size) }.advance(local).or_else(|| Core::of(local)?.pop_small(local, size))
+    let bin = unsafe { local.bin_for(size) };
+    let advanced = bin.advance(local);
+    if advanced.is_some() {
+        return advanced;
+    }
+    Core::of(local)?.swap_small(local, bin)
 }
 
 /// **The hot path of an aligned allocation**: as [`pop`], at a multiple of `align`, a power of two.

@@ -10,7 +10,7 @@ use super::store::longest_for;
 use crate::config::Small;
 use crate::heap::HeapError;
 use crate::segment::State;
-use crate::slab::{Bad, CLASSES, LocalHeap, Located, class_of, class_of_aligned, class_size};
+use crate::slab::{Bad, Bin, CLASSES, LocalHeap, Located, class_of, class_of_aligned, class_size};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
 use crate::units::{FRAGMENT, GRANULE, fragments_for};
@@ -143,6 +143,13 @@ impl Core {
         }
     }
 
+    /// An item of another slab of `bin`, one of the size classes' in the calling thread's own `local`, where that takes no more than a
+    /// change of slabs. Not when somebody must look how much is free: that is `alloc`'s to do.
+    #[inline]
+    pub(super) fn swap_small(&self, local: &LocalHeap, bin: &Bin) -> Option<core::num::NonZeroUsize> {
+        if self.is_look_due() { None } else { self.slabs.swap(local, bin, local.id) }
+    }
+
     /// `size` bytes from another slab of the calling thread's own `local`, where a size class serves so much. Not when
     /// somebody must look how much is free: that is `alloc`'s to do.
     pub(super) fn pop_small(&self, local: &LocalHeap, size: usize) -> Option<core::num::NonZeroUsize> {
@@ -195,7 +202,7 @@ impl Core {
     }
 
     pub(super) fn pop_class(&self, local: &LocalHeap, class: usize) -> Option<usize> {
-        if let Some(popped) = local.bin(class).and_then(crate::slab::Bin::pop) {
+        if let Some(popped) = local.bin(class).and_then(Bin::pop) {
             return Some(popped.get());
         }
         self.slabs.pop(self, local, class).unwrap_or_else(|bad| self.late_double_free(bad))

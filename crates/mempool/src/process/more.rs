@@ -79,7 +79,14 @@ pub fn pop(size: usize) -> *mut u8 {
     address_or_null(front::pop(front::process_local(), size))
 }
 
-/// What comes right behind it, likewise.
+/// What commonly comes right behind it, likewise: small objects from another word or slab.
+#[inline(always)]
+#[must_use]
+pub fn pop_next(size: usize) -> *mut u8 {
+    address_or_null(front::pop_next(front::process_local(), size))
+}
+
+/// All that comes right behind it, likewise.
 #[inline]
 #[must_use]
 pub fn pop_behind(size: usize) -> *mut u8 {

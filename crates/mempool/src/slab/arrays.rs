@@ -296,10 +296,6 @@ impl Slab<'_> {
         None
     }
 
-    fn items(&self) -> usize {
-        self.shape().items as usize
-    }
-
     /// The number of items of the allocation that begins at item `i`, or None when `i` lies inside one.
     pub fn region_at(&self, i: usize) -> Option<usize> {
         let items = self.items();

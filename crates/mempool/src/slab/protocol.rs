@@ -128,6 +128,7 @@ impl<'a> Slab<'a> {
     }
 
     /// Bytes from item to item, stable as the shape is.
+    #[inline(always)]
     pub fn item_size(&self) -> usize {
         self.slot.cold(SIZE).load(Relaxed) as usize
     }
@@ -139,6 +140,7 @@ impl<'a> Slab<'a> {
     }
 
     /// Words in use for `items` items.
+    #[inline(always)]
     pub(super) fn used(&self) -> usize {
         let items = self.slot.cold(SHAPE).load(Relaxed) as u32 as usize;
         items.div_ceil(64).min(self.slot.words())
@@ -203,43 +205,47 @@ impl<'a> Slab<'a> {
         (items, bits.saturating_sub(used * 64 - items.min(used * 64)))
     }
 
-    /// Whether it is a slab of `class` of which every item is allocated (unordered).
+    /// Number of items, stable as the shape is.
     #[inline(always)]
-    pub fn is_taken(&self, class: usize) -> bool {
-        let shape = self.slot.cold(SHAPE).load(Relaxed);
-        let items = shape as u32 as usize;
+    pub fn items(&self) -> usize {
+        self.slot.cold(SHAPE).load(Relaxed) as u32 as usize
+    }
+
+    /// Whether it stands in the queue of its own class of the thread `id`.
+    #[inline(always)]
+    pub fn is_at_home(&self, id: u32) -> bool {
+        let class = self.slot.cold(SHAPE).load(Relaxed) >> 32;
+        self.slot.cold(LINKED).load(Relaxed) == class << 32 | u64::from(id)
+    }
+
+    /// Whether every item is allocated (unordered). `ONE`: it has less than a word of them.
+    #[inline(always)]
+    pub fn is_taken<const ONE: bool>(&self) -> bool {
+        let items = self.items();
         let taken =
             |w: usize, pad: u64| self.slot.free(w).load(Relaxed) == 0 && self.slot.remote(w).load(Relaxed) == pad;
-        if (shape >> 32) as usize != class {
-            return false;
-        }
-        // Commonly there is one word.
-        if items < 64 {
-            return taken(0, !0 << items);
+        if ONE {
+            return taken(0, !0 << (items & 63));
         }
         (0..items / 64).all(|w| taken(w, 0)) && (items.is_multiple_of(64) || taken(items / 64, !0 << (items % 64)))
     }
 
-    /// The first word with items that are free and taken over, the number of all items, and of those that are free and
-    /// taken over (unordered), if there are any and it is a slab of `class`.
+    /// The first word with items that are free and taken over, and the number of such items (unordered), if there are any among so
+    /// many. `ONE`: less than a word.
     #[inline(always)]
-    pub fn own_free_count(&self, class: usize) -> Option<(usize, usize, usize)> {
-        let shape = self.slot.cold(SHAPE).load(Relaxed);
-        let items = shape as u32 as usize;
-        if (shape >> 32) as usize != class {
-            return None;
-        }
+    pub fn own_free_count<const ONE: bool>(&self, items: usize) -> Option<(usize, usize)> {
         let free = |w: usize| self.slot.free(w).load(Relaxed);
-        if items < 64 {
+        if ONE {
             let free = free(0);
-            return (free != 0).then(|| (0, items, free.count_ones() as usize));
+            return (free != 0).then(|| (0, free.count_ones() as usize));
         }
-        let words = self.used();
+        let words = items.div_ceil(64).min(self.slot.words());
         let first = (0..words).find(|&w| free(w) != 0)?;
-        Some((first, items, (first..words).map(|w| free(w).count_ones() as usize).sum()))
+        Some((first, (first..words).map(|w| free(w).count_ones() as usize).sum()))
     }
 
     /// The `free` word `w`, for the hot path.
+    #[inline(always)]
     pub fn free_word(&self, w: usize) -> &'a AtomicU64 {
         self.slot.free(w)
     }
@@ -355,12 +361,14 @@ impl<'a> Slab<'a> {
     }
 
     /// QUEUED to HELD. Fails when the slab was stolen.
+    #[inline(always)]
     pub fn claim(&self, me: u32) -> bool {
         let seen = self.peek();
-        seen.state() == State::Queued && seen.thread() == me && self.transit(seen, seen.next(State::Held, me, 1))
+        seen.is(State::Queued) && seen.thread() == me && self.transit(seen, seen.next(State::Held, me, 1))
     }
 
     /// HELD (not full) to QUEUED: the owner puts an array slab back in its queue.
+    #[inline(always)]
     pub fn requeue(&self, me: u32) {
         // Release pairs with a thief's Acquire of the owner word.
         self.slot.owner().store(self.peek().next(State::Queued, me, 1).0, Release);
@@ -402,6 +410,7 @@ impl<'a> Slab<'a> {
         self.slot.owner().store(self.peek().next(State::Free, 0, 1).0, Release);
     }
 
+    #[inline(always)]
     pub(super) fn transit(&self, from: Owner, to: Owner) -> bool {
         self.slot.owner().compare_exchange(from.0, to.0, AcqRel, Relaxed).is_ok()
     }
@@ -457,6 +466,7 @@ impl<'a> Slab<'a> {
     }
 
     /// Next and previous in the queue: slot plus one, 0 for none. For the thread in `linked`.
+    #[inline(always)]
     pub fn links(&self) -> (u32, u32) {
         let links = self.slot.cold(LINKS).load(Relaxed);
         ((links >> 32) as u32, links as u32)

@@ -70,22 +70,25 @@ impl Bin {
         Some(unsafe { NonZeroUsize::new_unchecked(address) })
     }
 
-    /// Takes an item from one of the current slab's later words: what the hot path does next when its word has none left.
-    /// The bin is one of `local`'s.
+    /// Takes an item from another word of the current slab, behind the current one or around: what the hot path does next when its word
+    /// has none left. The bin is one of `local`'s.
+    #[inline(always)]
     pub fn advance(&self, local: &LocalHeap) -> Option<NonZeroUsize> {
+        if self.used.get() > 1 { self.other_word(local) } else { None }
+    }
+
+    #[inline(never)]
+    fn other_word(&self, local: &LocalHeap) -> Option<NonZeroUsize> {
         use crate::sync::Ordering::Relaxed;
         let at = self.at.get();
         let slab = local.slab_at(self.current.get().checked_sub(1)? as usize);
-        for w in at + 1..self.used.get() {
-            let word = slab.free_word(w as usize);
-            if word.load(Relaxed) != 0 {
-                self.word.set(word);
-                self.base.set(self.base.get() + (w - at) as usize * 64 * self.size.get() as usize);
-                self.at.set(w);
-                return self.pop();
-            }
-        }
-        None
+        let free = |w: &u16| slab.free_word(*w as usize).load(Relaxed) != 0;
+        let w = (at + 1..self.used.get()).find(free).or_else(|| (0..at).find(free))?;
+        self.word.set(slab.free_word(w as usize));
+        let words = isize::from(w as i16 - at as i16);
+        self.base.set(self.base.get().wrapping_add_signed(words * 64 * self.size.get() as isize));
+        self.at.set(w);
+        self.pop()
     }
 
     /// Which word of the current slab `word` is.
@@ -94,6 +97,7 @@ impl Bin {
     }
 
     /// Pops from word `w` of `slab`, which begins at `address`, from now on.
+    #[inline(always)]
     pub(super) fn point(&self, slab: &Slab<'_>, w: usize, address: usize) {
         let size = slab.item_size();
         self.word.set(slab.free_word(w));
@@ -128,10 +132,16 @@ impl Bin {
         next == slab.index() as u32 + 1 || next == previous && next == self.current.get()
     }
 
+    /// Moves the head of the queue to its end.
+    #[inline(always)]
+    pub(super) fn rotate(&self, head: &Slab<'_>) {
+        self.head.set(head.links().0);
+    }
+
     /// Moves `slab`, which is in the queue, to its end.
     pub(super) fn to_end(&self, slots: &Slots, slab: &Slab<'_>) {
         if self.head.get() == slab.index() as u32 + 1 {
-            self.head.set(slab.links().0);
+            self.rotate(slab);
         } else {
             self.dequeue(slots, slab);
             self.enqueue(slots, slab);

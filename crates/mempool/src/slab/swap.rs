@@ -4,6 +4,8 @@
 //! allocation. Nearly always the current one is full and the head of the queue has something free, neither little nor
 //! much: then it takes one compare-exchange and a few stores. Everything else is [`SlabTier::pop`]'s.
 
+use core::num::NonZeroUsize;
+
 use super::*;
 
 /// A queued slab with fewer than one of so many items free is not worth a visit while there are fresh slabs...
@@ -18,38 +20,57 @@ const FEW: usize = 8;
 pub(super) const PASSED_OVER: usize = 4;
 
 impl SlabTier {
-    /// Makes the head of the bin's queue current in place of the full current slab, and takes an item of it. None, with no slab
-    /// but perhaps some to drain put to the queue's end, where that is not all there is to it.
-    pub(super) fn swap(&self, local: &LocalHeap, bin: &Bin, class: usize) -> Option<core::num::NonZeroUsize> {
-        let (current, mut head) = (bin.current.get().checked_sub(1)? as usize, bin.first()?);
-        if current == head {
+    /// Makes the head of the queue of `bin`, one of `me`'s in `local`, current in place of the full current slab, and takes an item of
+    /// it. None, with no slab but perhaps some to drain put to the queue's end, where that is not all there is to it.
+    #[inline]
+    pub(crate) fn swap(&self, local: &LocalHeap, bin: &Bin, me: u32) -> Option<NonZeroUsize> {
+        let old = local.slab_at(bin.current.get().checked_sub(1)? as usize);
+        if old.items() < 64 {
+            self.swap_for::<true>(local, bin, me, &old, PASSED_OVER)
+        } else {
+            self.swap_words(local, bin, me, &old, PASSED_OVER)
+        }
+    }
+
+    /// As above, for slabs of any number of words, passing over at most so many.
+    #[inline(never)]
+    fn swap_words(&self, local: &LocalHeap, bin: &Bin, me: u32, old: &Slab<'_>, most: usize) -> Option<NonZeroUsize> {
+        self.swap_for::<false>(local, bin, me, old, most)
+    }
+
+    /// As above. `ONE`: the items of a slab have their bits in one word.
+    #[inline(always)]
+    fn swap_for<const ONE: bool>(
+        &self,
+        local: &LocalHeap,
+        bin: &Bin,
+        me: u32,
+        old: &Slab<'_>,
+        most: usize,
+    ) -> Option<NonZeroUsize> {
+        let items = old.items();
+        if !old.is_taken::<ONE>() || !old.is_at_home(local.id) {
             return None;
         }
-        let (old, me) = (self.slab(current), owner_id(local.id, class));
-        if !old.is_taken(class) || old.linked() != (local.id, class as u32) {
+        let head = bin.first().filter(|&head| head != old.index() && most > 0)?;
+        let new = self.slab(head);
+        // Whatever another thread makes of a stolen one meanwhile may be read here; then it can't be claimed.
+        let (w, free) = new.own_free_count::<ONE>(items)?;
+        if items >= FEW && free * DRAINING > items {
+            // Left to drain, as in `next_queued`.
+            bin.rotate(&new);
+            return self.swap_words(local, bin, me, old, most - 1);
+        }
+        // Of less than a word any is as good: looking further costs more than the next change.
+        if items >= 64 && free * SPARSE < items || !new.claim(me) {
             return None;
         }
-        for _ in 0..PASSED_OVER {
-            let new = self.slab(head);
-            let (w, items, free) = new.own_free_count(class)?;
-            if items >= FEW && free * DRAINING > items {
-                // Left to drain, as in `next_queued`.
-                bin.to_end(&self.slots, &new);
-                head = bin.first().filter(|&next| next != current)?;
-                continue;
-            }
-            // Of less than a word any is as good: looking further costs more than the next change.
-            if items >= 64 && free * SPARSE < items || !new.claim(me) {
-                return None;
-            }
-            // Linked before it is QUEUED, since a thief touches no link.
-            old.requeue(me);
-            bin.to_end(&self.slots, &new);
-            bin.current.set(head as u32 + 1);
-            bin.point(&new, w, self.address(&new));
-            return bin.pop();
-        }
-        None
+        // Linked before it is QUEUED, since a thief touches no link.
+        old.requeue(me);
+        bin.rotate(&new);
+        bin.current.set(head as u32 + 1);
+        bin.point(&new, w, self.address(&new));
+        bin.pop()
     }
 
     /// A slab of the queue, claimed: the head, which has gathered free items longest, unless it is not worth a visit.

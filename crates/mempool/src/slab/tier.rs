@@ -12,11 +12,13 @@ unsafe impl Sync for SlabTier {}
 
 impl SlabTier {
     /// The slab that begins at `slot`.
+    #[inline(always)]
     pub fn slab(&self, slot: usize) -> Slab<'_> {
         Slab::new(self.slots.slot(slot))
     }
 
     /// Address of the first byte of `slab`.
+    #[inline(always)]
     pub fn address(&self, slab: &Slab<'_>) -> usize {
         self.data + (slab.index() << self.slots.geometry().shift)
     }
@@ -124,7 +126,7 @@ impl SlabTier {
     /// O(words of a slab) now and then, amortised O(1).
     pub fn pop(&self, runs: &impl Runs, local: &LocalHeap, class: usize) -> Result<Option<usize>, Bad> {
         let Some(bin) = local.bin(class) else { return Ok(None) };
-        if let Some(address) = self.swap(local, bin, class) {
+        if let Some(address) = self.swap(local, bin, owner_id(local.id, class)) {
             return Ok(Some(address.get()));
         }
         while self.next_word(local, bin)? || self.next_slab(runs, local, bin, class) {
