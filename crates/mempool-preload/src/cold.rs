@@ -10,8 +10,8 @@ use crate::{critical, panic, start};
 /// The largest request: no pool can be set to serve more.
 const MOST: usize = mempool::config::SEGMENT_MOST;
 
-/// Requests up to here are worth a try of the hot paths.
-const SMALL: usize = 16384;
+/// Requests up to here are worth a try of the hot paths: those that a size class may serve.
+pub const SMALL: usize = 16384;
 
 fn errno() -> *mut c_int {
     // SAFETY: no precondition; the place is this thread's.

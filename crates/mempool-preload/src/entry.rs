@@ -18,6 +18,9 @@ use crate::cold;
 /// As in C.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
+    if size > cold::SMALL {
+        return cold::get(size, 1, false, &"malloc");
+    }
     let object = process::pop(size);
     if object.is_null() { cold::get_more(size) } else { object.cast() }
 }

@@ -91,7 +91,7 @@ pub fn pop_next(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
     // SAFETY: at most MAX_SMALL.
     let bin = unsafe { local.bin_for(size) };
     let advanced = bin.advance(local);
-    if advanced.is_some() {
+    if advanced.is_some() || !bin.has_current() {
         return advanced;
     }
     Core::of(local)?.swap_small(local, bin)
@@ -328,7 +328,7 @@ impl Slotted for Wide {
     #[inline(always)]
     unsafe fn descriptor(local: &LocalHeap, offset: usize) -> *const AtomicU64 {
         // SAFETY: contract.
-        unsafe { local.hot.add((offset >> WIDE) * SLOT.stride) }
+        as_it_is(unsafe { local.hot.add((offset >> WIDE) * SLOT.stride) })
     }
 
     #[inline(always)]
@@ -400,9 +400,26 @@ fn push_tagged<S: Slotted>(local: &LocalHeap, address: usize, tag: u64) -> bool 
     // Release pairs with a thief's Acquire: our last use of the item comes before its reuse. A plain move on x86.
     free.store(with_bit(own, item), Release);
     if with_bit(all, item) == !0 {
-        filled(local, offset);
+        filled(offset, local);
     }
     true
+}
+
+/// `pointer`, of which the compiler doesn't know how it came about: it is used four times, and would be made anew as a sum each time.
+#[cfg(target_arch = "x86_64")]
+#[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read or written")]
+#[inline(always)]
+fn as_it_is<T>(mut pointer: *const T) -> *const T {
+    // SAFETY: does nothing.
+    unsafe { ::core::arch::asm!("/* {0} */", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags)) };
+    pointer
+}
+
+/// As above.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+const fn as_it_is<T>(pointer: *const T) -> *const T {
+    pointer
 }
 
 /// `word` with bit `n % 64` set. One instruction: the compiler makes a mask by three, of which one is slow.
@@ -424,7 +441,7 @@ const fn with_bit(word: u64, n: u64) -> u64 {
 /// A word of a slab has become all free.
 #[cold]
 #[inline(never)]
-fn filled(local: &LocalHeap, offset: usize) {
+fn filled(offset: usize, local: &LocalHeap) {
     let slot = offset >> local.shift;
     // SAFETY: the slot of an offset in the data area, as in `push_tagged`.
     let owner = unsafe { (*local.hot.add(slot * local.stride)).load(Relaxed) };

@@ -91,6 +91,12 @@ impl Bin {
         self.pop()
     }
 
+    /// Whether it has a current slab.
+    #[inline(always)]
+    pub fn has_current(&self) -> bool {
+        self.current.get() != 0
+    }
+
     /// Which word of the current slab `word` is.
     pub(super) fn word_index(&self) -> usize {
         self.at.get() as usize

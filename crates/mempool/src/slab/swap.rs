@@ -48,11 +48,11 @@ impl SlabTier {
         old: &Slab<'_>,
         most: usize,
     ) -> Option<NonZeroUsize> {
+        let head = bin.first().filter(|&head| head != old.index() && most > 0)?;
         let items = old.items();
         if !old.is_taken::<ONE>() || !old.is_at_home(local.id) {
             return None;
         }
-        let head = bin.first().filter(|&head| head != old.index() && most > 0)?;
         let new = self.slab(head);
         // Whatever another thread makes of a stolen one meanwhile may be read here; then it can't be claimed.
         let (w, free) = new.own_free_count::<ONE>(items)?;
