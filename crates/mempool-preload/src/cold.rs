@@ -47,6 +47,7 @@ pub fn os_page() -> usize {
 /// `size` bytes at a multiple of `align`, a power of two; null and ENOMEM when refused. Behind a hot path this is a jump, so
 /// that the address above it on the stack is where `malloc` was called from; elsewhere it lies in this library.
 #[cfg(target_arch = "x86_64")]
+#[cold]
 #[unsafe(naked)]
 pub extern "C" fn get(size: usize, align: usize, zeroed: bool, call: &'static &'static str) -> *mut c_void {
     core::arch::naked_asm!("mov r8, qword ptr [rsp]", "jmp {}", sym get_for)
