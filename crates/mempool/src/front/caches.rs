@@ -450,7 +450,7 @@ pub fn push_cache_array(local: &LocalHeap, handle: CacheHandle, address: usize, 
     }
     let Some(item) = slab.item_of(offset & local.mask, class as u64) else { return false };
     match slab.own_free_array(item, n) {
-        Some(true) => super::filled(offset, local),
+        Some(true) => super::filled(address, local),
         Some(false) => {}
         None => return false,
     }

@@ -150,12 +150,12 @@ pub fn push_remote(local: &LocalHeap, address: usize) -> bool {
 /// the case, and nothing has changed.
 #[inline(always)]
 fn push_into_other<S: Slotted>(local: &LocalHeap, address: usize, tag: u64) -> bool {
-    let offset = address.wrapping_sub(local.data);
-    if offset >= S::len(local) {
+    let slot = S::slot(local, address);
+    if slot >= S::slots(local) {
         return false;
     }
     // SAFETY: as in `push_tagged`.
-    let hot = unsafe { S::descriptor(local, offset) };
+    let hot = unsafe { S::descriptor(local, slot) };
     // SAFETY: as in `push_tagged`.
     let (seen, recip) = unsafe { (Owner((*hot).load(Relaxed)), (*hot.add(1)).load(Relaxed)) };
     if !seen.is(State::Held) && !seen.is(State::Queued) {
@@ -165,7 +165,7 @@ fn push_into_other<S: Slotted>(local: &LocalHeap, address: usize, tag: u64) -> b
         return false;
     }
     let recip = recip & u64::from(u32::MAX);
-    let product = S::inside(local, offset) as u64 * recip;
+    let product = S::inside(local, address) as u64 * recip;
     if product as u32 >= recip as u32 {
         return false;
     }
@@ -183,7 +183,7 @@ fn push_into_other<S: Slotted>(local: &LocalHeap, address: usize, tag: u64) -> b
     }
     // SAFETY: as in `push_tagged`.
     if Owner(unsafe { (*hot).load(Relaxed) }).is(State::Nobody) {
-        let_go_meanwhile(local, offset, tag);
+        let_go_meanwhile(local, address, tag);
     }
     true
 }
@@ -191,10 +191,10 @@ fn push_into_other<S: Slotted>(local: &LocalHeap, address: usize, tag: u64) -> b
 /// A slab that was another thread's when an item of it was freed is nobody's by now, and so ours to adopt.
 #[cold]
 #[inline(never)]
-fn let_go_meanwhile(local: &LocalHeap, offset: usize, tag: u64) {
+fn let_go_meanwhile(local: &LocalHeap, address: usize, tag: u64) {
     if let Some(core) = Core::of(local) {
         let me = owner_id(local.id, tag as usize);
-        core.slabs.freed_remotely(core, local, &local.slab_at(offset >> local.shift), me);
+        core.slabs.freed_remotely(core, local, &local.slab_at(Any::slot(local, address)), me);
     }
 }
 
@@ -247,12 +247,12 @@ pub fn push_narrow(local: &LocalHeap, address: usize) -> bool {
 /// `push` for who claims that the item was asked for with `size` bytes: false also if its class is another one.
 #[inline(always)]
 pub fn push_sized(local: &LocalHeap, address: usize, size: usize) -> bool {
-    let offset = address.wrapping_sub(local.data);
-    if offset >= local.len.get() || size > MAX_SMALL {
+    let slot = Any::slot(local, address);
+    if slot >= Any::slots(local) || size > MAX_SMALL {
         return false;
     }
-    // SAFETY: the offset lies in the data area; the word behind the owner word. See `segment::slot`.
-    let recip = unsafe { (*Any::descriptor(local, offset).add(1)).load(Relaxed) };
+    // SAFETY: the slot lies in the data area; the word behind the owner word. See `segment::slot`.
+    let recip = unsafe { (*Any::descriptor(local, slot).add(1)).load(Relaxed) };
     recip == reciprocal_of(class_of(size)) && push_tagged::<Any>(local, address, 0)
 }
 
@@ -260,19 +260,19 @@ pub fn push_sized(local: &LocalHeap, address: usize, size: usize) -> bool {
 /// else is the case.
 #[inline(always)]
 pub fn fits(local: &LocalHeap, address: usize, size: usize) -> bool {
-    let offset = address.wrapping_sub(local.data);
-    if offset >= local.len.get() || size > MAX_SMALL {
+    let slot = Any::slot(local, address);
+    if slot >= Any::slots(local) || size > MAX_SMALL {
         return false;
     }
     // SAFETY: as in `push_tagged`.
-    let hot = unsafe { Any::descriptor(local, offset) };
+    let hot = unsafe { Any::descriptor(local, slot) };
     // SAFETY: as in `push_tagged`.
     let (owner, recip) = unsafe { ((*hot).load(Relaxed), (*hot.add(1)).load(Relaxed)) };
     // Larger items have smaller reciprocals. 0, and a named cache's, which has a tag, are none of ours.
     if owner as u32 != local.id || recip.wrapping_sub(1) >= reciprocal_of(class_of(size)) {
         return false;
     }
-    let product = Any::inside(local, offset) as u64 * recip;
+    let product = Any::inside(local, address) as u64 * recip;
     let item = (product >> 32) as usize;
     // SAFETY: as in `push_tagged`.
     let (free, remote) = unsafe { Any::words(local, hot, product) };
@@ -281,17 +281,20 @@ pub fn fits(local: &LocalHeap, address: usize, size: usize) -> bool {
 
 /// What the hot path must know of slots: see `segment::slot`.
 trait Slotted {
-    /// Bytes of the data area; 0 for a pool with other slots.
-    fn len(local: &LocalHeap) -> usize;
+    /// The whole slots of the data area, which begins at one; 0 for a pool with other slots.
+    fn slots(local: &LocalHeap) -> usize;
 
-    /// The owner word of the slot that an offset in the data area lies in.
+    /// The number of the slot that an address lies in; that of a foreign address or null is a huge one.
+    fn slot(local: &LocalHeap, address: usize) -> usize;
+
+    /// The owner word of a slot.
     ///
     /// # Safety
-    /// `offset < len(local)`.
-    unsafe fn descriptor(local: &LocalHeap, offset: usize) -> *const AtomicU64;
+    /// `slot < slots(local)`.
+    unsafe fn descriptor(local: &LocalHeap, slot: usize) -> *const AtomicU64;
 
     /// The offset in the slot.
-    fn inside(local: &LocalHeap, offset: usize) -> usize;
+    fn inside(local: &LocalHeap, address: usize) -> usize;
 
     /// The words with the bits of an item, whose number is the upper half of `product`, of the descriptor with its owner word at `hot`.
     ///
@@ -321,19 +324,24 @@ const SLOT: SlotGeometry = SlotGeometry::new(WIDE);
 
 impl Slotted for Wide {
     #[inline(always)]
-    fn len(local: &LocalHeap) -> usize {
+    fn slots(local: &LocalHeap) -> usize {
         local.wide.get()
     }
 
     #[inline(always)]
-    unsafe fn descriptor(local: &LocalHeap, offset: usize) -> *const AtomicU64 {
-        // SAFETY: contract.
-        as_it_is(unsafe { local.hot.add((offset >> WIDE) * SLOT.stride) })
+    fn slot(local: &LocalHeap, address: usize) -> usize {
+        (address >> WIDE).wrapping_sub(local.first)
     }
 
     #[inline(always)]
-    fn inside(_: &LocalHeap, offset: usize) -> usize {
-        offset & (SLOT.bytes() - 1)
+    unsafe fn descriptor(local: &LocalHeap, slot: usize) -> *const AtomicU64 {
+        // SAFETY: contract.
+        as_it_is(unsafe { local.hot.add(slot * SLOT.stride) })
+    }
+
+    #[inline(always)]
+    fn inside(_: &LocalHeap, address: usize) -> usize {
+        address & (SLOT.bytes() - 1)
     }
 
     #[inline(always)]
@@ -344,19 +352,24 @@ impl Slotted for Wide {
 
 impl Slotted for Any {
     #[inline(always)]
-    fn len(local: &LocalHeap) -> usize {
-        local.len.get()
+    fn slots(local: &LocalHeap) -> usize {
+        local.len.get() >> local.shift
     }
 
     #[inline(always)]
-    unsafe fn descriptor(local: &LocalHeap, offset: usize) -> *const AtomicU64 {
+    fn slot(local: &LocalHeap, address: usize) -> usize {
+        (address >> local.shift).wrapping_sub(local.first)
+    }
+
+    #[inline(always)]
+    unsafe fn descriptor(local: &LocalHeap, slot: usize) -> *const AtomicU64 {
         // SAFETY: contract.
-        unsafe { local.hot.add((offset >> local.shift) * local.stride) }
+        unsafe { local.hot.add(slot * local.stride) }
     }
 
     #[inline(always)]
-    fn inside(local: &LocalHeap, offset: usize) -> usize {
-        offset & local.mask
+    fn inside(local: &LocalHeap, address: usize) -> usize {
+        address & local.mask
     }
 
     #[inline(always)]
@@ -368,12 +381,12 @@ impl Slotted for Any {
 /// `push` for slabs whose reciprocal has `tag` (a named cache's class, 0 for size classes) in its upper half, in a pool with such slots.
 #[inline(always)]
 fn push_tagged<S: Slotted>(local: &LocalHeap, address: usize, tag: u64) -> bool {
-    let offset = address.wrapping_sub(local.data);
-    if offset >= S::len(local) {
+    let slot = S::slot(local, address);
+    if slot >= S::slots(local) {
         return false;
     }
-    // SAFETY: the offset lies in the data area, so the slot has a descriptor.
-    let hot = unsafe { S::descriptor(local, offset) };
+    // SAFETY: the slot lies in the data area, so it has a descriptor.
+    let hot = unsafe { S::descriptor(local, slot) };
     // So that one who wants the slab knows that we may store to it; before the look at the owner word. A plain move.
     local.announce(hot);
     // SAFETY: the owner word and the word behind it, in the descriptor.
@@ -385,7 +398,7 @@ fn push_tagged<S: Slotted>(local: &LocalHeap, address: usize, tag: u64) -> bool 
     // `recip` is 0, and the test fails, for slabs that need more care (arrays, tiny items, several slots). Without a tag it has
     // 32 bits, since the owner word of a slab with one has another number.
     let recip = if tag == 0 { recip } else { recip & u32::MAX as u64 };
-    let product = S::inside(local, offset) as u64 * recip;
+    let product = S::inside(local, address) as u64 * recip;
     if product as u32 >= recip as u32 {
         return false;
     }
@@ -400,7 +413,7 @@ fn push_tagged<S: Slotted>(local: &LocalHeap, address: usize, tag: u64) -> bool 
     // Release pairs with a thief's Acquire: our last use of the item comes before its reuse. A plain move on x86.
     free.store(with_bit(own, item), Release);
     if with_bit(all, item) == !0 {
-        filled(offset, local);
+        filled(address, local);
     }
     true
 }
@@ -441,9 +454,9 @@ const fn with_bit(word: u64, n: u64) -> u64 {
 /// A word of a slab has become all free.
 #[cold]
 #[inline(never)]
-fn filled(offset: usize, local: &LocalHeap) {
-    let slot = offset >> local.shift;
-    // SAFETY: the slot of an offset in the data area, as in `push_tagged`.
+fn filled(address: usize, local: &LocalHeap) {
+    let slot = Any::slot(local, address);
+    // SAFETY: the slot of an item, as in `push_tagged`.
     let owner = unsafe { (*local.hot.add(slot * local.stride)).load(Relaxed) };
     // Only a queued slab can go back; the current one is often empty in a program with few objects.
     if Owner(owner).state() == State::Queued {
@@ -474,8 +487,19 @@ mod tests {
             pool.core().with_local(|local| {
                 let slab = local.slab_at(3);
                 // SAFETY: slot 3 is there.
-                let hot = unsafe { Any::descriptor(local, 3 << shift) };
-                assert_eq!((is_narrow(local), local.wide.get() == local.len.get()), (shift < WIDE, shift == WIDE));
+                let hot = unsafe { Any::descriptor(local, 3) };
+                let third = local.data + (3 << shift);
+                for (address, slot, inside) in [(third, 3, 0), (third + 7, 3, 7), (third - 1, 2, (1 << shift) - 1)] {
+                    assert_eq!((Any::slot(local, address), Any::inside(local, address)), (slot, inside));
+                    assert!(
+                        shift != WIDE || Wide::slot(local, address) == slot && Wide::inside(local, address) == inside
+                    );
+                }
+                for address in [0, local.data - 1, local.data + local.len.get(), usize::MAX] {
+                    assert!(Any::slot(local, address) >= Any::slots(local), "{shift} {address:x}");
+                    assert!(Wide::slot(local, address) >= Wide::slots(local), "{shift} {address:x}");
+                }
+                assert_eq!((is_narrow(local), local.wide.get() == Any::slots(local)), (shift < WIDE, shift == WIDE));
                 let mut seen = std::collections::BTreeSet::new();
                 for item in 0..1 << (shift - 4) {
                     // SAFETY: a granule each.

@@ -48,13 +48,16 @@ pub struct LocalHeap {
     pub(crate) data: usize,
     /// Bytes from there that belong to the pool.
     pub(crate) len: Cell<usize>,
-    /// The same where slots are [`WIDE`], else 0.
+    /// Of these the whole slots, where those are [`WIDE`]; else 0.
     pub(crate) wide: Cell<usize>,
-    /// Owner word of slot 0, and words from one to the next.
+    /// Owner word of slot 0.
     pub(crate) hot: *const AtomicU64,
-    pub(crate) stride: usize,
+    /// `data` in slots: it is a multiple of theirs.
+    pub(crate) first: usize,
     /// The owner word of the slab that the thread freed into last or is about to: see `loosen`. Others read it.
     pub(super) announced: AtomicU64,
+    /// Words from one owner word to the next.
+    pub(crate) stride: usize,
     /// Bytes in a slot, less one.
     pub(crate) mask: usize,
     /// [`SlotGeometry::line_mask`](crate::segment::SlotGeometry::line_mask) of the pool.
@@ -72,7 +75,7 @@ pub struct LocalHeap {
     /// Where the best-fit heap served the thread last, in its own words.
     pub(crate) near: Cell<u64>,
     /// So that no bin lies in two cache lines.
-    _rest: [usize; 4],
+    _rest: [usize; 3],
     bins: [Bin; CLASSES],
 }
 
@@ -104,7 +107,8 @@ impl LocalHeap {
             budget: Cell::new(0),
             pool: core::ptr::null(),
             near: Cell::new(0),
-            _rest: [0; 4],
+            first: 0,
+            _rest: [0; 3],
             bins,
         }
     }
@@ -129,13 +133,14 @@ impl LocalHeap {
         zero: *const AtomicU64,
     ) {
         let geometry = slots.geometry();
+        debug_assert!(data.0.is_multiple_of(geometry.bytes()));
         let heap = Self {
             id,
             shift: geometry.shift as u8,
             place: geometry.place_shift() as u8 + 32,
             data: data.0,
             len: Cell::new(data.1),
-            wide: Cell::new(if geometry.shift == WIDE { data.1 } else { 0 }),
+            wide: Cell::new(if geometry.shift == WIDE { data.1 >> WIDE } else { 0 }),
             mask: geometry.bytes() - 1,
             hot: slots.hot_base(),
             stride: geometry.stride,
@@ -147,7 +152,8 @@ impl LocalHeap {
             budget: Cell::new(0),
             pool,
             near: Cell::new(0),
-            _rest: [0; 4],
+            first: data.0 >> geometry.shift,
+            _rest: [0; 3],
             bins: [const { Bin::new(core::ptr::null()) }; CLASSES],
         };
         // SAFETY: valid for writes of more than this (contract).
