@@ -353,7 +353,7 @@ impl Slotted for Wide {
 impl Slotted for Any {
     #[inline(always)]
     fn slots(local: &LocalHeap) -> usize {
-        local.len.get() >> local.shift
+        local.slots.get()
     }
 
     #[inline(always)]

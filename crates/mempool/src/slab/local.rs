@@ -48,7 +48,7 @@ pub struct LocalHeap {
     pub(crate) data: usize,
     /// Bytes from there that belong to the pool.
     pub(crate) len: Cell<usize>,
-    /// Of these the whole slots, where those are [`WIDE`]; else 0.
+    /// The whole slots in there, where those are [`WIDE`]; else 0.
     pub(crate) wide: Cell<usize>,
     /// Owner word of slot 0.
     pub(crate) hot: *const AtomicU64,
@@ -74,6 +74,8 @@ pub struct LocalHeap {
     pub(crate) pool: *const (),
     /// Where the best-fit heap served the thread last, in its own words.
     pub(crate) near: Cell<u64>,
+    /// The whole slots in the data area, of any size.
+    pub(crate) slots: Cell<usize>,
     /// So that no bin lies in two cache lines.
     _rest: [usize; 3],
     bins: [Bin; CLASSES],
@@ -107,6 +109,7 @@ impl LocalHeap {
             budget: Cell::new(0),
             pool: core::ptr::null(),
             near: Cell::new(0),
+            slots: Cell::new(0),
             first: 0,
             _rest: [0; 3],
             bins,
@@ -134,13 +137,14 @@ impl LocalHeap {
     ) {
         let geometry = slots.geometry();
         debug_assert!(data.0.is_multiple_of(geometry.bytes()));
+        let whole = data.1 >> geometry.shift;
         let heap = Self {
             id,
             shift: geometry.shift as u8,
             place: geometry.place_shift() as u8 + 32,
             data: data.0,
             len: Cell::new(data.1),
-            wide: Cell::new(if geometry.shift == WIDE { data.1 >> WIDE } else { 0 }),
+            wide: Cell::new(if geometry.shift == WIDE { whole } else { 0 }),
             mask: geometry.bytes() - 1,
             hot: slots.hot_base(),
             stride: geometry.stride,
@@ -152,6 +156,7 @@ impl LocalHeap {
             budget: Cell::new(0),
             pool,
             near: Cell::new(0),
+            slots: Cell::new(whole),
             first: data.0 >> geometry.shift,
             _rest: [0; 3],
             bins: [const { Bin::new(core::ptr::null()) }; CLASSES],
@@ -169,8 +174,7 @@ impl LocalHeap {
         for (_, bin) in self.bins() {
             bin.reset(zero);
         }
-        self.len.set(0);
-        self.wide.set(0);
+        [&self.len, &self.wide, &self.slots].into_iter().for_each(|bound| bound.set(0));
     }
 
     /// The slab at `slot`, which must be one of the pool's: that of a current slab, or of an offset below `len`.
