@@ -77,7 +77,15 @@ pub fn get_more(size: usize) -> *mut c_void {
 #[inline(never)]
 extern "C" fn get_more_for(size: usize, caller: usize) -> *mut c_void {
     let object = process::pop_next(size);
-    if object.is_null() { get_for(size, 1, false, &"malloc", caller) } else { object.cast() }
+    if object.is_null() { get_last(size, caller) } else { object.cast() }
+}
+
+/// What is less common.
+#[cold]
+#[inline(never)]
+fn get_last(size: usize, caller: usize) -> *mut c_void {
+    let object = process::pop_last(size);
+    if object.is_null() { get_slowly(size, 1, false, "malloc", caller) } else { object.cast() }
 }
 
 /// As [`get`], for whoever runs at `caller`. The dynamic loader, which makes memory for threads and their variables, and
@@ -99,6 +107,12 @@ extern "C" fn get_for(
         }
         return object.cast();
     }
+    get_slowly(size, align, zeroed, call, caller)
+}
+
+/// What the thread's own local heap has not: from the pool, made if need be.
+#[inline(never)]
+fn get_slowly(size: usize, align: usize, zeroed: bool, call: &'static str, caller: usize) -> *mut c_void {
     if critical::is_loader(caller) {
         return critical::scope(|| get_now(size, align, zeroed, call));
     }

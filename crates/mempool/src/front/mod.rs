@@ -79,7 +79,12 @@ pub fn pop_behind(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
     if size > MAX_SMALL {
         return Core::of(local)?.pop_run(local, size, 1);
     }
-    pop_next(local, size).or_else(|| Core::of(local)?.pop_small(local, size))
+    pop_next(local, size).or_else(|| pop_last(local, size))
+}
+
+/// What remains of it where [`pop_next`] found nothing, for at most [`MAX_SMALL`] bytes.
+pub fn pop_last(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
+    Core::of(local)?.pop_small(local, size)
 }
 
 /// The commonest part of it: from another word of the current slab, or from the slab that follows it in the queue.

@@ -205,7 +205,7 @@ impl Core {
         if let Some(popped) = local.bin(class).and_then(Bin::pop) {
             return Some(popped.get());
         }
-        self.slabs.pop(self, local, class).unwrap_or_else(|bad| self.late_double_free(bad))
+        self.slabs.pop_unswapped(self, local, class).unwrap_or_else(|bad| self.late_double_free(bad))
     }
 
     pub(super) fn serve_run(&self, request: &Request) -> Option<core::num::NonZeroUsize> {

@@ -86,6 +86,12 @@ pub fn pop_next(size: usize) -> *mut u8 {
     address_or_null(front::pop_next(front::process_local(), size))
 }
 
+/// And what remains of it, for at most 16 KiB.
+#[must_use]
+pub fn pop_last(size: usize) -> *mut u8 {
+    address_or_null(front::pop_last(front::process_local(), size))
+}
+
 /// All that comes right behind it, likewise.
 #[inline]
 #[must_use]

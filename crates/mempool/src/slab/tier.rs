@@ -126,9 +126,15 @@ impl SlabTier {
     /// O(words of a slab) now and then, amortised O(1).
     pub fn pop(&self, runs: &impl Runs, local: &LocalHeap, class: usize) -> Result<Option<usize>, Bad> {
         let Some(bin) = local.bin(class) else { return Ok(None) };
-        if let Some(address) = self.swap(local, bin, owner_id(local.id, class)) {
-            return Ok(Some(address.get()));
+        match self.swap(local, bin, owner_id(local.id, class)) {
+            Some(address) => Ok(Some(address.get())),
+            None => self.pop_unswapped(runs, local, class),
         }
+    }
+
+    /// As above, for who has tried to swap slabs.
+    pub fn pop_unswapped(&self, runs: &impl Runs, local: &LocalHeap, class: usize) -> Result<Option<usize>, Bad> {
+        let Some(bin) = local.bin(class) else { return Ok(None) };
         while self.next_word(local, bin)? || self.next_slab(runs, local, bin, class) {
             if let Some(address) = bin.pop() {
                 return Ok(Some(address.get()));
