@@ -30,6 +30,17 @@ fn twenty_thousand_threads_that_end_allocating_leave_nothing() {
     assert!(ran.err.contains("from 2000 to 20000 threads"), "{}", ran.err);
 }
 
+/// Their slabs, 64 KiB each, would be more than the pool has.
+#[test]
+fn what_threads_free_when_they_end_serves_those_that_follow() {
+    let program = compile("keys.c", "keys", &[]);
+    let ran = succeed(on_pool(program).arg("10000").env("MEMPOOL_SEGMENT", "128M").env("MEMPOOL_STATS", "on"));
+    let slabs =
+        ran.err.lines().find(|line| line.contains("size class 112 ")).and_then(|line| line.split_whitespace().nth(3));
+    let slabs: usize = slabs.expect("the class is in use").parse().expect("a number of slabs");
+    assert!(slabs <= 40, "3,000 objects fit in 6 slabs: {}", ran.err);
+}
+
 #[test]
 fn opened_again_the_library_stays_and_works() {
     let library = library();

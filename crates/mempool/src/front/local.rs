@@ -12,14 +12,12 @@ use super::core::Core;
 use super::tls::{self, EXITED, OTHERS, Other};
 use crate::config::Small;
 use crate::os::ThreadKey;
-use crate::slab::LocalHeap;
+use crate::slab::{LocalHeap, SHARED};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::sync::alone;
 use crate::units::{FRAGMENT, fragments_for};
 
-/// The shared heap's number in owner words.
-const SHARED_ID: u32 = 1;
 /// The first thread's number in owner words.
 const FIRST_ID: u32 = 2;
 
@@ -350,7 +348,7 @@ impl Core {
     /// Makes the shared heap. Once, before the pool is used, and in the child of a fork.
     pub(crate) fn write_shared(&self) {
         // SAFETY: nobody else runs at these two moments.
-        unsafe { self.write_local(self.threads.shared, SHARED_ID) };
+        unsafe { self.write_local(self.threads.shared, SHARED) };
     }
 
     /// The thread with `token` ends.

@@ -32,13 +32,16 @@ const fn places() -> [u16; MAX_SMALL / GRANULE + 1] {
 
 const _: () = assert!(size_of::<LocalHeap>() <= u16::MAX as usize);
 
+/// The number of the local heap that threads without one of their own share; threads count from 2.
+pub const SHARED: u32 = 1;
+
 /// log2 of the bytes in the slots of all but small pools: those for which the hot path of free is compiled.
 pub const WIDE: u32 = 16;
 
 /// A thread's bins.
 #[repr(C, align(64))]
 pub struct LocalHeap {
-    /// The thread's number in owner words: 1 is the shared heap, threads count from 2.
+    /// The thread's number in owner words, or [`SHARED`].
     pub(crate) id: u32,
     /// log2 of the bytes in a slot.
     pub(crate) shift: u8,

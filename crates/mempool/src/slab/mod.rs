@@ -30,7 +30,7 @@ use crate::sync::Ordering::{AcqRel, Relaxed, Release};
 use crate::units::FRAGMENT;
 pub use classes::{CLASSES, MAX_SMALL, class_of_aligned, largest, room_of_aligned, size_of as class_size};
 pub(crate) use classes::{class_of, reciprocal_of};
-pub use local::{LocalHeap, WIDE};
+pub use local::{LocalHeap, SHARED, WIDE};
 pub use loosen::{Owners, thread_of};
 pub use protocol::{DoubleFree, LetGo, Shape, Slab, owner_id};
 pub use queue::Bin;

@@ -266,14 +266,34 @@ impl SlabTier {
             }
             return Ok(());
         }
-        if slab.adopt(seen, me) {
+        // The shared local heap adopts nothing: threads that end would bring all their slabs there, where others don't look for them.
+        if local.id != SHARED && slab.adopt(seen, me) {
             let freed = slab.own_free(item, n).map_err(bad);
             self.adopted(runs, local, slab);
             return freed.map(|_| ());
         }
         slab.remote_free(item, n).map_err(bad)?;
-        self.freed_remotely(runs, local, slab, me);
+        if local.id == SHARED {
+            self.leave_to_others(runs, slab);
+        } else {
+            self.freed_remotely(runs, local, slab, me);
+        }
         Ok(())
+    }
+
+    /// Behind a remote free by one who adopts nothing: if the slab belongs to nobody, it goes back when it is empty, but for one of each class,
+    /// or others are told of its free items.
+    fn leave_to_others(&self, runs: &impl Runs, slab: &Slab<'_>) {
+        // Acquire as in `maybe_empty`.
+        let seen = slab.owner();
+        if seen.state() != State::Nobody {
+            return;
+        }
+        if !self.is_wanted(slab) && slab.steal(seen) {
+            self.give(runs, slab);
+        } else {
+            self.set_hint(slab);
+        }
     }
 
     /// Frees the item `inside` bytes from the start of a slab of nobody's, seen so, and of a size class (`tag` 0) or of the named cache
