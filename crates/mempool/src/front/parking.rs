@@ -208,9 +208,11 @@ impl Core {
             return None;
         }
         let more = (own.out.get() >> MORE).min(MORE_MOST);
+        // Of less nothing could be parked: it would go to who asks, who is not to have more than an eighth too much.
+        let more = if more < LEAST { 0 } else { more };
         let run = self.common.with(|common| self.move_from(common, len, len + more)).flatten();
         let run = run.or_else(|| {
-            let run = if self.parking.roomy && more >= LEAST { self.frag.take(len + more, 1) } else { None }?;
+            let run = if self.parking.roomy && more > 0 { self.frag.take(len + more, 1) } else { None }?;
             self.count_taken(run.len);
             self.events.runs.fetch_add(1, Relaxed);
             Some(run)

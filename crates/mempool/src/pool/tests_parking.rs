@@ -172,3 +172,48 @@ fn large_objects_that_are_hardly_used_take_little_memory() {
     live.into_iter().for_each(|object| put(&pool, object));
     assert!(most > 16 * 4096 && most < 8 * MIB, "{most} of {}", end - core.data);
 }
+
+/// A run serves no request that it is more than an eighth too long for: who frees with a size would be told that it is wrong. Whatever is
+/// parked where, and however much a thread has out.
+#[test]
+fn nobody_gets_an_eighth_too_much() {
+    let pool = pool();
+    let room = |object: NonNull<u8>, size: usize| {
+        let room = pool.usable_size(object);
+        let fragments = size.div_ceil(256);
+        assert!(room <= (fragments + fragments / 8) * 256, "{size} bytes got {room}");
+    };
+    let start = get(&pool, 3 * MIB);
+    put(&pool, start);
+    on_another_thread(|| {
+        for size in [2 << 20, 63_488, 29_856] {
+            let object = get(&pool, size);
+            room(object, size);
+            if size > MIB {
+                put(&pool, object);
+            }
+        }
+    });
+    for seed in 0..20_u64 {
+        on_another_thread(|| {
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let mut random = |below: usize| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (state >> 33) as usize % below
+            };
+            let mut live: Vec<NonNull<u8>> = Vec::new();
+            for _ in 0..500 {
+                if live.len() < 2 || random(2) == 0 {
+                    let size = 16_385 + if random(10) == 0 { random(3 * MIB) } else { random(120_000) };
+                    let object = get(&pool, size);
+                    room(object, size);
+                    live.push(object);
+                } else {
+                    put(&pool, live.swap_remove(random(live.len())));
+                }
+            }
+            live.into_iter().for_each(|object| put(&pool, object));
+        });
+    }
+    pool.verify().expect("a sound pool");
+}
