@@ -13,6 +13,7 @@ mod configure;
 mod doctor;
 mod drill;
 mod failure;
+mod inherited;
 mod library;
 mod peers;
 mod program;

@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use crate::failure::Failure;
+use crate::inherited;
 use crate::library::{self, PRELOAD};
 use crate::program;
 use crate::settings::{self, Given};
@@ -41,6 +42,7 @@ fn prepare(order: &Order) -> Result<Command, Failure> {
     command.arg0(&order.program).args(&order.arguments);
     command.env(PRELOAD, library::joined(&library, std::env::var_os(PRELOAD)));
     command.envs(order.given.iter().map(|(setting, value)| (setting.env, value)));
+    inherited::hand_on(&mut command);
     Ok(command)
 }
 

@@ -35,6 +35,29 @@ fn its_name_and_input_are_the_callers() {
     assert_eq!(piped, "word\n");
 }
 
+/// A runtime of the command's own must not change what the parent set: ignored signals, closed descriptors.
+#[test]
+fn signals_and_descriptors_are_the_callers() {
+    let asked = "grep SigIgn /proc/self/status; for d in 0 1 2; do test -e /proc/$$/fd/$d || echo no $d; done >&3";
+    for set in
+        ["", "trap '' PIPE; ", "trap '' INT PIPE; ", "exec 0<&-; ", "exec 2>&-; ", "trap '' PIPE; exec 0<&- 2>&-; "]
+    {
+        let [plain, on_pool] = ["", "$MEMPOOL run --segment 16M --commit lazy -- "].map(|run| {
+            let script = format!("exec 3>&1; {set}exec {run}sh -c '{asked}'");
+            succeeds(clean("sh").arg("-c").arg(script).env("MEMPOOL", common::MEMPOOL))
+        });
+        assert_eq!(on_pool, plain, "{set}");
+        assert_eq!(
+            (plain.contains("no 0"), plain.contains("no 2")),
+            (set.contains("0<"), set.contains("2>")),
+            "{plain}"
+        );
+    }
+    let broken =
+        "trap '' PIPE; (exec $MEMPOOL run --segment 16M -- yes 2>/dev/null; ) | head -1; echo ${PIPESTATUS[0]}";
+    assert_eq!(succeeds(clean("bash").arg("-c").arg(broken).env("MEMPOOL", common::MEMPOOL)), "y\n1\n");
+}
+
 #[test]
 fn stats_go_to_standard_error_and_nothing_else_does() {
     let output = run(&mut mempool(["run", "--stats", "--segment", "16M", "--", "ls", "/"]));
