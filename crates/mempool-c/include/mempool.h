@@ -187,7 +187,7 @@ typedef struct mempool_config {
     int numa;                    /* MEMPOOL_NUMA_... */
     int process;                 /* 0 or 1: lock the program itself, and lower its out-of-memory score */
     int strict;                  /* 0 or 1: whatever is not granted is an error */
-    int reserved2;               /* 0 */
+    int check_sizes;             /* 0 or 1: frees with a size that was not asked for end the process */
     uint64_t wait_limit_ns;      /* nanoseconds, with MEMPOOL_EXHAUSTED_WAIT */
     uint64_t verdict_interval_ns; /* nanoseconds between verdicts; 0: none is written */
     size_t watermark;            /* bytes; 0: none */

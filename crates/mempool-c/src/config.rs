@@ -75,8 +75,8 @@ pub struct MempoolConfig {
     pub process: c_int,
     /// 0 or 1.
     pub strict: c_int,
-    /// 0.
-    pub reserved2: c_int,
+    /// 0 or 1.
+    pub check_sizes: c_int,
     /// Nanoseconds.
     pub wait_limit_ns: u64,
     /// Nanoseconds.
@@ -167,7 +167,7 @@ impl MempoolConfig {
             },
             process: c_int::from(values.lock_process),
             strict: c_int::from(values.strict),
-            reserved2: 0,
+            check_sizes: c_int::from(values.check_sizes),
             fail_above: values.fail_above,
             fail_nth: values.fail_nth,
             fail_every: values.fail_every,
@@ -210,6 +210,7 @@ impl MempoolConfig {
             .numa(pick(&self.numas(), "numa", self.numa)?)
             .lock_process(pick(&SWITCH, "process", self.process)?)
             .strict(pick(&SWITCH, "strict", self.strict)?)
+            .check_sizes(pick(&SWITCH, "check_sizes", self.check_sizes)?)
             .wait_limit(self.wait_limit_ns)
             .verdict_interval(self.verdict_interval_ns)
             .watermark(self.watermark)
@@ -218,7 +219,6 @@ impl MempoolConfig {
         pick(&SWITCH, "use_environment", self.use_environment)?;
         let reserved = c_int::try_from(self.reserved).unwrap_or(c_int::MAX);
         pick(&[()], "reserved", reserved)?;
-        pick(&[()], "reserved2", self.reserved2)?;
         Ok(config)
     }
 

@@ -127,7 +127,7 @@ fn truths() -> Vec<String> {
     all.extend(offsets!(MempoolConfig, "mempool_config_t":
         struct_size use_environment small exhausted commit lock huge_pages guard_pages dump stats max_retries max_threads
         max_caches segment max_segment reserve heap_max_alloc wait_time_ns heap_page_lifetime slot_shift reserved name
-        huge_page_size numa_nodes numa process strict reserved2
+        huge_page_size numa_nodes numa process strict check_sizes
         wait_limit_ns verdict_interval_ns watermark watermark_signal watermark_fd critical fail_above fail_nth fail_every fail_seed fail_rate board survey));
     all.extend(offsets!(MempoolStats, "mempool_stats_t":
         segment metadata open free parked largest_free reserve reserve_free live_objects live_bytes threads exhausted refused));

@@ -56,6 +56,18 @@ fn every_wrong_use_is_named() {
     }
 }
 
+/// For programs of others, in which such an error does no harm.
+#[test]
+fn wrong_sizes_are_overlooked_where_that_is_asked_for() {
+    let program = compile("misuse.cpp", "misuse-sizes", &["-std=c++17"]);
+    for what in ["sized-small", "sized-large", "sized-array", "sized-run", "free_sized"] {
+        let ran = run(on_pool(&program).arg(what).env("MEMPOOL_CHECK_SIZES", "off"));
+        assert!(ran.signal.is_none() && ran.err.is_empty(), "{what}: {:?} {:?} {}", ran.signal, ran.code, ran.err);
+    }
+    let ran = run(on_pool(&program).arg("sized-twice").env("MEMPOOL_CHECK_SIZES", "off"));
+    assert!(ran.signal == Some(6) && ran.err.contains("double free: item "), "{}", ran.err);
+}
+
 #[test]
 fn an_item_is_described() {
     let program = compile("misuse.cpp", "misuse-item", &["-std=c++17"]);

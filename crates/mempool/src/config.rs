@@ -214,6 +214,8 @@ pub struct Values {
     pub lock_process: bool,
     /// Whether each shortfall is an error.
     pub strict: bool,
+    /// Whether a size that is given with a free must be one that was asked for.
+    pub check_sizes: bool,
     /// The pool's name.
     pub name: Name,
     /// Whether the pool's table goes to standard error when the process ends.
@@ -277,6 +279,7 @@ builders! {
     dump: bool, "Sets whether core files contain the segment.";
     lock_process: bool, "Sets whether the program's text, libraries and stack are locked too, and its out-of-memory score lowered.";
     strict: bool, "Sets whether each thing that was asked for and not granted is an error.";
+    check_sizes: bool, "Sets whether a free that is given another size than was asked for ends the process.";
     stats_at_exit: bool, "Sets whether the pool's table goes to standard error when the process ends.";
     fail_nth: u32, "Sets which request is refused, counted from 1, as a drill; 0 for none.";
     fail_every: u32, "Sets that every so many-th request is refused, as a drill; 0 for none.";
@@ -332,6 +335,7 @@ impl Config {
             dump: true,
             lock_process: false,
             strict: false,
+            check_sizes: true,
             name: Name::new(b"mempool"),
             stats_at_exit: false,
             fail_nth: 0,

@@ -129,6 +129,7 @@ fn every_row_sets_what_its_builder_sets() {
         ("dump", "off", base.dump(false)),
         ("process", "on", base.lock_process(true)),
         ("strict", "1", base.strict(true)),
+        ("check_sizes", "off", base.check_sizes(false)),
         ("name", "orders", base.name("orders")),
         ("stats", "1", base.stats_at_exit(true)),
         ("slot_shift", "12", base.slot_shift(12)),

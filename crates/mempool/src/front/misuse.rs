@@ -94,7 +94,10 @@ impl fmt::Display for Misuse {
             Self::NotAllocated => f.write_str("invalid pointer or double free: nothing is allocated there"),
             Self::NothingToUse => f.write_str("invalid pointer or use after free: nothing is allocated there"),
             Self::Foreign => f.write_str("invalid pointer: not from this pool"),
-            Self::WrongSize(wrong, right) => write!(f, "wrong size: {wrong} bytes given, but {right} bytes are there"),
+            Self::WrongSize(wrong, right) => write!(
+                f,
+                "wrong size: {wrong} bytes given, but {right} bytes are there (MEMPOOL_CHECK_SIZES=off overlooks it)"
+            ),
             Self::WrongAlign(align) => write!(f, "wrong alignment: {align} given, which the object does not have"),
             Self::Heap(HeapError::Free) => f.write_str("double free: the object of the heap is free already"),
             Self::Heap(HeapError::Interior { start }) => {

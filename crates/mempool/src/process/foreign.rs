@@ -68,7 +68,7 @@ pub unsafe fn free_sized(object: *mut u8, size: usize, align: usize, claim: Clai
     if !align.is_power_of_two() || !address.is_multiple_of(align) {
         core.misuse(call, address, &Misuse::WrongAlign(align));
     }
-    if core.contains(address) {
+    if core.config.check_sizes && core.contains(address) {
         let room = core.room(address, call, Use::Free);
         let align = align.max(GRANULE);
         // A C++ library may round the size up to the alignment before it asks.
