@@ -88,8 +88,8 @@ fn get_last(size: usize, caller: usize) -> *mut c_void {
     if object.is_null() { get_slowly(size, 1, false, "malloc", caller) } else { object.cast() }
 }
 
-/// As [`get`], for whoever runs at `caller`. The dynamic loader, which makes memory for threads and their variables, and
-/// has no way to go on without, may use the reserve.
+/// As [`get`], for whoever runs at `caller`. Who has no way to go on without memory may use the reserve: the dynamic loader, which makes it for
+/// threads and their variables, and a C++ library that throws.
 #[cold]
 #[inline(never)]
 extern "C" fn get_for(
@@ -113,7 +113,7 @@ extern "C" fn get_for(
 /// What the thread's own local heap has not: from the pool, made if need be.
 #[inline(never)]
 fn get_slowly(size: usize, align: usize, zeroed: bool, call: &'static str, caller: usize) -> *mut c_void {
-    if critical::is_loader(caller) {
+    if critical::is_entitled(caller) {
         return critical::scope(|| get_now(size, align, zeroed, call));
     }
     get_now(size, align, zeroed, call)

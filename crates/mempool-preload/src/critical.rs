@@ -3,18 +3,26 @@
 //! The dynamic loader, which allocates for `dlopen`, for a new thread, and for a thread's first touch of a library's
 //! thread-local variables, and ends the process where that fails; a C++ exception that is thrown because there was no
 //! memory; and a panic of a Rust program (`panic`).
+//!
+//! *Limits:* the loader and C++ libraries are recognised on x86-64, where it is known who calls; a C++ library that is linked into a program or
+//! library which does not export it has its own memory for emergencies alone; with a C library before 2.35 the one of the start is recognised.
 
-use core::ffi::{CStr, c_void};
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use mempool::process;
 
+use crate::objects::{self, Name};
 use crate::start;
+
+/// In the C++ ABI: memory for an exception.
+const ALLOCATE_EXCEPTION: Name = Name::new(c"__cxa_allocate_exception");
 
 /// First address of the dynamic loader, and bytes from there.
 static LOADER: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
-/// The C++ library's `__cxa_allocate_exception`, 0 until it was looked for.
-static THROW: AtomicUsize = AtomicUsize::new(0);
+/// Where memory for an exception is made, in the C++ library of the start, likewise: for C libraries that tell nothing of others.
+static THROW: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+/// Whether there is a reserve for whom [`is_entitled`] recognises.
+static IS_ON: AtomicBool = AtomicBool::new(false);
 
 /// Runs `f` with the right to use the reserve.
 pub fn scope<R>(f: impl FnOnce() -> R) -> R {
@@ -30,17 +38,47 @@ pub fn scope<R>(f: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Whether `address` lies in the dynamic loader.
+/// Whether who called from `address` may use the reserve. The C++ library's function is found by the tables of the object that it is part of:
+/// a program may have several, and may load and drop them with libraries. Nothing is interposed for it, so that each throws with its own.
 #[inline]
-pub fn is_loader(address: usize) -> bool {
-    address.wrapping_sub(LOADER[0].load(Relaxed)) < LOADER[1].load(Relaxed)
+pub fn is_entitled(address: usize) -> bool {
+    IS_ON.load(Relaxed) && (lies_in(&LOADER, address) || lies_in(&THROW, address) || throws(address))
 }
 
-/// Finds out where the loader lies, if there is a reserve for it to use.
-pub fn find_loader() {
+fn lies_in([start, bytes]: &[AtomicUsize; 2], address: usize) -> bool {
+    address.wrapping_sub(start.load(Relaxed)) < bytes.load(Relaxed)
+}
+
+#[cold]
+#[inline(never)]
+fn throws(address: usize) -> bool {
+    let function = objects::running_at(address).and_then(|object| object.function(&ALLOCATE_EXCEPTION));
+    function.is_some_and(|function| function.contains(&address))
+}
+
+/// Finds out how to recognise them, if there is a reserve.
+pub fn find() {
     if process::values().is_none_or(|values| values.reserve == 0) {
         return;
     }
+    find_loader();
+    if !objects::find_lookup() {
+        find_throw();
+    }
+    IS_ON.store(true, Relaxed);
+}
+
+/// Where the C++ library of the start, if there is one, makes memory for an exception.
+fn find_throw() {
+    // SAFETY: a plain look-up.
+    let start = unsafe { libc::dlsym(libc::RTLD_DEFAULT, ALLOCATE_EXCEPTION.text().as_ptr()) };
+    if let Some(function) = objects::holding(start).and_then(|object| object.function(&ALLOCATE_EXCEPTION)) {
+        THROW[0].store(function.start, Relaxed);
+        THROW[1].store(function.len(), Relaxed);
+    }
+}
+
+fn find_loader() {
     // SAFETY: reads the auxiliary vector.
     let base = unsafe { libc::getauxval(libc::AT_BASE) } as usize;
     if base == 0 {
@@ -58,28 +96,4 @@ pub fn find_loader() {
     }
     LOADER[0].store(base, Relaxed);
     LOADER[1].store(end, Relaxed);
-}
-
-type Throw = unsafe extern "C" fn(usize) -> *mut c_void;
-
-/// As in the C++ ABI: memory for an exception, from the reserve if there is no other. The C++ library's own does the rest.
-///
-/// # Safety
-/// As in the C++ ABI.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn __cxa_allocate_exception(size: usize) -> *mut c_void {
-    let mut known = THROW.load(Relaxed);
-    if known == 0 {
-        const NAME: &CStr = c"__cxa_allocate_exception";
-        // SAFETY: a plain look-up; whoever calls this has a C++ library.
-        known = unsafe { libc::dlsym(libc::RTLD_NEXT, NAME.as_ptr()) } as usize;
-        THROW.store(known, Relaxed);
-    }
-    if known == 0 {
-        start::stop(format_args!("__cxa_allocate_exception: there is no C++ library behind this one"));
-    }
-    // SAFETY: the function of this name has this type.
-    let throw = unsafe { core::mem::transmute::<usize, Throw>(known) };
-    // SAFETY: contract.
-    scope(|| unsafe { throw(size) })
 }

@@ -67,6 +67,7 @@ mod deepbind;
 mod drill;
 mod entry;
 mod inquire;
+mod objects;
 mod panic;
 mod start;
 

@@ -61,7 +61,7 @@ pub fn stop(why: fmt::Arguments<'_>) -> ! {
 /// Runs when the dynamic loader starts the library.
 extern "C" fn constructor() {
     ready();
-    critical::find_loader();
+    keeping_errno(critical::find);
     keeping_errno(panic::find);
     cxx::find_replacements();
     keeping_errno(crate::drill::begin);

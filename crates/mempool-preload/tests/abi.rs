@@ -150,6 +150,29 @@ fn threads_libraries_and_exceptions_have_the_reserve_when_all_else_is_used() {
     assert_ne!(without.out, with.out, "{}", without.err);
 }
 
+/// As Python's extensions are: a C program loads a library that is written in C++.
+#[test]
+fn libraries_that_are_loaded_late_throw_and_have_the_reserve() {
+    let program = compile("thrown.c", "thrown", &[]);
+    for (name, flags) in
+        [("thrower", &["-shared", "-fPIC"][..]), ("thrower-static", &["-shared", "-fPIC", "-static-libstdc++"])]
+    {
+        let library = compile("thrower.cpp", name, flags);
+        for scope in ["0", "1"] {
+            let ran = run(on_pool(&program).arg(&library).arg(scope));
+            assert_eq!((ran.out.as_str(), ran.code), ("thrown 1\n", Some(0)), "{name} {scope}: {}", ran.err);
+        }
+        let on = |reserve: &str| {
+            let mut command = on_pool(&program);
+            command.arg(&library).args(["0", "full"]).env("MEMPOOL_RESERVE", reserve);
+            command.envs([("MEMPOOL_SEGMENT", "8M"), ("MEMPOOL_EXHAUSTED", "null"), ("MEMPOOL_WAIT_TIME", "0")]);
+            run(&mut command)
+        };
+        assert_eq!(on("1M").out, "thrown 1\nrefused 1, thrown 2\n", "{name}");
+        assert_eq!((on("0").out.as_str(), on("0").signal), ("thrown 1\n", Some(6)), "{name}");
+    }
+}
+
 #[test]
 fn the_panic_of_a_rust_program_draws_on_the_reserve() {
     let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rust/panics.rs");

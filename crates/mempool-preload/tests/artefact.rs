@@ -38,7 +38,6 @@ const EXPORTS: &[&str] = &[
     "_ZdaPvmSt11align_val_t",
     "_ZdlPvm",
     "_ZdlPvmSt11align_val_t",
-    "__cxa_allocate_exception",
     "aligned_alloc",
     "calloc",
     "cfree",
