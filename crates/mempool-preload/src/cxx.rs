@@ -2,7 +2,8 @@
 //!
 //! All others are the C++ library's, which come down to `malloc` and `free`. The standard lets a program replace the
 //! unsized forms and go without the sized ones, which then must end in its own; [`find_replacements`] looks once,
-//! when the library starts, whose the unsized forms are.
+//! when the library starts, whose the unsized forms are. A program with a `malloc` and `free` of its own, which come before ours, has objects
+//! from there; then all sized forms go on to the unsized ones, which end in its `free`.
 //!
 //! *Limits:* a replacement in a module that `dlopen` loads later is not seen.
 //!
@@ -16,6 +17,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use mempool::process::{self, Claim};
 
 use crate::cold;
+use crate::objects::{self, Name};
 
 /// The unsized forms: plain, array, and both with an alignment.
 const FORMS: usize = 4;
@@ -56,16 +58,43 @@ const ALIGNED_ARRAY: usize = 3;
 /// Files of C++ libraries, whose forms do what ours do.
 const LIBRARIES: [&[u8]; 2] = [b"libstdc++", b"libc++"];
 
-/// Notes which unsized forms the program has replaced. An array form that is the C++ library's goes on to the plain
-/// one, so a replaced plain form counts for it too.
+/// Notes which unsized forms the program has replaced, or all if it has replaced what they end in. An array form that is the C++ library's
+/// goes on to the plain one, so a replaced plain form counts for it too.
 pub fn find_replacements() {
     // SAFETY: written by the dynamic loader before any constructor runs.
     let unsized_forms = unsafe { UNSIZED };
+    if let Some(free) = foreign_free() {
+        for (place, own) in REPLACED.iter().zip(unsized_forms) {
+            // A C++ library that comes later ends there, too; one argument more than it takes does no harm.
+            place.store(if own == 0 { free } else { own }, Relaxed);
+        }
+        return;
+    }
     for (k, place) in REPLACED.iter().enumerate() {
         let through = [k, k & !1].into_iter().find(|&form| unsized_forms.get(form).is_some_and(|&at| is_foreign(at)));
         let own = unsized_forms.get(k).copied().filter(|_| through.is_some());
         place.store(own.unwrap_or(0), Relaxed);
     }
+}
+
+/// The `free` that is found before this library's: of the program, or of a library that is preloaded before. Not asked of the loader, which
+/// would take the address that a program calls by for the function.
+fn foreign_free() -> Option<u64> {
+    const FREE: Name = Name::new(c"free");
+    /// The C library alone has it. Should it come before, this library was not preloaded, and serves who asks it by its handle.
+    const C_LIBRARY: Name = Name::new(c"__libc_start_main");
+    let own = objects::holding((&raw const REPLACED).cast())?;
+    let mut found = None;
+    let mut before = own.previous();
+    while let Some(object) = before {
+        if object.function(&C_LIBRARY).is_some() {
+            return None;
+        }
+        // The first in the list counts, which is looked at last.
+        found = object.function(&FREE).map(|function| function.start as u64).or(found);
+        before = object.previous();
+    }
+    found
 }
 
 /// Whether there is a function at `address` that is not a C++ library's.

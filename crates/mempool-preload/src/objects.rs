@@ -14,6 +14,8 @@ pub struct Object {
     bias: usize,
     _name: *const c_char,
     dynamic: *const Entry,
+    _next: *const Object,
+    previous: *const Object,
 }
 
 /// An entry of the dynamic section.
@@ -87,6 +89,12 @@ pub fn holding(address: *const c_void) -> Option<&'static Object> {
 }
 
 impl Object {
+    /// The object that the loader searches before this one: the program comes first, then what is preloaded.
+    pub fn previous(&self) -> Option<&Object> {
+        // SAFETY: null, or the loader's list, which grows and shrinks behind what was there at the start.
+        unsafe { self.previous.as_ref() }
+    }
+
     /// The addresses of the function `name` if this object defines it and exports the name.
     pub fn function(&self, name: &Name) -> Option<Range<usize>> {
         let table = NonNull::new(self.part(DT_GNU_HASH)? as *mut u32)?;

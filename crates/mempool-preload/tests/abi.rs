@@ -72,6 +72,14 @@ fn cxx_operators_are_served_checked_and_replaceable() {
 }
 
 #[test]
+fn a_program_with_a_malloc_of_its_own_gets_back_what_it_deletes() {
+    for flags in [&["-std=c++17"][..], &["-std=c++17", "-no-pie"]] {
+        let program = compile("own_malloc.cpp", &format!("own-malloc{}", flags.len()), flags);
+        assert_eq!(succeed(&mut on_pool(program)).out, "own 1 frees 12\n");
+    }
+}
+
+#[test]
 fn objects_of_the_c_library_go_back_to_it() {
     let program = compile("foreign.c", "foreign", &[]);
     for small in ["slab", "heap", "system"] {
