@@ -252,6 +252,11 @@ fn a_program_is_checked_as_run_would() {
     let (code, report) = machine.doctor(&["--", &fixed]);
     assert_eq!(code, 2);
     says(&report, "program", "fails", &["statically linked"], "link it dynamically");
+    let own = "#include <stddef.h>\nvoid *malloc(size_t n) { return NULL; }\nvoid free(void *p) {}\nint main(void) { return 0; }";
+    let own = machine.0.compile("own", own, &["-fno-builtin"]);
+    let (code, report) = machine.doctor(&["--", &own]);
+    assert_eq!(code, 1);
+    says(&report, "program", "short", &["a malloc of its own"], "C library's malloc");
     says(&machine.doctor(&["--", "no-such-program"]).1, "program", "fails", &["no such program"], "");
     // With arguments, as `mempool run` takes it.
     for words in [&["--", "ls", "-l"][..], &["ls", "-l", "--", "--segment"], &["sh"]] {

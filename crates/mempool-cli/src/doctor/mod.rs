@@ -69,8 +69,15 @@ fn about_library(has_program: bool) -> Finding {
 
 /// Whether a program can run on a pool.
 fn about_program(name: &OsString) -> Finding {
-    let found = program::find(name).and_then(|path| program::check(&path).map(|()| path));
-    checked("program", found.map(|path| format!("{} can run on a pool.", path.display())), State::Fails)
+    let found = program::find(name).and_then(|path| Ok((program::check(&path)?, path)));
+    if let Ok((binary, path)) = &found
+        && program::has_malloc(binary)
+    {
+        let says = format!("{} has a malloc of its own, so that a pool serves little of it.", path.display());
+        let fix = "use a build of it with the C library's malloc".into();
+        return Finding { topic: "program", state: State::Short, says, fix };
+    }
+    checked("program", found.map(|(_, path)| format!("{} can run on a pool.", path.display())), State::Fails)
 }
 
 /// What a check of `mempool run` came to, in the words of `mempool run`.

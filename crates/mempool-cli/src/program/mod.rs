@@ -17,6 +17,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use object::{Object, ObjectSymbol};
+
 use crate::failure::Failure;
 use elf::Kind;
 
@@ -48,16 +50,24 @@ pub fn find(name: &OsStr) -> Result<PathBuf, Failure> {
     })
 }
 
-/// Whether `path` can run on a pool.
-pub fn check(path: &Path) -> Result<(), Failure> {
+/// Whether `path` can run on a pool: the program that the kernel will run, which of a script is its interpreter.
+pub fn check(path: &Path) -> Result<PathBuf, Failure> {
     let mut path = path.to_owned();
     for _ in 0..=SCRIPTS_MOST {
         match look(&path)? {
-            None => return Ok(()),
+            None => return Ok(path),
             Some(interpreter) => path = interpreter,
         }
     }
     Err(Failure::not_runnable(format_args!("{}: too many scripts that interpret one another", path.display())))
+}
+
+/// Whether the program brings a `malloc` of its own, which comes before the pool's.
+pub fn has_malloc(path: &Path) -> bool {
+    // What may not be read, or not understood, is not known to.
+    let Ok(content) = std::fs::read(path) else { return false };
+    let Ok(program) = object::File::parse(&*content) else { return false };
+    program.dynamic_symbols().any(|symbol| symbol.is_definition() && symbol.name_bytes() == Ok(b"malloc"))
 }
 
 /// Checks one file; the interpreter if it is a script.
