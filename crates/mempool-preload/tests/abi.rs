@@ -55,6 +55,16 @@ fn an_exhausted_pool_ends_the_program_by_default() {
     assert!(ran.err.contains("mempool: exhausted: 1 MiB asked") && ran.err.contains("MEMPOOL_SEGMENT="), "{}", ran.err);
 }
 
+/// The smallest threads have 16 KiB of stack, of which their variables take a part.
+#[test]
+fn a_refusal_with_its_verdict_needs_little_stack() {
+    let program = compile("stack.c", "stack", &[]);
+    let ran = succeed(on_pool(program).env("MEMPOOL_SEGMENT", "8M").env("MEMPOOL_EXHAUSTED", "null"));
+    assert!(ran.err.contains("mempool: exhausted: 3000 bytes asked"), "{}", ran.err);
+    let bytes: usize = ran.out.trim().parse().expect("a number");
+    assert!(bytes < 8 << 10, "{bytes}");
+}
+
 #[test]
 fn cxx_operators_are_served_checked_and_replaceable() {
     for standard in ["-std=c++11", "-std=c++17", "-std=c++20"] {

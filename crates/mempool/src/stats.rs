@@ -97,7 +97,7 @@ pub struct CacheStats {
 
 /// Somebody who holds memory.
 #[derive(Clone, Copy, Debug)]
-pub struct Holder {
+struct Holder {
     /// The size of the class, or the cache's name.
     name: Text<48>,
     live: usize,
@@ -142,29 +142,17 @@ impl Stats {
 
     pub(crate) fn of(core: &Core) -> Self {
         let mut stats = Self::frame(core);
-        core.slabs.for_each(&mut |slab, shape| {
-            let live = slab.live();
-            let held = Held {
-                slabs: 1,
-                items: if shape.count > 0 { shape.count } else { shape.items as usize },
-                live: if shape.count > 0 { live * shape.count } else { live },
-                bytes: live * shape.size,
-                run_bytes: shape.run * FRAGMENT,
-            };
-            stats.classes.get_mut(shape.class as usize).unwrap_or(&mut stats.caches).add(&held);
-        });
-        core.heap.for_each_page(&mut |page| {
-            stats.heap_pages += 1;
-            stats.heap_page_bytes += core.slabs.slots.geometry().bytes();
-            stats.heap_live += page.objects;
-            stats.heap_bytes += page.object_bytes;
-        });
-        let slot = core.slot_fragments();
-        core.frag.runs(&mut |run| {
-            let tiered = run.start % slot == 0 && core.slabs.slab(run.start / slot).peek().state() != State::Free;
-            if !tiered {
+        each_part(core, &mut |part| match part {
+            Part::Slab(class, held) => stats.classes.get_mut(class).unwrap_or(&mut stats.caches).add(&held),
+            Part::Page { live, bytes } => {
+                stats.heap_pages += 1;
+                stats.heap_page_bytes += core.slabs.slots.geometry().bytes();
+                stats.heap_live += live;
+                stats.heap_bytes += bytes;
+            }
+            Part::Run { bytes } => {
                 stats.runs += 1;
-                stats.run_bytes += run.len * FRAGMENT;
+                stats.run_bytes += bytes;
             }
         });
         core.internal_runs(&mut |run| stats.local_heap_bytes += run.len * FRAGMENT);
@@ -233,29 +221,89 @@ impl Stats {
         });
         CacheStats { name: info.name, item_size: info.item_size, held }
     }
+}
 
-    /// Up to five of those who hold most, most first.
-    pub(crate) fn top_holders(&self, core: &Core) -> impl Iterator<Item = Holder> {
-        let mut top: [Option<Holder>; 5] = [None; 5];
-        let mut offer = |holder: Holder| {
-            let mut holder = Some(holder).filter(|holder| holder.bytes > 0);
-            for place in &mut top {
-                if holder.is_some_and(|h| place.is_none_or(|p| p.bytes < h.bytes)) {
-                    core::mem::swap(place, &mut holder);
-                }
-            }
+/// What objects lie in.
+enum Part {
+    /// A slab of a size class, or with a number beyond theirs of a named cache.
+    Slab(usize, Held),
+    /// A page of the best-fit heap, with so many objects and bytes of them.
+    Page { live: usize, bytes: usize },
+    /// A run of a single request.
+    Run { bytes: usize },
+}
+
+/// Calls `f` with all parts of the pool. O(segment / 256 bytes / 64).
+fn each_part(core: &Core, f: &mut dyn FnMut(Part)) {
+    core.slabs.for_each(&mut |slab, shape| {
+        let live = slab.live();
+        let held = Held {
+            slabs: 1,
+            items: if shape.count > 0 { shape.count } else { shape.items as usize },
+            live: if shape.count > 0 { live * shape.count } else { live },
+            bytes: live * shape.size,
+            run_bytes: shape.run * FRAGMENT,
         };
-        for (class, held) in self.classes.iter().enumerate() {
-            let name = Text::of(format_args!("size class {}:", Bytes(class_size(class))));
-            offer(Holder { name, live: held.live, bytes: held.bytes });
+        f(Part::Slab(shape.class as usize, held));
+    });
+    core.heap.for_each_page(&mut |page| f(Part::Page { live: page.objects, bytes: page.object_bytes }));
+    let slot = core.slot_fragments();
+    core.frag.runs(&mut |run| {
+        let tiered = run.start % slot == 0 && core.slabs.slab(run.start / slot).peek().state() != State::Free;
+        if !tiered {
+            f(Part::Run { bytes: run.len * FRAGMENT });
         }
-        Self::each_cache(core, &mut |cache| {
-            let name = Text::of(format_args!("cache \"{}\":", cache.name.as_str()));
-            offer(Holder { name, live: cache.held.live, bytes: cache.held.bytes });
+    });
+}
+
+/// Objects, and bytes of them.
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    live: usize,
+    bytes: usize,
+}
+
+impl Tally {
+    fn add(&mut self, live: usize, bytes: usize) {
+        self.live += live;
+        self.bytes += bytes;
+    }
+}
+
+/// Up to five of those who hold most, most first. Asked for on the stack of whoever is refused, which may be small: so these figures alone, and
+/// not all of [`Stats`].
+struct Holders([Option<Holder>; 5]);
+
+impl Holders {
+    /// Those of the pool, into `self`.
+    fn find(&mut self, core: &Core) {
+        let mut classes = [Tally::default(); CLASSES];
+        let (mut heap, mut runs) = (Tally::default(), Tally::default());
+        each_part(core, &mut |part| match part {
+            // Those of named caches are counted by themselves.
+            Part::Slab(class, held) => {
+                classes.get_mut(class).into_iter().for_each(|tally| tally.add(held.live, held.bytes));
+            }
+            Part::Page { live, bytes } => heap.add(live, bytes),
+            Part::Run { bytes } => runs.add(1, bytes),
         });
-        offer(Holder { name: Text::of("heap:"), live: self.heap_live, bytes: self.heap_bytes });
-        offer(Holder { name: Text::of("runs:"), live: self.runs, bytes: self.run_bytes });
-        top.into_iter().flatten()
+        for (class, tally) in classes.iter().enumerate() {
+            self.offer(format_args!("size class {}:", Bytes(class_size(class))), *tally);
+        }
+        Stats::each_cache(core, &mut |cache| {
+            let tally = Tally { live: cache.held.live, bytes: cache.held.bytes };
+            self.offer(format_args!("cache \"{}\":", cache.name.as_str()), tally);
+        });
+        self.offer(format_args!("heap:"), heap);
+        self.offer(format_args!("runs:"), runs);
+    }
+
+    fn offer(&mut self, name: fmt::Arguments<'_>, tally: Tally) {
+        let fewer = |place: &Option<Holder>| place.is_none_or(|held| held.bytes < tally.bytes);
+        if let Some(at) = self.0.iter().position(fewer).filter(|_| tally.bytes > 0) {
+            let mut holder = Some(Holder { name: Text::of(name), live: tally.live, bytes: tally.bytes });
+            self.0.iter_mut().skip(at).for_each(|place| core::mem::swap(place, &mut holder));
+        }
     }
 }
 
@@ -324,7 +372,9 @@ impl fmt::Display for Table<'_> {
 /// knows nothing of statistics.
 pub(crate) fn write_holders(core: &Core, to: &mut dyn fmt::Write) -> fmt::Result {
     let mut separator = "";
-    for holder in Stats::of(core).top_holders(core) {
+    let mut holders = Holders([None; 5]);
+    holders.find(core);
+    for holder in holders.0.iter().flatten() {
         write!(to, "{separator}{holder}")?;
         separator = "\n             ";
     }

@@ -4,6 +4,7 @@
 //! that finds its thread's slabs full.
 #![allow(unsafe_code)]
 
+use core::fmt::Write;
 use core::num::NonZeroUsize;
 
 use super::caches::CacheHandle;
@@ -277,12 +278,12 @@ impl Core {
         self.events.refused.fetch_add(1, Relaxed);
         self.events.refused_size.store(plea.request.size as u64, Relaxed);
         self.events.refused_align.store(plea.request.align as u64, Relaxed);
-        if plea.fail == Fail::Policy && self.config.exhausted == Exhausted::Abort {
-            self.write_verdict(&Verdict::of(self, plea.request, plea.class, tried));
-            self.os.abort()
+        let ends = plea.fail == Fail::Policy && self.config.exhausted == Exhausted::Abort;
+        if ends || (plea.fail != Fail::Try && self.may_write()) {
+            self.write_verdict(plea, tried);
         }
-        if plea.fail != Fail::Try && self.may_write() {
-            self.write_verdict(&Verdict::of(self, plea.request, plea.class, tried));
+        if ends {
+            self.os.abort()
         }
     }
 
@@ -296,9 +297,14 @@ impl Core {
         due && self.events.verdict_at.compare_exchange(last, now, AcqRel, Relaxed).is_ok()
     }
 
-    /// Writes to standard error, from the stack.
-    fn write_verdict(&self, verdict: &Verdict<'_>) {
-        let mut text = Text::<2048>::of(verdict);
+    /// Writes the verdict to standard error, from the stack, of which the smallest threads have 16 KiB: so nothing here is moved, which would copy it.
+    #[cold]
+    #[inline(never)]
+    fn write_verdict(&self, plea: &Plea<'_>, tried: &Tried) {
+        let verdict = Verdict::of(self, plea.request, plea.class, tried);
+        let mut text = Text::<2048>::new();
+        // A text never fails.
+        let _ = write!(text, "{verdict}");
         self.os.write_stderr(text.line());
     }
 }
