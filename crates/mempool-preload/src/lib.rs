@@ -30,7 +30,8 @@
 //! **C++.** `operator new` in all its forms stays the C++ library's, which calls `malloc` or `aligned_alloc`, runs
 //! the new-handler and throws `std::bad_alloc`; so does `operator delete`, which calls `free`. A program that
 //! replaces some of them keeps its own. Only the sized forms of `delete` are ours, since they tell a size that can be
-//! checked; where the program has replaced the unsized form, they go on to it, as the standard says.
+//! checked; where the program has replaced the unsized form, they go on to it, as the standard says, and also where it has a
+//! `malloc` of its own, from which its objects then are.
 //!
 //! **Pointers from elsewhere.** With `MEMPOOL_SMALL=system` all go to the C library. Otherwise an address in the C
 //! library's own heap (somebody called `__libc_malloc`) is handed to it; all others outside the pool (stack, static
