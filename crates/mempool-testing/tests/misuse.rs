@@ -161,6 +161,19 @@ const LINES: &[(&str, &str)] = &[
     ("mp-destroy-twice", "mp_cache_destroy(@): no such cache: cache 0 was destroyed, or is of another pool"),
     ("mp-alloc-after-fini", "malloc: the pool is not initialised: it was ended, and is used afterwards"),
     ("mp-free-after-fini", "mp_free: the pool is not initialised: it was ended, and is used afterwards"),
+    ("mp-alloc-after-fini-elsewhere", "malloc: the pool is not initialised: it was ended, and is used afterwards"),
+    (
+        "mp-alloc-large-after-fini-elsewhere",
+        "malloc: the pool is not initialised: it was ended, and is used afterwards",
+    ),
+    (
+        "mp-alloc-item-after-fini-elsewhere",
+        "mp_cache_alloc: the pool is not initialised: it was ended, and is used afterwards",
+    ),
+    (
+        "mp-alloc-array-after-fini-elsewhere",
+        "mp_cache_alloc_array: the pool is not initialised: it was ended, and is used afterwards",
+    ),
     ("mp-free-after-fini-elsewhere", "mp_free: the pool is not initialised: it was ended, and is used afterwards"),
 ];
 

@@ -353,6 +353,18 @@ const KINDS: &[Kind] = &[
         process::fini(|_| ()).expect("a pool");
         unsafe { process::free(object, "mp_free") };
     }),
+    ("mp-alloc-after-fini-elsewhere", || after_fini_elsewhere(|| _ = process::alloc(100))),
+    ("mp-alloc-large-after-fini-elsewhere", || after_fini_elsewhere(|| _ = process::alloc(100_000))),
+    ("mp-alloc-item-after-fini-elsewhere", || {
+        whole();
+        let cache = process::cache_create("request", 64, 8).expect("a cache");
+        after_fini_elsewhere(move || _ = process::cache_alloc(cache));
+    }),
+    ("mp-alloc-array-after-fini-elsewhere", || {
+        whole();
+        let cache = process::cache_create("request", 64, 8).expect("a cache");
+        after_fini_elsewhere(move || _ = process::cache_alloc_array(cache, 3));
+    }),
     ("mp-free-after-fini-elsewhere", || {
         whole();
         let (to, from) = std::sync::mpsc::channel();
@@ -374,6 +386,25 @@ const KINDS: &[Kind] = &[
         std::process::exit(0);
     }),
 ];
+
+/// A thread does something, and once more after the pool has ended.
+fn after_fini_elsewhere(act: impl Fn() + Send + 'static) {
+    if !process::is_ready() {
+        whole();
+    }
+    let (to, from) = std::sync::mpsc::channel();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let other = std::thread::spawn(move || {
+        act();
+        to.send(()).expect("a listener");
+        let _ = wait.recv();
+        act();
+    });
+    from.recv().expect("a thread that has used the pool");
+    process::fini(|_| ()).expect("a pool");
+    drop(go);
+    let _ = other.join();
+}
 
 fn main() {
     // Nobody needs a core file of what is meant.

@@ -93,10 +93,10 @@ unsafe impl Send for Core {}
 unsafe impl Sync for Core {}
 
 impl Core {
-    /// The pool of a local heap; None for the one that serves nothing.
+    /// The pool of a local heap; None for the one that serves nothing, and when the pool has ended.
     pub(crate) fn of(local: &LocalHeap) -> Option<&Core> {
-        // SAFETY: null, or set by `Core::join` to the core that the local heap lies in.
-        unsafe { local.pool.cast::<Core>().as_ref() }
+        // SAFETY: null, or set by `Core::join` to the core that the local heap lies in; null again when that ends.
+        unsafe { local.pool.get().cast::<Core>().as_ref() }
     }
 
     /// Whether `address` lies in the data area.

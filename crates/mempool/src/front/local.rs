@@ -240,7 +240,7 @@ impl Core {
     #[inline(never)]
     fn of_process(&self) -> Option<&LocalHeap> {
         let local = tls::process();
-        core::ptr::eq(local.pool.cast(), self).then_some(local)
+        core::ptr::eq(local.pool.get().cast(), self).then_some(local)
     }
 
     /// Gives the calling thread a local heap of its own.

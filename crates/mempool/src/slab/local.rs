@@ -73,8 +73,8 @@ pub struct LocalHeap {
     pub(crate) reclaiming: Cell<bool>,
     /// The budget of the scope that the thread is in: its number plus one, 0 for none.
     pub(crate) budget: Cell<u8>,
-    /// The pool; the front knows its type.
-    pub(crate) pool: *const (),
+    /// The pool, null when it has ended; the front knows its type.
+    pub(crate) pool: Cell<*const ()>,
     /// Where the best-fit heap served the thread last, in its own words.
     pub(crate) near: Cell<u64>,
     /// The whole slots in the data area, of any size.
@@ -110,7 +110,7 @@ impl LocalHeap {
             critical: Cell::new(0),
             reclaiming: Cell::new(false),
             budget: Cell::new(0),
-            pool: core::ptr::null(),
+            pool: Cell::new(core::ptr::null()),
             near: Cell::new(0),
             slots: Cell::new(0),
             first: 0,
@@ -157,7 +157,7 @@ impl LocalHeap {
             critical: Cell::new(0),
             reclaiming: Cell::new(false),
             budget: Cell::new(0),
-            pool,
+            pool: Cell::new(pool),
             near: Cell::new(0),
             slots: Cell::new(whole),
             first: data.0 >> geometry.shift,
@@ -172,12 +172,15 @@ impl LocalHeap {
         }
     }
 
-    /// Serves nothing and owns nothing from now on: the pool ends while other threads still point here.
+    /// Serves nothing, owns nothing and is of no pool from now on: the pool ends while other threads still point here.
+    /// `zero` stays zero and valid for ever.
     pub fn retire(&self, zero: *const AtomicU64) {
         for (_, bin) in self.bins() {
             bin.reset(zero);
         }
         [&self.len, &self.wide, &self.slots].into_iter().for_each(|bound| bound.set(0));
+        // What lies behind the hot paths would go to it for more.
+        self.pool.set(core::ptr::null());
     }
 
     /// The slab at `slot`, which must be one of the pool's: that of a current slab, or of an offset below `len`.
