@@ -131,7 +131,8 @@ LIBEXPORT const char *mempool_version(void);
 LIBEXPORT int mempool_init(void);
 
 /* Ends the pool: prints its table if the setting `stats` is on, one line to standard error for each size class and
- * cache that still has live objects, and their sum; returns the segment to the system. Prints nothing when
+ * cache that still has live objects, and their sum; returns the segment to the system, but for a few OS pages for
+ * each other thread that has used it and still lives, so that its next use finds an end. Prints nothing when
  * nothing is live. All objects and caches are gone: a use of the pool or one of its caches afterwards ends the process
  * with a message. No other thread may use the pool during the call. Without a pool it does nothing, but
  * mempool_last_error() says so. */

@@ -45,6 +45,17 @@ fn a_fork_while_the_pool_is_made() {
 }
 
 #[test]
+fn a_thread_outlives_pools() {
+    for link in BOTH {
+        let program = c_program("outlive.c", link);
+        for (segment, small) in [("16M", "slab"), ("16M", "heap"), ("160M", "slab")] {
+            let settings = [("MEMPOOL_SEGMENT", segment), ("MEMPOOL_SMALL", small)];
+            assert!(checks(&program, &[], &settings) >= 240, "{link:?} {segment} {small}");
+        }
+    }
+}
+
+#[test]
 fn exhausted() {
     both("exhausted.c", 70);
 }

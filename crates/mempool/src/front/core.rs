@@ -173,53 +173,43 @@ impl Core {
     }
 
     /// The pool's end: its memory goes back to the OS. Where other threads still have local heaps in it these are made
-    /// to serve nothing and stay, with the addresses around them, so that a late use is an error and not a crash.
+    /// to serve nothing and stay, so that a late use is an error and not a crash. Nothing else has to: they are of no pool
+    /// and have no slots any more, and what their bins pop from lies elsewhere.
     pub(crate) fn dissolve(&self) {
         let (start, bytes) = self.reservation;
         if start.is_null() {
             return;
         }
-        let (os, page) = (self.os, self.os.os_page());
-        let mut heaps = 0;
-        self.each_joined(&mut |local| {
-            heaps += 1;
-            local.retire(self.words(self.layout.zero));
-        });
-        if heaps == 0 {
-            // SAFETY: the whole reservation; nobody uses it any more. There is nobody to tell if this fails.
-            let _ = unsafe { os.release(Range::new(start, bytes)) };
-            return;
-        }
-        let locked = self.is_locked();
-        let mut from = self.data;
-        let mut give = |to: usize, next: usize| {
-            let end = to / page * page;
-            if end > from && self.granted.huge_page == 0 {
-                // SAFETY: data that nobody may use any more. If the OS refuses, it stays.
-                let _ = unsafe { os.decommit(Range::new(from as *mut u8, end - from), locked) };
+        let (os, unit) = (self.os, self.os.os_page().max(self.granted.huge_page));
+        self.each_joined(&mut |local| local.retire(super::tls::zero()));
+        let range = |from: usize, to: usize| Range::new(start.wrapping_add(from - start.addr()), to - from);
+        let give = |from: usize, to: usize| {
+            if from < to {
+                // SAFETY: a part of the reservation that nobody uses any more. If the OS refuses, it stays.
+                let _ = unsafe { os.release_part(range(from, to)) };
             }
-            from = next.next_multiple_of(page).max(from);
         };
-        let mut at = self.data;
-        // In address order: the directory is not, so look for the next one each time.
-        while let Some(run) = self.next_internal(at) {
-            give(run.0, run.1);
-            at = run.1;
+        // Backwards: the directory of the local heaps, and this core, lie in front of them all and go last.
+        let mut end = start.addr() + bytes;
+        while let Some((first, last)) = self.last_joined(end, unit) {
+            give(last, end);
+            if self.is_locked() {
+                // SAFETY: committed. If the OS refuses, a few pages stay locked.
+                let _ = unsafe { os.unlock(range(first, last)) };
+            }
+            end = first;
         }
-        let end = self.data + self.frag.open_end() * FRAGMENT;
-        give(end, end);
+        give(start.addr(), end);
     }
 
-    /// The first and last address of the internal run that begins at or behind `from`.
-    fn next_internal(&self, from: usize) -> Option<(usize, usize)> {
-        let mut best: Option<(usize, usize)> = None;
-        self.internal_runs(&mut |run| {
-            let begin = self.data + run.start * FRAGMENT;
-            if begin >= from && best.is_none_or(|(known, _)| begin < known) {
-                best = Some((begin, begin + run.len * FRAGMENT));
-            }
+    /// Where the last local heap of a thread that begins before `end` lies, in whole `unit`s, no further than `end`.
+    fn last_joined(&self, end: usize, unit: usize) -> Option<(usize, usize)> {
+        let mut last = None;
+        self.each_joined(&mut |local| {
+            let at = core::ptr::from_ref(local).addr();
+            last = last.max(Some(at).filter(|&at| at < end));
         });
-        best
+        last.map(|at| (at / unit * unit, (at + self.local_bytes()).next_multiple_of(unit).min(end)))
     }
 }
 

@@ -36,6 +36,11 @@ pub fn none() -> &'static LocalHeap {
     &NONE.0
 }
 
+/// A word that is always zero.
+pub fn zero() -> *const AtomicU64 {
+    &raw const ZERO
+}
+
 /// A number that no other thread of the process has while this one lives; 0 where threads have no words.
 pub fn here() -> u64 {
     words().map_or(0, |words| core::ptr::from_ref(words).addr() as u64)

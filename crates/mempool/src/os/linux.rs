@@ -330,6 +330,11 @@ unsafe impl Os for Linux {
         unsafe { unmap(range) }
     }
 
+    unsafe fn release_part(&self, range: Range) -> Result<(), OsError> {
+        // SAFETY: the caller gives this part of its reservation up.
+        unsafe { unmap(range) }
+    }
+
     fn lock_limit(&self) -> Result<LockLimit, OsError> {
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: fills a live struct.

@@ -366,6 +366,17 @@ pub unsafe trait Os: Sync {
     /// `range` is exactly one reservation, and nobody touches it any more.
     unsafe fn release(&self, range: Range) -> Result<(), OsError>;
 
+    /// Gives a part of a reservation back, locked or not. The parts around it stay as they are, and go back by this call, too.
+    ///
+    /// # Errors
+    ///
+    /// The system has no room to note the change; the part is then as before.
+    ///
+    /// # Safety
+    ///
+    /// The range lies in a reservation, is whole huge OS pages where it has such, and nobody touches it any more.
+    unsafe fn release_part(&self, range: Range) -> Result<(), OsError>;
+
     /// The lock limit of this process.
     ///
     /// # Errors

@@ -113,6 +113,9 @@ unsafe impl Os for NoOs {
     unsafe fn release(&self, _: Range) -> Result<(), OsError> {
         lacking("release")
     }
+    unsafe fn release_part(&self, _: Range) -> Result<(), OsError> {
+        lacking("release_part")
+    }
     fn lock_limit(&self) -> Result<LockLimit, OsError> {
         lacking("lock_limit")
     }
