@@ -109,7 +109,7 @@ fn first_calls_before_constructors_and_last_ones_after_destructors_work() {
     assert!(ran.err.contains(" 33554432 bytes"), "{}", ran.err);
 }
 
-/// As under libfaketime, whose `getpid` looks for functions that are not there: the loader makes a message of that.
+/// As under libfaketime, whose functions look for others that are not there: the loader makes a message of that.
 #[test]
 fn who_allocates_while_the_pool_is_made_is_served_by_the_c_library() {
     let program = compile("early.c", "early", &["-rdynamic"]);

@@ -13,7 +13,7 @@ use crate::pool::Pool;
 use crate::segment::{Granted, Shortfalls};
 use crate::stats::{Stats, Table};
 use crate::sync::AtomicU64;
-use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::Ordering::{AcqRel, Acquire, Release};
 use crate::text::Text;
 use crate::units::GRANULE;
 
@@ -27,18 +27,21 @@ pub use more::*;
 
 /// The core of the process pool, 0 for none.
 static CORE: AtomicU64 = AtomicU64::new(0);
-/// One of the states below.
+/// One of the states below; the latter two with the process and the thread that is at it, in one word, so that there is no
+/// moment at which a fork could part them.
 static STATE: AtomicU64 = AtomicU64::new(UNUSED);
-/// Which thread makes the pool ([`front::here`]), in state MAKING; otherwise 0.
-static MAKER: AtomicU64 = AtomicU64::new(0);
 
 const UNUSED: u64 = 0;
-const MAKING: u64 = 1;
-const READY: u64 = 2;
-const ENDED: u64 = 3;
+const READY: u64 = 1;
+const ENDED: u64 = 2;
+/// A thread makes the pool.
+const MAKING: u64 = 3;
+/// A thread ends it.
+const ENDING: u64 = 4;
 
-/// How often one waits for the thread that makes the pool before one looks whether there is any.
-const ALONE: u32 = 8;
+/// Where process and thread begin in such a word. Linux numbers both with 22 bits.
+const PROCESS: u32 = 3;
+const THREAD: u32 = 33;
 
 fn core() -> Option<&'static Core> {
     // Acquire pairs with `init`: who sees the core sees it whole.
@@ -46,11 +49,39 @@ fn core() -> Option<&'static Core> {
     unsafe { (CORE.load(Acquire) as *const Core).as_ref() }
 }
 
-/// Whether the calling thread makes the pool at this moment.
-fn is_maker() -> bool {
-    let me = front::here();
-    // Relaxed: what counts is what this thread wrote itself.
-    me != 0 && MAKER.load(Relaxed) == me
+/// The state, or the word for it of a thread that makes or ends the pool.
+const fn kind(state: u64) -> u64 {
+    state & ((1 << PROCESS) - 1)
+}
+
+/// The word of the calling thread for MAKING or ENDING.
+fn by_me(kind: u64) -> u64 {
+    // Numbers of the system's: the child of a fork may have a thread where another one was in its parent.
+    let os = crate::os::platform();
+    kind | u64::from(os.process()) << PROCESS | u64::from(os.thread()) << THREAD
+}
+
+/// Whether the calling thread makes or ends the pool at this moment, as the state says.
+fn is_mine(state: u64) -> bool {
+    kind(state) >= MAKING && state == by_me(kind(state))
+}
+
+/// The state. What a thread of another process was at when it forked is settled: there is no such thread here.
+fn state() -> u64 {
+    let seen = STATE.load(Acquire);
+    if kind(seen) < MAKING || (seen ^ by_me(kind(seen))) & ((1 << THREAD) - 1) == 0 {
+        return seen;
+    }
+    // The core is the last thing that its maker sets, and the first that its end takes away. Without it, what was reserved is lost.
+    let settled = match core() {
+        Some(_) => READY,
+        None if kind(seen) == ENDING => ENDED,
+        None => UNUSED,
+    };
+    match STATE.compare_exchange(seen, settled, AcqRel, Acquire) {
+        Ok(_) => settled,
+        Err(other) => other,
+    }
 }
 
 /// Makes the process pool.
@@ -58,30 +89,28 @@ fn is_maker() -> bool {
 /// # Errors
 /// There is one already, or had been; another thread is making it; or what [`Config::build`] says.
 pub fn init(config: &Config) -> Result<(), InitError> {
-    let from = match STATE.load(Acquire) {
+    let from = match state() {
         READY => return Err(InitError::AlreadyInitialised),
-        MAKING => return Err(InitError::Busy),
-        state => state,
+        state @ (UNUSED | ENDED) => state,
+        _ => return Err(InitError::Busy),
     };
-    if STATE.compare_exchange(from, MAKING, AcqRel, Acquire).is_err() {
+    if STATE.compare_exchange(from, by_me(MAKING), AcqRel, Acquire).is_err() {
         return Err(InitError::Busy);
     }
-    // Relaxed: who finds its own number wrote it.
-    MAKER.store(front::here(), Relaxed);
     match Pool::on(crate::os::platform(), config) {
         Ok(pool) => {
             // Ended by `fini`, or by the OS with the process.
             let pool = ManuallyDrop::new(pool);
             front::set_process_serial(pool.core().serial);
             pool.core().watch();
+            // Before anybody uses it, so that the child of a fork mends it.
+            front::enlist(pool.core());
             CORE.store(core::ptr::from_ref(pool.core()) as u64, Release);
-            MAKER.store(0, Relaxed);
             STATE.store(READY, Release);
-            pool.enlist();
+            front::watch_threads(pool.core());
             Ok(())
         }
         Err(error) => {
-            MAKER.store(0, Relaxed);
             STATE.store(from, Release);
             Err(error)
         }
@@ -112,7 +141,7 @@ fn demand(call: &'static str, base: &Config) -> &'static Core {
         if let Some(core) = core() {
             return core;
         }
-        match STATE.load(Acquire) {
+        match state() {
             UNUSED => {
                 if let Err(error) = environment_config(*base).and_then(|config| init(&config)) {
                     match error {
@@ -121,23 +150,18 @@ fn demand(call: &'static str, base: &Config) -> &'static Core {
                     }
                 }
             }
-            // A function of the C library that was called for it is somebody else's, and asks for memory.
-            MAKING if is_maker() => stop(call, InitError::Busy),
             ENDED => stop(call, format_args!("{}: it was ended, and is used afterwards", InitError::NotInitialised)),
-            _ => wait_for_maker(&mut times),
+            // A function of the C library that was called for it is somebody else's, and asks for memory.
+            state if is_mine(state) => stop(call, InitError::Busy),
+            _ => wait(&mut times),
         }
     }
 }
 
-/// Another thread makes the pool. A large segment takes seconds to be made ready, by all processors.
-fn wait_for_maker(times: &mut u32) {
+/// Another thread makes or ends the pool. A large segment takes seconds to be made ready, by all processors.
+fn wait(times: &mut u32) {
     *times = times.saturating_add(1);
     front::give_way(*times);
-    // In the child of a fork that came meanwhile there is no such thread: what it had reserved is lost, and the pool made anew.
-    if *times > ALONE && MAKER.load(Relaxed) != 0 && crate::os::platform().is_single_threaded() {
-        MAKER.store(0, Relaxed);
-        let _ = STATE.compare_exchange(MAKING, UNUSED, AcqRel, Acquire);
-    }
 }
 
 fn stop(call: &'static str, why: impl core::fmt::Display) -> ! {
@@ -154,11 +178,12 @@ fn stop(call: &'static str, why: impl core::fmt::Display) -> ! {
 /// # Errors
 /// There is no process pool.
 pub fn fini(mut report: impl FnMut(&dyn core::fmt::Display)) -> Result<Leaks, InitError> {
-    if STATE.compare_exchange(READY, MAKING, AcqRel, Acquire).is_err() {
+    if state() != READY || STATE.compare_exchange(READY, by_me(ENDING), AcqRel, Acquire).is_err() {
         return Err(InitError::NotInitialised);
     }
     let Some(core) = core() else { return Err(InitError::NotInitialised) };
     let leaks = crate::stats::report_leaks(core, &mut report);
+    // First of all: see `state`.
     CORE.store(0, Release);
     front::set_process_serial(0);
     front::delist(core);

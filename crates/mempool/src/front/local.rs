@@ -11,7 +11,7 @@ use core::ffi::c_void;
 use super::core::Core;
 use super::tls::{self, EXITED, OTHERS, Other};
 use crate::config::Small;
-use crate::os::ThreadKey;
+use crate::os::{Os, ThreadKey};
 use crate::slab::{LocalHeap, SHARED};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -70,6 +70,8 @@ static SERIALS: AtomicU64 = AtomicU64::new(1);
 /// The thread-exit key plus one; 0 none yet, `NO_KEY` when the OS has none.
 static KEY: AtomicU64 = AtomicU64::new(0);
 const NO_KEY: u64 = u64::MAX;
+/// 1 when the OS was asked to tell of forks.
+static FORKS: AtomicU64 = AtomicU64::new(0);
 
 /// A number for a new pool.
 pub fn next_serial() -> u64 {
@@ -86,20 +88,29 @@ pub fn place_for(serial: u64) -> tls::Place {
     tls::place(place_of(serial))
 }
 
-/// Adds a pool to the process's list and, the first time, asks to be told of thread exits and forks.
+/// Adds a pool to the process's list.
 pub fn enlist(core: &Core) {
     LIST.with(|| {
         core.next.set(FIRST.load(Relaxed) as *const Core);
         FIRST.store(core::ptr::from_ref(core) as u64, Relaxed);
     });
-    // After the pool is usable: both calls may allocate.
-    if KEY.compare_exchange(0, NO_KEY, AcqRel, Relaxed).is_ok() {
-        if let Ok(key) = core.os.thread_key_create(on_thread_exit) {
-            KEY.store(u64::from(key.0) + 1, Release);
-        }
-        // Without it a child finds what its parent's threads left; nothing else can be done.
-        let _ = core.os.at_fork_child(on_fork_child);
+}
+
+/// Asks to be told of forks, once. Without it a child finds what its parent's threads left; nothing else can be done.
+pub fn watch_forks(os: &dyn Os) {
+    if FORKS.swap(1, Relaxed) == 0 {
+        let _ = os.at_fork_child(on_fork_child);
     }
+}
+
+/// Asks to be told of thread exits and forks, once. The pool must be usable: both calls may allocate.
+pub fn watch_threads(core: &Core) {
+    if KEY.compare_exchange(0, NO_KEY, AcqRel, Relaxed).is_ok()
+        && let Ok(key) = core.os.thread_key_create(on_thread_exit)
+    {
+        KEY.store(u64::from(key.0) + 1, Release);
+    }
+    watch_forks(core.os);
 }
 
 /// Takes a pool off the process's list: no thread exit or fork looks at it afterwards.
@@ -161,7 +172,12 @@ extern "C" fn on_thread_exit(_value: *mut c_void) {
 /// The OS says that this is the child of a fork, in which only the calling thread goes on.
 extern "C" fn on_fork_child() {
     LIST.reset();
-    let token = tls::words().map_or(0, |words| words.token.get());
+    let words = tls::words();
+    let token = words.map_or(0, |words| words.token.get());
+    // Its parent may have been about to end the process pool, and cannot retire this local heap any more.
+    if let Some(words) = words.filter(|_| super::process_serial() == 0) {
+        words.process.set(tls::none());
+    }
     each_pool(|core| core.repair(token));
 }
 

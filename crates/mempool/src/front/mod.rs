@@ -30,13 +30,15 @@ pub use self::caches::{pop_cache, pop_cache_array, pop_cache_behind, push_cache,
 pub use self::core::{Core, Events};
 pub use self::drill::{Drill, Witness, board};
 pub use self::exhausted::Fail;
-pub use self::local::{SpinLock, Threads, delist, enlist, give_way, next_serial, place_for};
+pub use self::local::{
+    SpinLock, Threads, delist, enlist, give_way, next_serial, place_for, watch_threads,
+};
 pub use self::misuse::{Misuse, Use};
 pub use self::parking::{Common, Parking};
 pub use self::reclaim::{CALLBACKS, Callback, Reclaim};
 pub use self::route::{Request, watch_heap};
 pub use self::spares::Spares;
-pub use self::tls::{Place, here, process as process_local};
+pub use self::tls::{Place, process as process_local};
 pub use self::verdict::{Verdict, Why};
 
 use ::core::num::NonZeroUsize;

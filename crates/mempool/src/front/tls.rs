@@ -41,11 +41,6 @@ pub fn zero() -> *const AtomicU64 {
     &raw const ZERO
 }
 
-/// A number that no other thread of the process has while this one lives; 0 where threads have no words.
-pub fn here() -> u64 {
-    words().map_or(0, |words| core::ptr::from_ref(words).addr() as u64)
-}
-
 /// The words of the calling thread.
 #[repr(C)]
 pub struct Words {

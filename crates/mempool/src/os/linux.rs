@@ -146,6 +146,31 @@ unsafe fn touch(range: Range, os_page: usize) {
     }
 }
 
+/// The number that `call` gives, which is one without arguments that cannot fail. Without the C library where possible: another
+/// library may replace its functions by some that allocate, and this is asked before it is known who makes the pool.
+#[cfg(target_arch = "x86_64")]
+fn number(call: c_long) -> u32 {
+    let result: c_long;
+    // SAFETY: such a call changes no memory; the kernel uses these two registers besides that of the result.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") call => result,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nomem, nostack)
+        );
+    }
+    result as u32
+}
+
+/// As above.
+#[cfg(not(target_arch = "x86_64"))]
+fn number(call: c_long) -> u32 {
+    // SAFETY: such a call.
+    unsafe { libc::syscall(call) as u32 }
+}
+
 /// One write; how many bytes went out, or the errno.
 fn write_once(message: &[u8]) -> Result<usize, c_int> {
     // SAFETY: the kernel reads `message.len()` bytes from a live slice.
@@ -343,13 +368,11 @@ unsafe impl Os for Linux {
     }
 
     fn process(&self) -> u32 {
-        // SAFETY: a plain call.
-        unsafe { libc::getpid() as u32 }
+        number(libc::SYS_getpid)
     }
 
     fn thread(&self) -> u32 {
-        // SAFETY: no argument, cannot fail.
-        unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+        number(libc::SYS_gettid)
     }
 
     fn thread_name(&self) -> [u8; 16] {

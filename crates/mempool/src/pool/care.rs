@@ -123,5 +123,6 @@ impl Pool {
     /// Tells the process's list of pools about this one: thread exits and forks are handled from now on.
     pub(crate) fn enlist(&self) {
         front::enlist(self.core());
+        front::watch_threads(self.core());
     }
 }

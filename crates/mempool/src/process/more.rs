@@ -6,12 +6,11 @@
 use ::core::num::NonZeroUsize;
 
 use super::{
-    CacheHandle, Config, Core, ENDED, InitError, MAKING, READY, STATE, core, demand_core, environment_config, init,
-    is_maker, wait_for_maker,
+    CacheHandle, Config, Core, ENDED, InitError, UNUSED, core, demand_core, environment_config, init, is_mine, state,
+    wait,
 };
 use crate::front::{self, BudgetError, BudgetInfo, CacheError, Callback, Fail, Request};
 use crate::stats::{CacheStats, Stats};
-use crate::sync::Ordering::Acquire;
 use crate::units::GRANULE;
 
 /// What an allocation does when the pool is exhausted.
@@ -34,16 +33,15 @@ pub fn ensure(base: Config) -> Result<(), InitError> {
         if core().is_some() {
             return Ok(());
         }
-        match STATE.load(Acquire) {
+        match state() {
             ENDED => return Err(InitError::NotInitialised),
-            READY => {}
-            MAKING if is_maker() => return Err(InitError::Busy),
-            MAKING => wait_for_maker(&mut times),
-            _ => match environment_config(base).and_then(|config| init(&config)) {
+            state if is_mine(state) => return Err(InitError::Busy),
+            UNUSED => match environment_config(base).and_then(|config| init(&config)) {
                 // Another thread was quicker.
                 Ok(()) | Err(InitError::AlreadyInitialised | InitError::Busy) => {}
                 Err(error) => return Err(error),
             },
+            _ => wait(&mut times),
         }
     }
 }
