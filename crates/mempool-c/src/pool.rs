@@ -48,12 +48,16 @@ pub unsafe extern "C" fn mempool_init_config(config: *const MempoolConfig) -> c_
 }
 
 /// See the header.
+///
+/// # Safety
+/// No object of the pool is used any more.
 #[unsafe(no_mangle)]
-pub extern "C" fn mempool_fini() {
+pub unsafe extern "C" fn mempool_fini() {
     print_stats_if_asked();
     let mut out = Out::new(libc::STDERR_FILENO);
     // Writing to an `Out` never fails; what the descriptor says shows at its end.
-    let ended = process::fini(|line| _ = writeln!(out, "mempool: {line}"));
+    // SAFETY: contract.
+    let ended = unsafe { process::fini(|line| _ = writeln!(out, "mempool: {line}")) };
     match ended {
         Ok(leaks) if leaks.objects > 0 => {
             let (objects, bytes) = (leaks.objects, leaks.bytes);
@@ -71,10 +75,11 @@ pub extern "C" fn mempool_fini() {
 /// See the header.
 ///
 /// # Safety
-/// `objects` and `bytes` are null or can be written to.
+/// As for [`mempool_fini`]; `objects` and `bytes` are null or can be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mempool_fini_quiet(objects: *mut usize, bytes: *mut usize) -> c_int {
-    match process::fini(|_| ()) {
+    // SAFETY: contract.
+    match unsafe { process::fini(|_| ()) } {
         Ok(leaks) => {
             // SAFETY: contract.
             if let Some(objects) = unsafe { objects.as_mut() } {

@@ -173,16 +173,22 @@ fn stop(call: &'static str, why: impl core::fmt::Display) -> ! {
 
 /// Ends the process pool: reports what is still live to `report` (one line per size class, cache, and so on) and
 /// returns the segment to the OS. Other threads must not use the pool any more; a use afterwards ends the process
-/// with a message.
+/// with a message. If `report` panics the pool goes on.
 ///
 /// # Errors
 /// There is no process pool.
-pub fn fini(mut report: impl FnMut(&dyn core::fmt::Display)) -> Result<Leaks, InitError> {
+///
+/// # Safety
+/// No object of the pool is used any more, be it to free it. With [`Global`] as the global allocator hardly a program can
+/// say so of everything that it and the standard library have allocated.
+pub unsafe fn fini(mut report: impl FnMut(&dyn core::fmt::Display)) -> Result<Leaks, InitError> {
     if state() != READY || STATE.compare_exchange(READY, by_me(ENDING), AcqRel, Acquire).is_err() {
         return Err(InitError::NotInitialised);
     }
+    let unless_done = GoesOn;
     let Some(core) = core() else { return Err(InitError::NotInitialised) };
     let leaks = crate::stats::report_leaks(core, &mut report);
+    core::mem::forget(unless_done);
     // First of all: see `state`.
     CORE.store(0, Release);
     front::set_process_serial(0);
@@ -190,6 +196,15 @@ pub fn fini(mut report: impl FnMut(&dyn core::fmt::Display)) -> Result<Leaks, In
     core.dissolve();
     STATE.store(ENDED, Release);
     Ok(leaks)
+}
+
+/// The pool is not ended after all, when this is dropped.
+struct GoesOn;
+
+impl Drop for GoesOn {
+    fn drop(&mut self) {
+        STATE.store(READY, Release);
+    }
 }
 
 /// Whether there is a process pool at the moment.

@@ -344,13 +344,13 @@ const KINDS: &[Kind] = &[
     }),
     ("mp-alloc-after-fini", || {
         whole();
-        process::fini(|_| ()).expect("a pool");
+        unsafe { process::fini(|_| ()) }.expect("a pool");
         let _ = process::alloc(100);
     }),
     ("mp-free-after-fini", || {
         whole();
         let object = process::alloc(100);
-        process::fini(|_| ()).expect("a pool");
+        unsafe { process::fini(|_| ()) }.expect("a pool");
         unsafe { process::free(object, "mp_free") };
     }),
     ("mp-alloc-after-fini-elsewhere", || after_fini_elsewhere(|| _ = process::alloc(100))),
@@ -376,7 +376,7 @@ const KINDS: &[Kind] = &[
             unsafe { process::free(object, "mp_free") };
         });
         from.recv().expect("an object");
-        process::fini(|_| ()).expect("a pool");
+        unsafe { process::fini(|_| ()) }.expect("a pool");
         drop(go);
         let _ = other.join();
     }),
@@ -401,7 +401,7 @@ fn after_fini_elsewhere(act: impl Fn() + Send + 'static) {
         act();
     });
     from.recv().expect("a thread that has used the pool");
-    process::fini(|_| ()).expect("a pool");
+    unsafe { process::fini(|_| ()) }.expect("a pool");
     drop(go);
     let _ = other.join();
 }
