@@ -217,6 +217,15 @@ fn print_stats_if_asked() {
     }
 }
 
+/// What the process runs before the program's own code, so that the handlers of forks for which the program asks run later.
+extern "C" fn at_start() {
+    process::watch_forks();
+}
+
+#[used]
+#[cfg_attr(target_os = "linux", unsafe(link_section = ".init_array"))]
+static AT_START: extern "C" fn() = at_start;
+
 /// What the process runs when it ends normally: `stats` is promised for then too.
 extern "C" fn at_exit() {
     print_stats_if_asked();

@@ -45,6 +45,13 @@ fn a_fork_while_the_pool_is_made_or_ended() {
 }
 
 #[test]
+fn fork_handlers_that_are_older_than_the_pool() {
+    for link in BOTH {
+        assert_eq!(checks(&c_program("handlers.c", link), &[], &[]), 208);
+    }
+}
+
+#[test]
 fn a_thread_outlives_pools() {
     for link in BOTH {
         let program = c_program("outlive.c", link);

@@ -207,6 +207,12 @@ impl Drop for GoesOn {
     }
 }
 
+/// Asks the operating system to tell of forks now, and not when the first pool is made: it tells in the order in which it was
+/// asked, so that what a program asks for later finds the pools of a child mended.
+pub fn watch_forks() {
+    front::watch_forks(crate::os::platform());
+}
+
 /// Whether there is a process pool at the moment.
 #[must_use]
 pub fn is_ready() -> bool {

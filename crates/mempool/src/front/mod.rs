@@ -31,7 +31,7 @@ pub use self::core::{Core, Events};
 pub use self::drill::{Drill, Witness, board};
 pub use self::exhausted::Fail;
 pub use self::local::{
-    SpinLock, Threads, delist, enlist, give_way, next_serial, place_for, watch_threads,
+    SpinLock, Threads, delist, enlist, give_way, next_serial, place_for, watch_forks, watch_threads,
 };
 pub use self::misuse::{Misuse, Use};
 pub use self::parking::{Common, Parking};
