@@ -246,6 +246,7 @@ impl Pool {
             next: core::cell::Cell::new(core::ptr::null()),
             caches: words(areas.caches),
             reclaim: Reclaim::new(values.watermark),
+            marks: front::Marks::default(),
             budgets: Budgets::default(),
             spares: front::Spares::default(),
             common: front::Common::new(),

@@ -317,6 +317,38 @@ static void callbacks_at_once(void) {
     CHECK(lost == 0);
 }
 
+static bool leave(size_t needed, void *argument) {
+    counted++;
+    if (needed != 0) {
+        pthread_exit(argument);
+    }
+    return false;
+}
+
+static void *ask(void *argument) {
+    CHECK(mp_malloc(50000) == NULL);
+    return argument;
+}
+
+/* A callback that ends its thread, which has no local heap yet, is no reason not to call it for others. */
+static void leaving_a_callback(void) {
+    int i;
+    make_pool(MEMPOOL_EXHAUSTED_NULL, 1 << 20);
+    CHECK(mempool_on_reclaim(leave, &counted) == MEMPOOL_OK);
+    take_all(50000);
+    take_all(256);
+    counted = 0;
+    for (i = 0; i < 3; i++) {
+        pthread_t thread;
+        void *result = NULL;
+        CHECK(pthread_create(&thread, NULL, ask, NULL) == 0);
+        CHECK(pthread_join(thread, &result) == 0 && result == &counted);
+    }
+    CHECK(counted == 3);
+    CHECK(mempool_verify() == MEMPOOL_OK);
+    mempool_fini_quiet(NULL, NULL);
+}
+
 static void giving_back(void) {
     mempool_config_t config;
     char *object;
@@ -347,6 +379,7 @@ int main(void) {
     levels();
     budgets();
     callbacks_at_once();
+    leaving_a_callback();
     giving_back();
     return done();
 }

@@ -5,6 +5,7 @@ use core::fmt::Write;
 
 use super::budget::Budgets;
 use super::local::Threads;
+use super::marks::Marks;
 use super::reclaim::Reclaim;
 use crate::config::{Small, Values};
 use crate::frag::Frag;
@@ -48,6 +49,7 @@ pub struct Core {
     pub(crate) caches: *const AtomicU64,
     /// Whom to tell that memory runs low.
     pub(crate) reclaim: Reclaim,
+    pub(crate) marks: Marks,
     /// Caps on what some caches may have together.
     pub(crate) budgets: Budgets,
     /// Runs of emptied slabs, for the next ones.

@@ -233,7 +233,7 @@ impl Core {
 
     /// Whether the calling thread is inside a critical scope, or is one that always is.
     pub(super) fn is_critical(&self) -> bool {
-        self.frag.reserve() > 0 && (self.with_local(|local| local.critical.get()) > 0 || self.is_critical_by_name())
+        self.frag.reserve() > 0 && (self.is_in_scope() || self.is_critical_by_name())
     }
 
     fn is_critical_by_name(&self) -> bool {
@@ -263,14 +263,6 @@ impl Core {
     /// Whether the budget of the cache is what refuses the request.
     fn is_refused_by_budget(&self, plea: &Plea<'_>) -> bool {
         plea.class.is_some_and(|class| self.is_over_budget(class, self.need_of(plea.request, plea.class).0 / FRAGMENT))
-    }
-
-    /// Enters (true) or leaves a critical scope of the calling thread.
-    pub(crate) fn critical(&self, enter: bool) {
-        self.with_local(|local| {
-            let depth = local.critical.get();
-            local.critical.set(if enter { depth.saturating_add(1) } else { depth.saturating_sub(1) });
-        });
     }
 
     /// The request cannot be served: the policy.

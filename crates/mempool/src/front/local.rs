@@ -271,10 +271,7 @@ impl Core {
         // The words for pools other than the process pool are few and forget, and a scope hides them all: such a thread may
         // have joined before.
         let may_know = words.token.get() != 0;
-        if words.token.get() == 0 {
-            words.token.set(u64::from(self.os.thread()) << TOKEN_BITS | TOKENS.fetch_add(1, Relaxed));
-        }
-        let token = words.token.get();
+        let token = self.token();
         let known = if may_know { self.threads.find(token) } else { None };
         let index = known.or_else(|| self.threads.claim(token))?;
         let Some(local) = self.local_heap(index, known.is_none()) else {
@@ -283,6 +280,9 @@ impl Core {
         };
         if local.budget.get() != 0 {
             return Some(local);
+        }
+        if known.is_none() {
+            local.marks.set(self.marks.take(token));
         }
         if super::process_serial() == self.serial {
             words.process.set(local);
@@ -296,6 +296,16 @@ impl Core {
             let _ = self.os.set_thread_value(ThreadKey((key - 1) as u32), core::ptr::from_ref(words).cast_mut().cast());
         }
         Some(local)
+    }
+
+    /// The calling thread's token, given now if it has none. One that ends, or has no words, is known by its number in the system.
+    pub(super) fn token(&self) -> u64 {
+        let number = || u64::from(self.os.thread()) << TOKEN_BITS;
+        let Some(words) = tls::words().filter(|words| words.token.get() != EXITED) else { return number().max(1) };
+        if words.token.get() == 0 {
+            words.token.set(number() | TOKENS.fetch_add(1, Relaxed));
+        }
+        words.token.get()
     }
 
     /// The calling thread's words name no local heap of this pool any more: it has one all the same, which `join` finds.
@@ -369,6 +379,7 @@ impl Core {
 
     /// The thread with `token` ends.
     fn leave(&self, token: u64) {
+        self.marks.take(token);
         let Some(index) = self.threads.find(token) else { return };
         let address = self.threads.entry(index).1.load(Relaxed) as usize;
         // SAFETY: the entry is the calling thread's, its local heap lives in the pool.
@@ -407,6 +418,7 @@ impl Core {
         }
         self.threads.low.store(0, Relaxed);
         self.recharge();
+        self.marks.keep(token);
         self.common.reset();
         self.write_shared();
     }

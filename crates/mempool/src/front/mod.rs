@@ -13,6 +13,7 @@ mod core;
 mod drill;
 mod exhausted;
 mod local;
+mod marks;
 mod misuse;
 mod parking;
 mod reclaim;
@@ -33,6 +34,7 @@ pub use self::exhausted::Fail;
 pub use self::local::{
     SpinLock, Threads, delist, enlist, give_way, next_serial, place_for, watch_forks, watch_threads,
 };
+pub use self::marks::Marks;
 pub use self::misuse::{Misuse, Use};
 pub use self::parking::{Common, Parking};
 pub use self::reclaim::{CALLBACKS, Callback, Reclaim};

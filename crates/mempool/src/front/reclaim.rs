@@ -93,8 +93,7 @@ impl Core {
     #[cold]
     #[inline(never)]
     fn look(&self) {
-        let inside = self.with_local(|local| local.reclaiming.get());
-        if inside || self.reclaim.due.swap(0, Relaxed) == 0 {
+        if self.is_reclaiming() || self.reclaim.due.swap(0, Relaxed) == 0 {
             return;
         }
         let free = self.frag.free_fragments() * FRAGMENT;
@@ -154,7 +153,7 @@ impl Core {
 
     /// Calls the callbacks that `needed` has an answer for, by their number and level.
     fn call(&self, needed: &dyn Fn(usize, usize) -> Option<usize>) -> (usize, bool) {
-        if self.with_local(|local| local.reclaiming.replace(true)) {
+        if !self.begin_reclaiming() {
             return (0, false);
         }
         let (mut called, mut freed) = (0, false);
@@ -171,7 +170,7 @@ impl Core {
                 freed |= callback(needed, argument.load(Relaxed) as *mut u8);
             }
         }
-        self.with_local(|local| local.reclaiming.set(false));
+        self.end_reclaiming();
         (called, freed)
     }
 

@@ -67,10 +67,8 @@ pub struct LocalHeap {
     pub(crate) lines: usize,
     /// Number of bins, at least `CLASSES`.
     count: u32,
-    /// Depth of the thread's critical scopes: above 0 its requests may use the reserve.
-    pub(crate) critical: Cell<u16>,
-    /// The thread is inside the pool's reclaim callbacks.
-    pub(crate) reclaiming: Cell<bool>,
+    /// What the thread is in the midst of; the front knows what the bits mean.
+    pub(crate) marks: Cell<u16>,
     /// The budget of the scope that the thread is in: its number plus one, 0 for none.
     pub(crate) budget: Cell<u8>,
     /// The pool, null when it has ended; the front knows its type.
@@ -107,8 +105,7 @@ impl LocalHeap {
             announced: AtomicU64::new(0),
             lines: 0,
             count: CLASSES as u32,
-            critical: Cell::new(0),
-            reclaiming: Cell::new(false),
+            marks: Cell::new(0),
             budget: Cell::new(0),
             pool: Cell::new(core::ptr::null()),
             near: Cell::new(0),
@@ -154,8 +151,7 @@ impl LocalHeap {
             announced: AtomicU64::new(0),
             lines: geometry.line_mask(),
             count: classes as u32,
-            critical: Cell::new(0),
-            reclaiming: Cell::new(false),
+            marks: Cell::new(0),
             budget: Cell::new(0),
             pool: Cell::new(pool),
             near: Cell::new(0),
