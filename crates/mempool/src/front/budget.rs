@@ -231,15 +231,6 @@ impl Core {
         let (number, entry) =
             self.budgets.entries.iter().enumerate().find(|(_, entry)| claim(entry)).ok_or(BudgetError::TooMany)?;
         let need = least.div_ceil(FRAGMENT).next_multiple_of(self.slot_fragments());
-        let from = match self.set_aside(need) {
-            Ok(from) => from,
-            Err(left) => {
-                entry.state.store(VACANT, Release);
-                return Err(BudgetError::Reserve(need * FRAGMENT, left * FRAGMENT));
-            }
-        };
-        entry.from.store(from as u64, Relaxed);
-        entry.to.store((from + need) as u64, Relaxed);
         entry.most.store((most / FRAGMENT) as u64, Relaxed);
         let mut bytes = [0u8; NAME_LEN];
         bytes.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from);
@@ -249,12 +240,32 @@ impl Core {
         self.budgets.count.fetch_add(1, Relaxed);
         // Release pairs with `budget_entry`: who sees it alive sees what it is.
         entry.state.store(ALIVE, Release);
-        if self.scoped_cache(number, LARGE).is_none() {
+        let made = self.furnish_budget(number, entry, need);
+        if made.is_err() {
             self.budgets.count.fetch_sub(1, Relaxed);
             entry.state.store(VACANT, Release);
-            return Err(BudgetError::TooManyCaches(self.layout.max_caches as usize));
         }
-        Ok(number)
+        made.map(|()| number)
+    }
+
+    /// Its cache, and `need` fragments set aside. These come last: what is set aside stays so, while a cache can end.
+    fn furnish_budget(&self, number: usize, entry: &Entry, need: usize) -> Result<(), BudgetError> {
+        let full = BudgetError::TooManyCaches(self.layout.max_caches as usize);
+        let cache = self.scoped_cache(number, LARGE).ok_or(full)?;
+        match self.set_aside(need) {
+            Ok(from) => {
+                // Nobody has the budget's number yet.
+                entry.from.store(from as u64, Relaxed);
+                entry.to.store((from + need) as u64, Relaxed);
+                Ok(())
+            }
+            Err(left) => {
+                self.cache_destroy(cache, "budget");
+                entry.scoped.iter().for_each(|word| word.store(0, Relaxed));
+                // So much may be asked for that its bytes are no number.
+                Err(BudgetError::Reserve(need.saturating_mul(FRAGMENT), left * FRAGMENT))
+            }
+        }
     }
 
     /// Sets `need` fragments of the reserve aside: the first of them, or how many are left.

@@ -203,6 +203,23 @@ fn over_budget_is_a_verdict_and_its_advice_helps() {
 }
 
 #[test]
+fn a_budget_that_is_refused_leaves_nothing_behind() {
+    let pool = config().reserve(1 << 20).max_caches(1).build().expect("a pool");
+    let only = pool.raw_cache("only", layout(1)).expect("a cache");
+    for _ in 0..5 {
+        assert_eq!(pool.budget("a", 1 << 18, 1 << 20).err(), Some(BudgetError::TooManyCaches(1)));
+    }
+    drop(only);
+    for least in [2 << 20, usize::MAX / 2, usize::MAX - 65535, usize::MAX] {
+        let error = pool.budget("a", least, usize::MAX).map(|_| ()).expect_err("refused");
+        assert!(matches!(error, BudgetError::Reserve(need, left) if need >= least && left == 1 << 20), "{error}");
+    }
+    assert!(pool.raw_cache("only", layout(1)).is_ok());
+    let tenant = pool.budget("a", 1 << 20, 1 << 20).expect("all of the reserve");
+    assert_eq!(tenant.info().least, 1 << 20);
+}
+
+#[test]
 fn errors_have_figures() {
     let pool = config().build().expect("a pool");
     for (name, least, most, words) in [
