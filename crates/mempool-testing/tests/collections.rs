@@ -275,6 +275,39 @@ fn a_larger_alignment_is_met_by_growing() {
     });
 }
 
+/// Without a byte to spare blocks shrink where they are.
+#[test]
+fn blocks_shrink_in_a_full_pool() {
+    on_pools(4 * MIB, |pool| {
+        let mut vectors: std::vec::Vec<_> = [100, 5000, 100_000]
+            .map(|len| {
+                let mut vector = Vec::with_capacity_in(len, pool);
+                vector.extend((0..len / 2).map(|place| place as u8));
+                vector
+            })
+            .into();
+        let mut rest = std::vec::Vec::new();
+        for size in [100_000, 4096, 256, 16] {
+            while let Ok(block) = pool.allocate(layout(size, 1)) {
+                rest.push((block, layout(size, 1)));
+            }
+        }
+        for vector in &mut vectors {
+            let (at, len) = (vector.as_ptr(), vector.len());
+            vector.shrink_to_fit();
+            assert_eq!((vector.as_ptr(), vector.capacity()), (at, len));
+            assert!(vector.iter().enumerate().all(|(place, value)| *value == place as u8));
+            vector.clear();
+            vector.shrink_to_fit();
+            assert_eq!(vector.capacity(), 0);
+        }
+        for (block, layout) in rest {
+            // SAFETY: live, and forgotten.
+            unsafe { pool.deallocate(block.cast(), layout) };
+        }
+    });
+}
+
 #[test]
 fn exhaustion_is_an_error_and_never_the_end_of_the_process() {
     on_pools(2 * MIB, |pool| {

@@ -308,5 +308,32 @@ mod collections {
             let moved = unsafe { self.try_realloc(object, new) };
             moved.map(|object| block(object, new)).map_err(|_| AllocError)
         }
+
+        unsafe fn grow_zeroed(
+            &self,
+            object: NonNull<u8>,
+            old: Layout,
+            new: Layout,
+        ) -> Result<NonNull<[u8]>, AllocError> {
+            if old.size() == 0 {
+                return self.allocate_zeroed(new);
+            }
+            // SAFETY: contract of `grow_zeroed`, the same as that of `grow`.
+            let grown = unsafe { self.grow(object, old, new) }?;
+            // SAFETY: the block has `new.size()` bytes, no fewer than the old one, and nobody uses those behind its content.
+            unsafe { grown.cast::<u8>().add(old.size()).write_bytes(0, new.size() - old.size()) };
+            Ok(grown)
+        }
+
+        unsafe fn shrink(&self, object: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, AllocError> {
+            if new.size() == 0 {
+                // SAFETY: contract of `shrink`: the block is not used any more.
+                unsafe { self.deallocate(object, old) };
+                return self.allocate(new);
+            }
+            // An object keeps its room, so that this needs no memory, and fails only for a larger alignment.
+            // SAFETY: contract of `shrink`: the old block, no smaller than the new one, has a size.
+            unsafe { self.grow(object, old, new) }
+        }
     }
 }
