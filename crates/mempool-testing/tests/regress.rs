@@ -79,6 +79,38 @@ fn one_local_heap_per_thread_and_pool() {
     unsafe { pool.free(object) };
 }
 
+/// A value whose `drop` panics, once for each that is to.
+struct Spiteful<'a>(&'a std::cell::Cell<bool>, [u64; 20]);
+
+impl Drop for Spiteful<'_> {
+    fn drop(&mut self) {
+        assert!(!self.0.replace(false) || self.1[0] == 0, "on purpose");
+    }
+}
+
+/// The item of a value whose `drop` panicked was lost.
+#[test]
+fn a_value_that_panics_gives_its_item_back() {
+    let pool = World::of(1 << 20).config.build().expect("a pool");
+    let cache = pool.cache("spiteful").expect("a cache");
+    let armed = std::cell::Cell::new(false);
+    let panics = |f: &dyn Fn()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(f)).is_err();
+    let live = || pool.stats().live();
+    let one = || {
+        let value = cache.alloc(Spiteful(&armed, [1; 20])).expect("memory");
+        armed.set(true);
+        drop(value);
+    };
+    let many = || {
+        let values = cache.alloc_slice(10, |_| Spiteful(&armed, [1; 20])).expect("memory");
+        armed.set(true);
+        drop(values);
+    };
+    assert!(panics(&one) && live() == 0, "{} items", live());
+    assert!(panics(&many) && live() == 0, "{} items", live());
+    pool.verify().expect("in order");
+}
+
 extern "C" fn count(_: usize, argument: *mut u8) -> bool {
     if argument.is_null() {
         CALLS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -196,9 +196,19 @@ impl<T> DerefMut for CacheBox<'_, T> {
 
 impl<T> Drop for CacheBox<'_, T> {
     fn drop(&mut self) {
+        let _behind = Behind(|| self.cache.give(self.item));
         // SAFETY: the value is dropped once, here.
         unsafe { self.item.drop_in_place() };
-        self.cache.give(self.item);
+    }
+}
+
+/// What happens at the end, even if the value's own `drop` panics.
+struct Behind<F: Fn()>(F);
+
+impl<F: Fn()> Drop for Behind<F> {
+    #[inline]
+    fn drop(&mut self) {
+        (self.0)();
     }
 }
 
@@ -241,13 +251,15 @@ impl<T> DerefMut for CacheSlice<'_, T> {
 impl<T> Drop for CacheSlice<'_, T> {
     fn drop(&mut self) {
         let values: *mut [T] = &raw mut **self;
+        let _behind = Behind(|| {
+            let address = self.first.as_ptr() as usize;
+            let (pool, handle) = (self.cache.pool, self.cache.handle);
+            if !front::push_cache_array(pool.local(), handle, address, self.reserved) {
+                pool.core().cache_free(handle, address, self.reserved, "CacheSlice::drop");
+            }
+        });
         // SAFETY: the values are dropped once, here.
         unsafe { values.drop_in_place() };
-        let address = self.first.as_ptr() as usize;
-        let (pool, handle) = (self.cache.pool, self.cache.handle);
-        if !front::push_cache_array(pool.local(), handle, address, self.reserved) {
-            pool.core().cache_free(handle, address, self.reserved, "CacheSlice::drop");
-        }
     }
 }
 
