@@ -26,7 +26,10 @@ impl Pool {
     }
 
     /// Gives the run that begins at fragment `start` back. Whether there was one.
-    pub fn door_give(&self, start: usize) -> bool {
+    ///
+    /// # Safety
+    /// The run came from [`Pool::door_take`], and nobody uses it any more.
+    pub unsafe fn door_give(&self, start: usize) -> bool {
         self.core().frag.give(start, |_| ()).is_ok()
     }
 }
