@@ -193,7 +193,11 @@ pub unsafe extern "C" fn mp_free(object: *mut c_void) {
 /// `object` is null or a live object of the pool.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mp_usable_size(object: *const c_void) -> usize {
-    if object.is_null() { 0 } else { process::usable_size(object.cast_mut().cast(), "mp_usable_size") }
+    if object.is_null() {
+        return 0;
+    }
+    // SAFETY: contract.
+    unsafe { process::usable_size(object.cast_mut().cast(), "mp_usable_size") }
 }
 
 /// See the header.

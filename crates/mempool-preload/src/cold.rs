@@ -305,7 +305,8 @@ unsafe fn move_by_hot_paths(old: *mut c_void, size: usize, call: &'static str) -
     if size > SMALL || !process::contains(old.cast()) {
         return None;
     }
-    let room = process::usable_size(old.cast(), call);
+    // SAFETY: contract.
+    let room = unsafe { process::usable_size(old.cast(), call) };
     if size <= room {
         return NonNull::new(old);
     }
@@ -315,12 +316,16 @@ unsafe fn move_by_hot_paths(old: *mut c_void, size: usize, call: &'static str) -
 }
 
 /// Usable bytes of an object that is not null.
-pub fn usable_size(object: *mut c_void) -> usize {
+///
+/// # Safety
+/// `object` is live.
+pub unsafe fn usable_size(object: *mut c_void) -> usize {
     if !start::ready() {
         // SAFETY: as in `put_elsewhere`.
         return unsafe { c_library::usable_size(object.cast()) };
     }
-    process::usable_size(object.cast(), "malloc_usable_size")
+    // SAFETY: contract.
+    unsafe { process::usable_size(object.cast(), "malloc_usable_size") }
 }
 
 /// Whether the last failure was for another reason than `error`.

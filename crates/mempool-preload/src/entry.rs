@@ -142,7 +142,8 @@ pub unsafe extern "C" fn malloc_usable_size(object: *mut c_void) -> usize {
     match process::room_of(object.cast()) {
         Some(room) => room,
         None if object.is_null() => 0,
-        None => cold::usable_size(object),
+        // SAFETY: contract of the C function: a live object.
+        None => unsafe { cold::usable_size(object) },
     }
 }
 

@@ -114,7 +114,8 @@ impl<'p> Shadow<'p> {
                 if zeroed {
                     assert!(read(at, size).iter().all(|&byte| byte == 0), "{size} bytes at {at:?} are not zero");
                 }
-                let usable = self.pool.usable_size(at);
+                // SAFETY: just handed out.
+                let usable = unsafe { self.pool.usable_size(at) };
                 self.add(at, layout, usable, usable, From::Pool);
                 true
             }
@@ -208,7 +209,8 @@ impl<'p> Shadow<'p> {
         let moved = unsafe { self.pool.try_realloc(old.at, layout) };
         match moved {
             Ok(at) => {
-                let usable = self.pool.usable_size(at);
+                // SAFETY: just handed out.
+                let usable = unsafe { self.pool.usable_size(at) };
                 let fits = size <= old.usable && (old.at.as_ptr() as usize).is_multiple_of(align);
                 if self.exact && fits {
                     assert_eq!((at, usable), (old.at, old.usable), "shrunk or moved without need");
@@ -233,7 +235,8 @@ impl<'p> Shadow<'p> {
         let plain: Vec<&Object> = self.objects.iter().filter(|object| object.from == From::Pool).collect();
         if !plain.is_empty() {
             let object = plain[pick % plain.len()];
-            assert_eq!(self.pool.usable_size(object.at), object.usable);
+            // SAFETY: live by the list.
+            assert_eq!(unsafe { self.pool.usable_size(object.at) }, object.usable);
             object.check();
         }
     }

@@ -157,10 +157,12 @@ fn the_room_of_an_object_is_the_same_to_every_thread() {
         .flat_map(|&size| std::iter::repeat_n(size, if size <= 128 { 5000 } else { 20 }))
         .map(|size| (process::alloc(size - 3) as usize, size))
         .collect();
+    // SAFETY: live whenever it is asked.
+    let room = |address: usize| unsafe { process::usable_size(address as *mut u8, "usable_size") };
     let ask = |objects: &[(usize, usize)]| {
         for &(address, size) in objects {
             assert_eq!(process::room_of(address as *const u8), Some(size));
-            assert_eq!(process::usable_size(address as *mut u8, "usable_size"), size);
+            assert_eq!(room(address), size);
             assert_eq!(process::room_of((address + 8) as *const u8), None, "inside of an object");
         }
     };
@@ -168,7 +170,7 @@ fn the_room_of_an_object_is_the_same_to_every_thread() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // A thread without a local heap takes the long path.
-            assert_eq!(process::usable_size(objects[0].0 as *mut u8, "usable_size"), objects[0].1);
+            assert_eq!(room(objects[0].0), objects[0].1);
             // SAFETY: just made.
             unsafe { process::free(process::alloc(1), "free") };
             ask(&objects);
@@ -183,7 +185,7 @@ fn the_room_of_an_object_is_the_same_to_every_thread() {
     });
     let run = process::alloc(100_000);
     assert_eq!(process::room_of(run), None);
-    assert!(process::usable_size(run, "usable_size") >= 100_000);
+    assert!(room(run as usize) >= 100_000);
     assert_eq!(process::room_of(std::ptr::null()), None);
     // SAFETY: made above, freed once.
     unsafe { process::free(run, "free") };

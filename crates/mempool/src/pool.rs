@@ -57,7 +57,8 @@ mod tests_verdict;
 /// let pool = mempool::Pool::builder().segment(4 << 20).build()?;
 /// let layout = Layout::from_size_align(100, 16).unwrap();
 /// let object = pool.alloc(layout)?;
-/// assert!(pool.usable_size(object) >= 100);
+/// // SAFETY: allocated above.
+/// assert!(unsafe { pool.usable_size(object) } >= 100);
 /// // SAFETY: allocated above, not used afterwards.
 /// unsafe { pool.free(object) };
 /// assert_eq!(pool.stats().live(), 0);
@@ -476,9 +477,13 @@ impl Pool {
             .ok_or(AllocError::Exhausted { bytes: layout.size(), align: layout.align() })
     }
 
-    /// Bytes that may be used at `object`, at least those asked for. O(1). A wrong pointer ends the process.
+    /// Bytes that may be used at `object`, at least those asked for. O(1). A wrong pointer ends the process, but with
+    /// [`Small::System`], whose objects are the C library's.
+    ///
+    /// # Safety
+    /// `object` is a live object of this pool.
     #[must_use]
-    pub fn usable_size(&self, object: NonNull<u8>) -> usize {
+    pub unsafe fn usable_size(&self, object: NonNull<u8>) -> usize {
         self.core().usable_size(object.as_ptr() as usize, "Pool::usable_size")
     }
 

@@ -286,9 +286,12 @@ pub unsafe fn realloc(object: *mut u8, size: usize, align: usize, call: &'static
 }
 
 /// Bytes that may be used at `object`. Programs that keep account ask for each object, twice, so small ones have a short path.
+///
+/// # Safety
+/// `object` is a live object of the process pool, or of the C library where that serves or shares.
 #[inline]
 #[must_use]
-pub fn usable_size(object: *mut u8, call: &'static str) -> usize {
+pub unsafe fn usable_size(object: *mut u8, call: &'static str) -> usize {
     match front::room_of(front::process_local(), object as usize) {
         Some(room) => room,
         None => usable_size_slow(object, call),

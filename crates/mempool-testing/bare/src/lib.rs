@@ -27,7 +27,8 @@ fn work(pool: &Pool) -> Option<usize> {
                 // SAFETY: live, and forgotten.
                 unsafe { pool.free(old) };
             }
-            total += pool.usable_size(new);
+            // SAFETY: live.
+            total += unsafe { pool.usable_size(new) };
         }
     }
     for object in objects.into_iter().flatten() {

@@ -288,16 +288,16 @@ const KINDS: &[Kind] = &[
         let pool = pool();
         let object = new(&pool, 100);
         free(&pool, object);
-        let _ = pool.usable_size(object);
+        let _ = unsafe { pool.usable_size(object) };
     }),
     ("usable-size-freed-run", || {
         let pool = pool();
         let object = new(&pool, 10_000);
         free(&pool, object);
-        let _ = pool.usable_size(object);
+        let _ = unsafe { pool.usable_size(object) };
     }),
     ("usable-size-wild", || {
-        let _ = pool().usable_size(at(0xdead_beef_0000));
+        let _ = unsafe { pool().usable_size(at(0xdead_beef_0000)) };
     }),
     ("damaged-heap", damaged_heap),
     ("exhausted", || exhaust(World::of(1 << 20).config)),
