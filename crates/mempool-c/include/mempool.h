@@ -225,7 +225,7 @@ LIBEXPORT int mempool_init_config(const mempool_config_t *config);
 /* -------------------------------------------------------------------------------------------------- objects */
 
 /* At least `size` bytes with undefined content. 0 bytes give a unique pointer that must be freed. Under
- * exhausted=abort never NULL. */
+ * exhausted=abort never NULL, also where the C library serves (small=system). */
 LIBEXPORT void *mp_malloc(size_t size) MP_ATTRIBUTE((malloc, alloc_size(1)));
 LIBEXPORT void *mp_try_malloc(size_t size) MP_ATTRIBUTE((malloc, alloc_size(1)));
 

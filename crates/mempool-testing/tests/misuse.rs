@@ -151,6 +151,10 @@ const LINES: &[(&str, &str)] = &[
         "exhausted-heap",
         "exhausted: 9000 bytes asked (alignment 1 byte), pool \"mempool\"\n  verdict    exhausted: all but # bytes is in use\n  memory     # KiB of # KiB free, largest run # KiB\n  stranded   nothing\n  holders    runs: # objects # KiB\n             cache \"request\": # objects # KiB\n  reclaimed  # slabs, # heap pages, # bytes of parked runs; # callbacks called\n  refused    # requests so far\n  set        MEMPOOL_SEGMENT=#K",
     ),
+    (
+        "exhausted-system",
+        "exhausted: 9223372036854775807 bytes asked (alignment 1 byte), pool \"mempool\": the C library, which serves with small=system, refused",
+    ),
     ("mp-double-free", "mp_free(@): double free: item 0 of slab 2 of size class 112 bytes is free already"),
     (
         "mp-free-of-cache-item",

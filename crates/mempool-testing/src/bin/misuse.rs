@@ -306,6 +306,12 @@ const KINDS: &[Kind] = &[
         let _ = pool.alloc(layout(isize::MAX as usize));
     }),
     ("exhausted-heap", || exhaust(World::of(1 << 20).small(Small::Heap).config)),
+    ("exhausted-system", || {
+        let config = World::of(1 << 20).small(Small::System).config;
+        let pool = config.exhausted(Exhausted::Abort).build().expect("a pool");
+        assert!(pool.try_alloc(layout(isize::MAX as usize)).is_err());
+        let _ = pool.alloc(layout(isize::MAX as usize));
+    }),
     ("mp-double-free", || {
         whole();
         let object = process::alloc(100);

@@ -11,6 +11,7 @@ use super::caches::CacheHandle;
 use super::core::Core;
 use super::route::Request;
 use super::verdict::{Tried, Verdict};
+use crate::bytes::Bytes;
 use crate::config::Exhausted;
 use crate::segment::{Granted, make_real};
 use crate::slab::CLASSES;
@@ -267,9 +268,7 @@ impl Core {
 
     /// The request cannot be served: the policy.
     fn refuse(&self, plea: &Plea<'_>, tried: &Tried) {
-        self.events.refused.fetch_add(1, Relaxed);
-        self.events.refused_size.store(plea.request.size as u64, Relaxed);
-        self.events.refused_align.store(plea.request.align as u64, Relaxed);
+        self.note_refusal(plea.request);
         let ends = plea.fail == Fail::Policy && self.config.exhausted == Exhausted::Abort;
         if ends || (plea.fail != Fail::Try && self.may_write()) {
             self.write_verdict(plea, tried);
@@ -277,6 +276,27 @@ impl Core {
         if ends {
             self.os.abort()
         }
+    }
+
+    /// What the C library gave; the policy holds for its refusals, too, of which there is less to say.
+    pub(super) fn served_by_system(&self, object: *mut u8, request: &Request, fail: Fail) -> *mut u8 {
+        if object.is_null() {
+            self.note_refusal(request);
+            if fail == Fail::Policy && self.config.exhausted == Exhausted::Abort {
+                let (size, align, name) = (Bytes(request.size), Bytes(request.align), self.config.name.as_str());
+                let asked = format_args!("exhausted: {size} asked (alignment {align}), pool \"{name}\"");
+                let text = format_args!("mempool: {asked}: the C library, which serves with small=system, refused");
+                self.os.write_stderr(Text::<256>::of(text).line());
+                self.os.abort()
+            }
+        }
+        object
+    }
+
+    fn note_refusal(&self, request: &Request) {
+        self.events.refused.fetch_add(1, Relaxed);
+        self.events.refused_size.store(request.size as u64, Relaxed);
+        self.events.refused_align.store(request.align as u64, Relaxed);
     }
 
     /// Whether the last verdict is old enough for another one.

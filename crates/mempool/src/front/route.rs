@@ -95,7 +95,8 @@ impl Core {
     /// As `alloc`, whatever the drill says.
     pub(super) fn alloc_now(&self, request: &Request, fail: Fail) -> *mut u8 {
         if self.is_system() {
-            return crate::os::system::alloc(request.size, request.align, request.zeroed);
+            let object = crate::os::system::alloc(request.size, request.align, request.zeroed);
+            return self.served_by_system(object, request, fail);
         }
         if let Some(budget) = self.scope() {
             return self.alloc_scoped(budget, request, fail);
@@ -389,7 +390,8 @@ impl Core {
     pub(crate) fn realloc(&self, old: usize, request: &Request, fail: Fail, call: &'static str) -> *mut u8 {
         if self.is_system() && !self.contains(old) {
             // SAFETY: as in `foreign`.
-            return unsafe { crate::os::system::realloc(old as *mut u8, request.size, request.align) };
+            let object = unsafe { crate::os::system::realloc(old as *mut u8, request.size, request.align) };
+            return self.served_by_system(object, request, fail);
         }
         let usable = self.usable_size(old, call);
         // In a drill an object that grows is a request, so it moves.
