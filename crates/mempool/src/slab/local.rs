@@ -78,9 +78,12 @@ pub struct LocalHeap {
     /// The whole slots in the data area, of any size.
     pub(crate) slots: Cell<usize>,
     /// So that no bin lies in two cache lines.
-    _rest: [usize; 3],
+    _rest: [usize; 2],
     bins: [Bin; CLASSES],
 }
+
+#[cfg(not(loom))]
+const _: () = assert!(core::mem::offset_of!(LocalHeap, bins).is_multiple_of(64), "no bin lies in two cache lines");
 
 impl LocalHeap {
     /// The local heap of a thread that has none: serves nothing, owns nothing. `zero` stays zero for ever.
@@ -111,7 +114,7 @@ impl LocalHeap {
             near: Cell::new(0),
             slots: Cell::new(0),
             first: 0,
-            _rest: [0; 3],
+            _rest: [0; 2],
             bins,
         }
     }
@@ -157,7 +160,7 @@ impl LocalHeap {
             near: Cell::new(0),
             slots: Cell::new(whole),
             first: data.0 >> geometry.shift,
-            _rest: [0; 3],
+            _rest: [0; 2],
             bins: [const { Bin::new(core::ptr::null()) }; CLASSES],
         };
         // SAFETY: valid for writes of more than this (contract).
