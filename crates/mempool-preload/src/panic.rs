@@ -1,11 +1,13 @@
 //! Rust programs that panic: the message, the payload and the exception are made by `malloc`, and a program that gets none ends there.
 //!
-//! The functions that make them are part of the program and not exported, but its symbol table names them, unless it was
-//! stripped. So where there is a reserve, the table is read once, at the start. A request that would be refused then looks
-//! who calls: with one of these functions among the callers it may use the reserve.
+//! The functions that make them are part of the program and not exported, but its symbol table names them, and where it was
+//! `strip`ped they are found by whom they call (stripped.rs). So where there is a reserve, the program's file is read once, at the start. A
+//! request that would be refused then looks who calls: with one of these functions among the callers it may use the reserve.
 //!
-//! *Limits:* the program's own table; libraries written in Rust that it loads have others. Functions that a compiler has inlined
-//! into their callers have no name (the standard library keeps these apart). Without a table, `strip`ped, nothing is found.
+//! *Limits:* the program's own; libraries written in Rust that it loads have others. Functions that a compiler has inlined
+//! into their callers are not found (the standard library keeps these apart).
+
+mod stripped;
 
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -69,7 +71,10 @@ pub fn find() {
     }
     // SAFETY: the file that the kernel runs cannot be written to, so the bytes stay as they are until they are unmapped.
     let image = Image(unsafe { core::slice::from_raw_parts(start.cast::<u8>(), bytes) });
-    let _ = image.note();
+    let _ = image.note_named();
+    if !is_known() {
+        let _ = image.note_callers();
+    }
     // SAFETY: the mapping made above.
     unsafe { libc::munmap(start, bytes) };
     if is_known() {
@@ -92,7 +97,7 @@ impl Image<'_> {
     }
 
     /// Notes the functions of the symbol table. None when something is missing, or is not as it should be.
-    fn note(&self) -> Option<()> {
+    fn note_named(&self) -> Option<()> {
         let bias = self.bias()?;
         let (table, entry, count) = (self.number::<8>(0x28)?, self.number::<2>(0x3a)?, self.number::<2>(0x3c)?);
         let section = |k: usize| table.checked_add(k.checked_mul(entry)?);
@@ -120,27 +125,54 @@ impl Image<'_> {
         let name = name.get(..name.iter().position(|&byte| byte == 0)?)?;
         let has = |part: &[u8]| (0..name.len()).any(|at| name.get(at..).is_some_and(|rest| rest.starts_with(part)));
         if NAMES.iter().any(|part| has(part)) {
-            let [start, end] = FUNCTIONS.get(COUNT.load(Relaxed))?;
-            start.store(bias.wrapping_add(value), Relaxed);
-            end.store(bias.wrapping_add(value).wrapping_add(size), Relaxed);
-            COUNT.fetch_add(1, Relaxed);
+            let start = bias.wrapping_add(value);
+            note(start, start.wrapping_add(size));
         }
         Some(())
     }
 
+    /// The program headers: type, flags, and what they say.
+    fn segments(&self) -> impl Iterator<Item = (usize, usize, Segment)> {
+        let head = || Some((self.number::<8>(0x20)?, self.number::<2>(0x36)?, self.number::<2>(0x38)?));
+        let (table, entry, count) = head().unwrap_or_default();
+        (0..count).map_while(move |k| {
+            let at = table.checked_add(k.checked_mul(entry)?)?;
+            let (offset, address, bytes) =
+                (self.number::<8>(at + 8)?, self.number::<8>(at + 0x10)?, self.number::<8>(at + 0x20)?);
+            Some((self.number::<4>(at)?, self.number::<4>(at + 4)?, Segment { offset, address, bytes }))
+        })
+    }
+
+    /// The first whose type and flags will do.
+    fn segment(&self, wanted: impl Fn(usize, usize) -> bool) -> Option<Segment> {
+        self.segments().find(|&(kind, flags, _)| wanted(kind, flags)).map(|(_, _, segment)| segment)
+    }
+
     /// What is added to the file's addresses: from where the kernel says that the program headers are.
     fn bias(&self) -> Option<usize> {
-        let (table, entry, count) = (self.number::<8>(0x20)?, self.number::<2>(0x36)?, self.number::<2>(0x38)?);
-        for k in 0..count {
-            let at = table.checked_add(k.checked_mul(entry)?)?;
-            let (offset, address) = (self.number::<8>(at + 8)?, self.number::<8>(at + 0x10)?);
-            if self.number::<4>(at)? == libc::PT_LOAD as usize && offset == 0 {
-                // SAFETY: reads the auxiliary vector.
-                let headers = unsafe { libc::getauxval(libc::AT_PHDR) } as usize;
-                return Some(headers.wrapping_sub(table).wrapping_sub(address));
-            }
-        }
-        None
+        let first =
+            self.segments().find(|(kind, _, segment)| *kind == libc::PT_LOAD as usize && segment.offset == 0)?;
+        // SAFETY: reads the auxiliary vector.
+        let headers = unsafe { libc::getauxval(libc::AT_PHDR) } as usize;
+        Some(headers.wrapping_sub(self.number::<8>(0x20)?).wrapping_sub(first.2.address))
+    }
+}
+
+/// A part of the file that the program has in its memory.
+#[derive(Clone, Copy)]
+struct Segment {
+    offset: usize,
+    address: usize,
+    /// In the file.
+    bytes: usize,
+}
+
+/// From now on the function from `start` up to `end` is one of those, while there is room.
+fn note(start: usize, end: usize) {
+    if let Some([first, behind]) = FUNCTIONS.get(COUNT.load(Relaxed)) {
+        first.store(start, Relaxed);
+        behind.store(end, Relaxed);
+        COUNT.fetch_add(1, Relaxed);
     }
 }
 

@@ -195,7 +195,14 @@ fn libraries_that_are_loaded_late_throw_and_have_the_reserve() {
 fn the_panic_of_a_rust_program_draws_on_the_reserve() {
     let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rust/panics.rs");
     let compiler = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    for (name, flags) in [("panics", &["-Cdebuginfo=0"][..]), ("panics-fast", &["-O", "-Clto=fat"])] {
+    // The last three have no symbol table.
+    for (name, flags) in [
+        ("panics", &["-Cdebuginfo=0"][..]),
+        ("panics-fast", &["-O", "-Clto=fat"]),
+        ("panics-stripped", &["-Cstrip=symbols"]),
+        ("panics-stripped-fast", &["-O", "-Clto=fat", "-Ccodegen-units=1", "-Cstrip=symbols"]),
+        ("panics-stripped-small", &["-Copt-level=z", "-Clto=fat", "-Cstrip=symbols", "-Crelocation-model=static"]),
+    ] {
         let program = common::folder().join(name);
         let mut command = std::process::Command::new(&compiler);
         common::succeed(command.arg("--edition=2024").args(flags).arg("-o").arg(&program).arg(&source));
