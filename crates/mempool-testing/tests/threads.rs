@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 
 use mempool::Pool;
-use mempool::config::Small;
+use mempool::config::{Exhausted, Small};
 use mempool_testing::{Baseline, Mix, Op, Rng, Shadow, World, run};
 
 /// An object that travels.
@@ -324,4 +324,29 @@ fn caches_end_while_others_go_on() {
         }
     });
     assert_empty(&pool);
+}
+
+/// What one thread opens another may take: nobody is refused before the pool is as large as it may be.
+#[test]
+fn threads_that_need_growth_at_once_are_all_served() {
+    const THREADS: usize = 16;
+    const SIZE: usize = 1 << 20;
+    each(|small| {
+        let config = World::of(1 << 20).small(small).config;
+        let config = config.exhausted(Exhausted::Grow).max_segment(3 * THREADS * SIZE).max_retries(0);
+        for _ in 0..20 {
+            let pool = config.build().expect("a pool");
+            let begin = Barrier::new(THREADS);
+            scope(|scope, threads| {
+                threads.extend((0..THREADS).map(|_| {
+                    scope.spawn(|| {
+                        begin.wait();
+                        let parcels = [1, 2].map(|mark| Parcel::new(&pool, SIZE, mark).expect("there is room"));
+                        parcels.into_iter().for_each(|parcel| parcel.open(&pool));
+                    })
+                }));
+            });
+            assert_eq!(pool.stats().live(), 0);
+        }
+    });
 }

@@ -63,8 +63,8 @@ impl Core {
         let mut tried = Tried::default();
         if plea.request.size <= self.most_request() {
             let mut helped = self.search(plea, &mut tried, again);
-            if helped.is_none() && !self.is_refused_by_budget(plea) && self.grow_pool(plea.request, &mut tried) {
-                helped = again();
+            if helped.is_none() && !self.is_refused_by_budget(plea) {
+                helped = self.grow_and(plea.request, &mut tried, again);
             }
             let helped = helped
                 .or_else(|| self.serve_as_run(plea))
@@ -146,6 +146,21 @@ impl Core {
     /// A small request when no slab can be cut: any free fragment will do.
     fn serve_as_run(&self, plea: &Plea<'_>) -> Option<NonZeroUsize> {
         if plea.anonymous() { self.serve_run(plea.request) } else { None }
+    }
+
+    /// Opens more of a larger reservation until the request is served or there is no more: what one thread opens, others may take.
+    fn grow_and(&self, request: &Request, tried: &mut Tried, again: &mut Again<'_>) -> Option<NonZeroUsize> {
+        loop {
+            let end = self.frag.open_end();
+            // Another one may have opened the last of it just now.
+            if !self.grow_pool(request, tried) && self.frag.open_end() == end {
+                return None;
+            }
+            let served = again();
+            if served.is_some() {
+                return served;
+            }
+        }
     }
 
     /// Opens more of a larger reservation. Whether it did.
