@@ -21,15 +21,21 @@ impl SlabTier {
         let mut live = 0;
         for slot in (0..64).filter(|g| groups >> g & 1 == 1).flat_map(slots) {
             let slab = self.slab(slot);
-            let state = slab.owner().state();
-            let shape = slab.shape();
-            if !state.is_slab() || shape.class as usize != class {
-                continue;
-            }
-            live += if shape.count == 0 { slab.live() } else { slab.live() * shape.count };
-            // Its links stay: it may have been stolen out of a living queue of another class.
-            if slab.condemn() {
-                self.give(runs, &slab);
+            loop {
+                // First: others may steal an empty one meanwhile, and cut it anew for another class. Then what was read behind it may be of
+                // either, and the transition fails.
+                let seen = slab.owner();
+                let shape = slab.shape();
+                if !seen.state().is_slab() || shape.class as usize != class {
+                    break;
+                }
+                let items = if shape.count == 0 { slab.live() } else { slab.live() * shape.count };
+                // Its links stay: it may have been stolen out of a living queue of another class.
+                if slab.condemn(seen) {
+                    live += items;
+                    self.give(runs, &slab);
+                    break;
+                }
             }
         }
         self.class_hint(class).store(0, Relaxed);

@@ -398,9 +398,8 @@ impl<'a> Slab<'a> {
             && self.transit(seen, seen.next(State::Giving, 0, 1))
     }
 
-    /// Any state to GIVING: the cache is destroyed and nobody uses it any more.
-    pub fn condemn(&self) -> bool {
-        let seen = self.owner();
+    /// A slab's state as seen to GIVING: the cache is destroyed and nobody uses it any more.
+    pub fn condemn(&self, seen: Owner) -> bool {
         seen.state().is_slab() && self.transit(seen, seen.next(State::Giving, 0, 1))
     }
 

@@ -276,7 +276,7 @@ impl SlabTier {
         if local.id == SHARED {
             self.leave_to_others(runs, slab);
         } else {
-            self.freed_remotely(runs, local, slab, me);
+            self.freed_remotely(runs, local, slab);
         }
         Ok(())
     }
@@ -313,8 +313,11 @@ impl SlabTier {
 
     /// Behind a remote free: if the slab belongs to nobody by now, it is ours to adopt.
     #[inline]
-    pub(crate) fn freed_remotely(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, me: u32) {
-        if slab.adopt(slab.peek(), me) {
+    pub(crate) fn freed_remotely(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
+        // Since the bit is set it may have gone back and been cut for another class, named caches' included. Acquire: the class is that of the
+        // state seen, or the adoption fails.
+        let seen = slab.owner();
+        if slab.adopt(seen, self.me(local, slab)) {
             self.adopted(runs, local, slab);
         }
     }

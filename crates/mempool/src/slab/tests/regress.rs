@@ -5,7 +5,7 @@ use std::vec::Vec;
 
 use super::world::{DATA, Heap, Refused, World, shape};
 use crate::segment::slot::{SlotGeometry, State};
-use crate::slab::Shape;
+use crate::slab::{CLASSES, Shape, owner_id};
 
 const SLOT: usize = 4096;
 
@@ -66,6 +66,46 @@ fn destroying_a_class_leaves_the_queues_of_others_whole() {
     a.try_push(y, 1).expect("live");
     a.leave();
     assert_eq!(world.runs.taken(), 0);
+}
+
+#[test]
+fn a_class_that_ends_gives_back_what_it_looked_at_and_nothing_else() {
+    let (world, a, b) = world(1);
+    let x = a.pop(1).expect("room");
+    a.push(x);
+    // Empty, and nobody's: one of each class stays.
+    a.leave();
+    let slab = world.tier.slab(0);
+    let seen = slab.owner();
+    assert_eq!((seen.state(), slab.shape().class), (State::Nobody, 1));
+    assert_eq!(b.steal(), 1);
+    let y = b.pop(0).expect("room");
+    assert!(!slab.condemn(seen), "it is another class's by now");
+    b.push(y);
+    world.finish(&[&a, &b]);
+}
+
+#[test]
+fn who_adopts_late_takes_a_slab_for_what_it_is_by_then() {
+    const CACHE: usize = CLASSES;
+    let world = World::new(SlotGeometry::new(12), 1, CACHE + 1, 4);
+    world.tier.define(0, &shape(0, 2, SLOT / 2));
+    world.tier.define(CACHE, &shape(CACHE as u32, 2, SLOT / 2));
+    let world = Arc::new(world);
+    let (a, b) = (world.heap(2), world.heap(3));
+    let [x, y] = [0; 2].map(|class| a.pop(class).expect("room"));
+    let slab = world.tier.slab(0);
+    // One who frees an item of another's slab is held up behind the bit.
+    slab.remote_free(0, 1).expect("it is live");
+    world.forget_payload(x);
+    a.push(y);
+    assert_eq!(world.tier.return_empty(&world.runs, &a), Ok(1));
+    let got: Vec<usize> = std::iter::from_fn(|| a.pop(CACHE)).collect();
+    assert_eq!((got.len(), slab.owner().state()), (2, State::Nobody));
+    world.tier.freed_remotely(&world.runs, &b, &slab);
+    assert_eq!((slab.owner().state(), slab.owner().thread()), (State::Queued, owner_id(3, CACHE)));
+    got.into_iter().for_each(|item| a.push(item));
+    world.finish(&[&a, &b]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::vec::Vec;
 
 use crate::segment::slot::{SlotGeometry, Slots, State};
 use crate::slab::classes::CLASSES;
-use crate::slab::{Bad, LocalHeap, Owners, Runs, SHAPE_WORDS, Shape, SlabTier};
+use crate::slab::{Bad, LocalHeap, Owners, Runs, SHAPE_WORDS, Shape, SlabTier, owner_id};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Relaxed, Release};
 
@@ -244,8 +244,8 @@ impl World {
         for slot in 0..self.tier.slots.count() {
             let slab = self.tier.slab(slot);
             let owner = slab.owner();
-            let heap = heaps.iter().find(|heap| heap.id == owner.thread());
             let class = slab.shape().class as usize;
+            let heap = heaps.iter().find(|heap| owner_id(heap.id, class) == owner.thread());
             let current =
                 heap.is_some_and(|heap| heap.bin(class).is_some_and(|bin| bin.current.get() == slot as u32 + 1));
             match owner.state() {
@@ -255,8 +255,8 @@ impl World {
                 State::Queued => {
                     assert!(!current && heap.is_some(), "slot {slot} is queued by thread {}", owner.thread());
                     assert_eq!(
-                        slab.linked(),
-                        (owner.thread(), class as u32),
+                        Some(slab.linked()),
+                        heap.map(|heap| (heap.id, class as u32)),
                         "slot {slot} is queued, but not in a queue"
                     );
                 }
