@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use mempool::process::{self, Claim, Refusal, c_library};
 
-use crate::{critical, panic, start};
+use crate::{critical, cxx, panic, start};
 
 /// The largest request: no pool can be set to serve more.
 const MOST: usize = mempool::config::SEGMENT_MOST;
@@ -201,7 +201,13 @@ unsafe fn put_elsewhere(object: *mut c_void, call: &'static str) {
     if !unsafe { process::push_elsewhere(object.cast(), call) } && !object.is_null() {
         // SAFETY: contract. What this thread has before there is a pool came from the C library.
         keeping_errno(|| unsafe {
-            if start::ready() { process::free_cold(object.cast(), call) } else { c_library::free(object.cast()) }
+            if !start::ready() {
+                c_library::free(object.cast());
+            } else if let Some(free) = cxx::free_of_another().filter(|_| !process::is_known(object.cast())) {
+                free(object);
+            } else {
+                process::free_cold(object.cast(), call);
+            }
         });
     }
 }

@@ -5,6 +5,9 @@
 //! when the library starts, whose the unsized forms are. A program with a `malloc` and `free` of its own, which come before ours, has objects
 //! from there; then all sized forms go on to the unsized ones, which end in its `free`.
 //!
+//! A library behind this one that has an `operator new` and a `malloc` (a program linked with jemalloc) may make objects by the first without a call of
+//! the second, which is ours, and delete them by a `free` that is ours, too. It gets those back: [`free_of_another`].
+//!
 //! *Limits:* a replacement in a module that `dlopen` loads later is not seen.
 //!
 //! # Safety
@@ -22,8 +25,9 @@ use crate::objects::{self, Name};
 /// The unsized forms: plain, array, and both with an alignment.
 const FORMS: usize = 4;
 
-// Resolved by the dynamic loader before the constructor runs; null without a C++ library.
+// The last is `operator new`. Resolved by the dynamic loader before the constructor runs; null without a C++ library.
 core::arch::global_asm!(
+    ".weak _Znwm",
     ".weak _ZdlPv",
     ".weak _ZdaPv",
     ".weak _ZdlPvSt11align_val_t",
@@ -33,19 +37,23 @@ core::arch::global_asm!(
     ".hidden mempool_preload_unsized",
     ".globl mempool_preload_unsized",
     ".type mempool_preload_unsized,@object",
-    ".size mempool_preload_unsized,32",
+    ".size mempool_preload_unsized,40",
     "mempool_preload_unsized:",
     ".quad _ZdlPv",
     ".quad _ZdaPv",
     ".quad _ZdlPvSt11align_val_t",
     ".quad _ZdaPvSt11align_val_t",
+    ".quad _Znwm",
     ".popsection",
 );
 
 unsafe extern "C" {
     #[link_name = "mempool_preload_unsized"]
-    static UNSIZED: [u64; FORMS];
+    static UNSIZED: [u64; FORMS + 1];
 }
+
+/// Address of the `free` that belongs to the `operator new` of a library with a `malloc` of its own, 0 for none.
+static ANOTHER: AtomicU64 = AtomicU64::new(0);
 
 /// Addresses of the program's replacements of the unsized forms, 0 where the C++ library's is in force.
 static REPLACED: [AtomicU64; FORMS] = [const { AtomicU64::new(0) }; FORMS];
@@ -55,6 +63,8 @@ const ARRAY: usize = 1;
 const ALIGNED: usize = 2;
 const ALIGNED_ARRAY: usize = 3;
 
+const FREE: Name = Name::new(c"free");
+
 /// Files of C++ libraries, whose forms do what ours do.
 const LIBRARIES: [&[u8]; 2] = [b"libstdc++", b"libc++"];
 
@@ -63,6 +73,8 @@ const LIBRARIES: [&[u8]; 2] = [b"libstdc++", b"libc++"];
 pub fn find_replacements() {
     // SAFETY: written by the dynamic loader before any constructor runs.
     let unsized_forms = unsafe { UNSIZED };
+    let [.., new] = unsized_forms;
+    ANOTHER.store(free_beside(new).unwrap_or(0), Relaxed);
     if let Some(free) = foreign_free() {
         for (place, own) in REPLACED.iter().zip(unsized_forms) {
             // A C++ library that comes later ends there, too; one argument more than it takes does no harm.
@@ -80,7 +92,6 @@ pub fn find_replacements() {
 /// The `free` that is found before this library's: of the program, or of a library that is preloaded before. Not asked of the loader, which
 /// would take the address that a program calls by for the function.
 fn foreign_free() -> Option<u64> {
-    const FREE: Name = Name::new(c"free");
     /// The C library alone has it. Should it come before, this library was not preloaded, and serves who asks it by its handle.
     const C_LIBRARY: Name = Name::new(c"__libc_start_main");
     let own = objects::holding((&raw const REPLACED).cast())?;
@@ -95,6 +106,21 @@ fn foreign_free() -> Option<u64> {
         before = object.previous();
     }
     found
+}
+
+/// The `free` of the object that has the function at `new`, if that has one, and is neither this library nor the C library.
+fn free_beside(new: u64) -> Option<u64> {
+    let object = objects::holding(new as *const c_void).filter(|_| new != 0)?;
+    let is_own = objects::holding((&raw const ANOTHER).cast()).is_some_and(|own| core::ptr::eq(own, object));
+    object.function(&FREE).filter(|_| !is_own).map(|function| function.start as u64)
+}
+
+/// What takes back an object that is neither the pool's nor, as far as can be told, the C library's.
+#[inline]
+pub fn free_of_another() -> Option<unsafe extern "C" fn(*mut c_void)> {
+    let at = ANOTHER.load(Relaxed) as usize;
+    // SAFETY: 0, or the address of a function of this name.
+    unsafe { core::mem::transmute::<usize, Option<unsafe extern "C" fn(*mut c_void)>>(at) }
 }
 
 /// Whether there is a function at `address` that is not a C++ library's.

@@ -273,7 +273,7 @@ impl Core {
 
     /// Whether `address`, which is not in the pool, is taken for an object of the C library: each one with
     /// `small = system`, otherwise those in the part of its heap that is watched.
-    fn is_c_library(&self, address: usize) -> bool {
+    pub(crate) fn is_c_library(&self, address: usize) -> bool {
         self.is_system() || in_c_heap(address)
     }
 

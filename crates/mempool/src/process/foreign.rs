@@ -23,6 +23,13 @@ pub fn share_with_c_library() {
     front::watch_heap();
 }
 
+/// Whether `object` lies in the pool, or is one that a free hands over to the C library: every one with `small = system`. O(1).
+#[must_use]
+pub fn is_known(object: *const u8) -> bool {
+    let core = demand_core("free");
+    core.contains(object as usize) || core.is_c_library(object as usize)
+}
+
 /// The C library's own allocator, for who asks while the thread makes the pool ([`super::ensure`]). After [`share_with_c_library`] the pool takes its
 /// objects back, but for those that it maps apart.
 pub mod c_library {
