@@ -48,7 +48,8 @@
 //! program that merely depends on this crate does not get them: the compiler links a crate only if the source names
 //! it, and no source should. A test looks for `malloc` in such a program.
 //!
-//! *Limits:* Linux with glibc, dynamically linked programs. The child of `_Fork` or a raw `clone` runs no fork
+//! *Limits:* Linux with glibc, dynamically linked programs. On other processors than x86-64 the library holds Rust's standard library, finds its thread's
+//! words by a call, and knows neither `dlopen` nor exceptions. The child of `_Fork` or a raw `clone` runs no fork
 //! handlers: as with every malloc, it must not allocate if other threads did at that moment. A program that closes
 //! standard error and every file descriptor gets no table at its end. A resolver of an indirect function (IFUNC) runs
 //! before thread-local storage is there and must not allocate.

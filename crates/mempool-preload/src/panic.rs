@@ -103,12 +103,13 @@ impl Image<'_> {
         let section = |k: usize| table.checked_add(k.checked_mul(entry)?);
         for k in 0..count {
             let at = section(k)?;
-            if self.number::<4>(at + 4)? != SHT_SYMTAB {
+            if self.number::<4>(at.checked_add(4)?)? != SHT_SYMTAB {
                 continue;
             }
             let (start, bytes) = (self.number::<8>(at + 0x18)?, self.number::<8>(at + 0x20)?);
             let names = self.number::<8>(section(self.number::<4>(at + 0x28)?)? + 0x18)?;
-            for symbol in (start..start.checked_add(bytes)?).step_by(SYMBOL) {
+            // What a table says of itself need not be true: the kernel does not look at it.
+            for symbol in (start..start.checked_add(bytes)?.min(self.0.len())).step_by(SYMBOL) {
                 self.note_symbol(symbol, names, bias);
             }
         }

@@ -3,6 +3,9 @@
 // The models exercise the tiers; what joins them is not there.
 #![cfg_attr(loom, allow(dead_code, unused_imports))]
 
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("mempool keeps addresses and bits in words of 64 bits: it is for processors with addresses of 64 bits");
+
 // Only the fallback of `front::tls` needs it in a library; a panic handler of a `no_std` program may stand beside us.
 #[cfg(any(test, loom, all(feature = "std", not(all(target_arch = "x86_64", target_os = "linux")))))]
 extern crate std;

@@ -238,12 +238,6 @@ fn alloc_slow(size: usize) -> *mut u8 {
     demand_core("malloc").alloc(&Request::plain(size), Fail::Policy)
 }
 
-/// As [`alloc`], for any alignment (a power of two), all zero if `zeroed`.
-#[must_use]
-pub fn alloc_with(size: usize, align: usize, zeroed: bool) -> *mut u8 {
-    demand_core("malloc").alloc(&Request { size, align: align.max(GRANULE), zeroed }, Fail::Policy)
-}
-
 fn demand_core(call: &'static str) -> &'static Core {
     core().unwrap_or_else(|| demand(call, &Config::process()))
 }

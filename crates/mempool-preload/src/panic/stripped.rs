@@ -155,7 +155,7 @@ impl Image<'_> {
     /// What the dynamic section says for `tag`.
     fn dynamic(&self, tag: usize) -> Option<usize> {
         let section = self.segment(|kind, _| kind == libc::PT_DYNAMIC as usize)?;
-        let mut entries = (section.offset..section.offset.checked_add(section.bytes)?).step_by(16);
+        let mut entries = (section.offset..section.offset.checked_add(section.bytes)?.min(self.0.len())).step_by(16);
         let at = entries.find(|&at| self.number::<8>(at) == Some(tag))?;
         self.number::<8>(at + 8)
     }
@@ -164,6 +164,6 @@ impl Image<'_> {
     fn offset(&self, address: usize) -> Option<usize> {
         let holds = |s: &super::Segment| address.wrapping_sub(s.address) < s.bytes;
         let mut all = self.segments().filter(|(kind, ..)| *kind == libc::PT_LOAD as usize).map(|(_, _, s)| s);
-        all.find(holds).map(|s| s.offset + (address - s.address))
+        all.find(holds).and_then(|s| s.offset.checked_add(address - s.address))
     }
 }

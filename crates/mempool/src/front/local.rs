@@ -92,7 +92,8 @@ pub fn place_for(serial: u64) -> tls::Place {
 pub fn enlist(core: &Core) {
     LIST.with(|| {
         core.next.set(FIRST.load(Relaxed) as *const Core);
-        FIRST.store(core::ptr::from_ref(core) as u64, Relaxed);
+        // Release: the child of a fork, which takes no lock, finds what follows.
+        FIRST.store(core::ptr::from_ref(core) as u64, Release);
     });
 }
 
