@@ -103,7 +103,7 @@ impl SlabTier {
         let me = self.me(local, &slab);
         bin.reset(self.zero);
         if slab.next_word(0).is_none() {
-            self.unlink(local, &slab);
+            self.unlink_anywhere(local, &slab);
             if slab.let_go(me) == LetGo::Gone {
                 return;
             }

@@ -164,7 +164,7 @@ impl SlabTier {
                 bin.reset(self.zero);
                 return Ok(false);
             }
-            self.unlink(local, &slab);
+            self.unlink_anywhere(local, &slab);
             if slab.let_go(me) == LetGo::Gone {
                 bin.reset(self.zero);
                 return Ok(false);
@@ -338,10 +338,7 @@ impl SlabTier {
         if slab.linked() == (local.id, wanted) {
             return true;
         }
-        if slab.linked().0 == local.id {
-            // Stolen from another queue of this thread and carved again.
-            self.undisturbed(|| self.unlink(local, slab));
-        }
+        self.unlink_anywhere(local, slab);
         // An empty slab may be stolen, carved and adopted by others between our adoption and this line, so that two
         // threads link it at once: the one that wins the word may write the links. If that is the one that doesn't own
         // the slab any more, its queue holds a slab that can't be claimed, as after any other theft.
@@ -368,7 +365,21 @@ impl SlabTier {
         }
     }
 
-    /// Takes `slab` out of the queue of `local` that it is linked in, if any.
+    /// As [`Self::unlink`], for a slab of the thread's that may have been stolen from its queue of another class and cut anew: that queue is one
+    /// that others look through if a cache ends.
+    pub(super) fn unlink_anywhere(&self, local: &LocalHeap, slab: &Slab<'_>) {
+        let (thread, class) = slab.linked();
+        if thread != local.id {
+            return;
+        }
+        if class == slab.shape().class {
+            self.unlink(local, slab);
+        } else {
+            self.undisturbed(|| self.unlink(local, slab));
+        }
+    }
+
+    /// Takes `slab` out of the queue of `local` that it is linked in, if any. That is one of a class in use, or nobody else looks through queues.
     pub(super) fn unlink(&self, local: &LocalHeap, slab: &Slab<'_>) {
         let (thread, class) = slab.linked();
         if thread != local.id {
