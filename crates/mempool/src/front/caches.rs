@@ -283,6 +283,7 @@ impl Core {
     }
 
     pub(super) fn finish(&self, plea: &Plea<'_>, serve: &mut dyn FnMut() -> Option<NonZeroUsize>) -> *mut u8 {
+        self.look_before();
         let served = serve().or_else(|| self.exhausted(plea, serve));
         self.look_after(plea.fail);
         served.map_or(core::ptr::null_mut(), |address| address.get() as *mut u8)

@@ -258,12 +258,17 @@ impl Core {
 
     /// Gives the run of a slab or heap page back. False when it was gone already.
     fn give_slots(&self, slot: usize, before_clear: &mut dyn FnMut()) -> bool {
-        let given = self.frag.give(slot * self.slot_fragments(), |_| before_clear()).is_ok();
-        // Only a slab cut off in a fork can fail here: its run is gone already, its state is not.
-        if !given {
-            before_clear();
+        match self.frag.give(slot * self.slot_fragments(), |_| before_clear()) {
+            Ok(run) => {
+                self.count_given(run.len);
+                true
+            }
+            // Only a slab cut off in a fork can fail here: its run is gone already, its state is not.
+            Err(_) => {
+                before_clear();
+                false
+            }
         }
-        given
     }
 
     /// Says that a slab of so many fragments was taken.

@@ -198,6 +198,7 @@ impl Core {
         }
         self.note_growth(range.bytes, &granted);
         self.frag.extend(wanted);
+        self.count_given(wanted - end);
         true
     }
 

@@ -123,7 +123,8 @@ impl Core {
     /// address of a run that was parked.
     pub(super) fn pop_run(&self, local: &LocalHeap, size: usize, align: usize) -> Option<NonZeroUsize> {
         // Slot 0 lies at a multiple of a slot; of more than that nothing is known.
-        if size > self.parking.most * FRAGMENT || size > local.len.get() || align > local.mask + 1 {
+        if size > self.parking.most * FRAGMENT || size > local.len.get() || align > local.mask + 1 || self.is_look_due()
+        {
             return None;
         }
         let (len, align) = (fragments_for(size), (align / FRAGMENT).max(1));
@@ -272,6 +273,7 @@ impl Core {
         if run.len < COMMON {
             own.out.set(own.out.get().saturating_sub(run.len));
         }
+        self.count_given(run.len);
         self.keep(own, run);
         true
     }

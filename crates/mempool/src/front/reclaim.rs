@@ -1,7 +1,8 @@
 //! Telling the program that memory runs low: callbacks and events at levels of free memory, and at exhaustion.
 //!
-//! Nothing is counted but what is taken from the page-frag tier, and that only while somebody wants to know: a *credit*
-//! of fragments may be taken before somebody has to look how many are free, which is a walk over the busy bits. The
+//! Nothing is counted but what is taken from the page-frag tier and given back, and that only while somebody wants to know: a *credit*
+//! of fragments may be taken before somebody has to look how many are free, which is a walk over the busy bits, and a *recovery* may come back
+//! before a level that was fallen below can be exceeded again. The
 //! look and the callbacks come behind a request that was served, with no lock held, on the thread that asked.
 //!
 //! *Limits:* a level is noticed up to a slot's bytes, or a 4096th of the segment, late.
@@ -34,6 +35,8 @@ pub struct Reclaim {
     watching: AtomicU64,
     /// Fragments that may be taken before somebody looks; below 0 when that is overdue.
     credit: AtomicU64,
+    /// Fragments that may come back before somebody looks, likewise.
+    recovery: AtomicU64,
     /// Whether somebody must look.
     due: AtomicU64,
     /// Who was told since the level was last exceeded by an eighth: a bit per entry, and those above.
@@ -47,14 +50,16 @@ impl Reclaim {
             entries: [const { [const { AtomicU64::new(0) }; 3] }; CALLBACKS],
             watching: AtomicU64::new((watermark > 0) as u64),
             credit: AtomicU64::new(0),
+            recovery: AtomicU64::new(0),
             due: AtomicU64::new(0),
             told: AtomicU64::new(0),
         }
     }
 
+    /// Takes so many fragments off `account`.
     #[cold]
-    fn spend(&self, fragments: usize) {
-        let left = self.credit.fetch_sub(fragments as u64, Relaxed);
+    fn spend(&self, account: &AtomicU64, fragments: usize) {
+        let left = account.fetch_sub(fragments as u64, Relaxed);
         if (left as i64) < fragments as i64 {
             self.due.store(1, Relaxed);
         }
@@ -71,7 +76,15 @@ impl Core {
     #[inline]
     pub(super) fn count_taken(&self, fragments: usize) {
         if self.reclaim.watching.load(Relaxed) != 0 {
-            self.reclaim.spend(fragments);
+            self.reclaim.spend(&self.reclaim.credit, fragments);
+        }
+    }
+
+    /// Says that so many fragments were given back to it, or parked.
+    #[inline]
+    pub(super) fn count_given(&self, fragments: usize) {
+        if self.reclaim.watching.load(Relaxed) != 0 {
+            self.reclaim.spend(&self.reclaim.recovery, fragments);
         }
     }
 
@@ -90,6 +103,30 @@ impl Core {
         }
     }
 
+    /// Before a request: notices that levels are exceeded by an eighth again, which they may not be when it is served.
+    #[inline]
+    pub(super) fn look_before(&self) {
+        if self.is_look_due() {
+            self.rearm();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn rearm(&self) {
+        let free = self.frag.free_fragments() * FRAGMENT;
+        for (_, bits) in self.levels().filter(|(level, _)| free >= level.saturating_add(level / 8)) {
+            self.reclaim.told.fetch_and(!bits, Relaxed);
+        }
+    }
+
+    /// The levels, and the bits of `told` that each is for.
+    fn levels(&self) -> impl Iterator<Item = (usize, u64)> {
+        let entries = self.reclaim.entries.iter().enumerate();
+        let of_entries = entries.map(|(k, [level, ..])| (level.load(Relaxed) as usize, 1 << k));
+        core::iter::once((self.config.watermark, EVENT | END)).chain(of_entries)
+    }
+
     #[cold]
     #[inline(never)]
     fn look(&self) {
@@ -97,23 +134,23 @@ impl Core {
             return;
         }
         let free = self.frag.free_fragments() * FRAGMENT;
-        let mut next = 0;
-        let mut consider = |level: usize, bit: u64| {
+        // Of the levels that are exceeded the highest, and of those that are not by an eighth what it would take.
+        let (mut next, mut missing) = (0, i64::MAX as usize);
+        for (level, bits) in self.levels() {
             if free >= level {
                 next = next.max(level);
             }
-            if free >= level.saturating_add(level / 8) {
-                self.reclaim.told.fetch_and(!bit, Relaxed);
+            match level.saturating_add(level / 8).saturating_sub(free) {
+                0 => _ = self.reclaim.told.fetch_and(!bits, Relaxed),
+                some => missing = missing.min(some),
             }
-        };
-        consider(self.config.watermark, EVENT | END);
-        for (k, entry) in self.reclaim.entries.iter().enumerate() {
-            consider(entry[0].load(Relaxed) as usize, 1 << k);
         }
         let step = self.slot_fragments().max(self.frag.open_end() / 4096);
         // Who takes a parked run counts nothing.
         let apart = ((free - next) / FRAGMENT).saturating_sub(self.frag.parked_fragments());
         self.reclaim.credit.store(apart.max(step) as u64, Relaxed);
+        // Before anybody is told, who may give back a lot.
+        self.reclaim.recovery.store((missing / FRAGMENT).max(step) as u64, Relaxed);
         if free < self.config.watermark && self.reclaim.first_to_tell(EVENT) {
             self.tell_process(format_args!(
                 "{} free, less than the watermark of {}",

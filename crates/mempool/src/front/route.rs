@@ -101,6 +101,7 @@ impl Core {
         if let Some(budget) = self.scope() {
             return self.alloc_scoped(budget, request, fail);
         }
+        self.look_before();
         let served = match self.serve(request) {
             Some(address) => Some(address),
             None => {
@@ -332,8 +333,9 @@ impl Core {
         let Some(start) = self.fragment_at(address) else {
             return self.not_a_run(address, call);
         };
-        if self.frag.give(start, |_| ()).is_err() {
-            self.not_a_run(address, call);
+        match self.frag.give(start, |_| ()) {
+            Ok(run) => self.count_given(run.len),
+            Err(_) => self.not_a_run(address, call),
         }
     }
 

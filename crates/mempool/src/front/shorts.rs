@@ -168,7 +168,11 @@ impl Core {
     pub(super) fn push_short(&self, local: &LocalHeap, start: usize) -> bool {
         let Some(shorts) = self.shorts(local) else { return false };
         let run = self.frag.set_aside(start, |len| shorts.has_room(len, self.parking.most));
-        run.inspect(|run| shorts.keep(*run)).is_some()
+        run.inspect(|run| {
+            self.count_given(run.len);
+            shorts.keep(*run);
+        })
+        .is_some()
     }
 
     /// Gives back what `local` keeps, or what is left of it, whosever it is: its fragments.

@@ -63,6 +63,7 @@ impl Core {
         }
         let Some(entry) = self.spares().iter().find(|entry| entry.load(Relaxed) == 0) else { return false };
         let Some(run) = self.frag.park_given(slot * self.slot_fragments(), |_| before_clear()) else { return false };
+        self.count_given(run.len);
         // Release pairs with `take_spare`.
         if entry.compare_exchange(0, pack(slot, run.len), Release, Relaxed).is_err() {
             self.frag.give_parked(run.start, run.len);

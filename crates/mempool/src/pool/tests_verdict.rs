@@ -289,6 +289,8 @@ fn growth_that_is_refused_is_tried_smaller_then_said() {
     free_all(&pool, objects.into_iter().chain(all).chain([object]));
 }
 
+/// One test at a time makes notes.
+static CALLS_ALONE: Mutex<()> = Mutex::new(());
 static CALLS: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
 
 extern "C" fn note(needed: usize, argument: *mut u8) -> bool {
@@ -302,6 +304,7 @@ fn calls() -> Vec<(usize, usize)> {
 
 #[test]
 fn levels_tell_once_and_again_when_memory_was_there_meanwhile() {
+    let _alone = CALLS_ALONE.lock();
     let os = Fake::new();
     let pool = make(os, &config().watermark(400 << 10).watermark_signal(10).watermark_fd(3));
     let levels = [500 << 10, 300 << 10];
@@ -340,6 +343,41 @@ fn levels_tell_once_and_again_when_memory_was_there_meanwhile() {
             && notes.contains("less than the watermark of 400 KiB\n3: mempool: mempool: exhausted\n"),
         "{notes}"
     );
+}
+
+/// Without exhaustion in between, and with objects of all lengths: large ones are parked when they are freed, and taken again at once.
+#[test]
+fn a_level_that_is_exceeded_by_an_eighth_again_tells_again() {
+    let _alone = CALLS_ALONE.lock();
+    let os = Fake::new();
+    let pool = make(os, &config().segment(64 << 20));
+    let levels = [40 << 20, 30 << 20, 20 << 20];
+    for level in levels {
+        // SAFETY: the callback only makes notes.
+        unsafe { pool.on_low(level, note, core::ptr::without_provenance_mut(level)) }.expect("room");
+    }
+    let told = || calls().into_iter().map(|(level, _)| level).collect::<Vec<_>>();
+    let free = || pool.stats().free;
+    for size in [10_000, 100_000, 3 << 20, 12 << 20] {
+        let mut objects = Vec::new();
+        for (least, most, wanted) in
+            [(16 << 20, 46 << 20, &levels[..]), (25 << 20, 46 << 20, &levels[..2]), (35 << 20, 41 << 20, &levels[..1])]
+        {
+            while free() > least {
+                objects.push(pool.alloc(layout(size)).expect("room"));
+            }
+            let all = told();
+            let jumped = levels.into_iter().filter(|&level| free() < level).collect::<Vec<_>>();
+            assert!(all == wanted || size > 1 << 20 && all == jumped, "{size}: {all:?} at {}", free());
+            while free() < most {
+                free_all(&pool, objects.pop());
+            }
+        }
+        free_all(&pool, objects);
+        let object = pool.alloc(layout(1)).expect("room");
+        free_all(&pool, [object]);
+        assert_eq!(told(), []);
+    }
 }
 
 #[test]
