@@ -96,6 +96,7 @@ enum mempool_error {
     MEMPOOL_ERROR_BUSY = 11,               /* EBUSY: another thread is making or ending the pool */
     MEMPOOL_ERROR_MEMORY = 12,             /* ENOMEM: commit=eager, and there is not that much memory */
     MEMPOOL_ERROR_HUGE_PAGES = 13,         /* ENOMEM: huge_page_size is required, and too few are set aside */
+    MEMPOOL_ERROR_IN_CALLBACK = 14,        /* EBUSY: mempool_fini in a reclaim callback */
     MEMPOOL_ERROR_ARGUMENT = 20,           /* EINVAL: a null pointer */
     MEMPOOL_ERROR_STRUCT_SIZE = 21,        /* EINVAL: a struct of a size that the library does not know */
     MEMPOOL_ERROR_CACHE_NAME = 22,         /* EINVAL: longer than 31 bytes, or not UTF-8 */
@@ -134,12 +135,12 @@ LIBEXPORT int mempool_init(void);
  * cache that still has live objects, and their sum; returns the segment to the system, but for a few OS pages for
  * each other thread that has used it and still lives, so that its next use finds an end. Prints nothing when
  * nothing is live. All objects and caches are gone: a use of the pool or one of its caches afterwards ends the process
- * with a message. No other thread may use the pool during the call. Without a pool it does nothing, but
- * mempool_last_error() says so. */
+ * with a message. No other thread may use the pool during the call. Without a pool, and in one of its callbacks
+ * (mempool_reclaim_fn), whose caller goes on in the pool, it does nothing, but mempool_last_error() says so. */
 LIBEXPORT void mempool_fini(void);
 
 /* As mempool_fini, printing nothing: says how many objects of how many bytes were still live. Either pointer may be
- * NULL. Errors: NOT_INITIALISED. */
+ * NULL. Errors: NOT_INITIALISED; IN_CALLBACK. */
 LIBEXPORT int mempool_fini_quiet(size_t *objects, size_t *bytes);
 
 /* Whether there is a pool now. */
@@ -365,8 +366,9 @@ LIBEXPORT int mp_budget_enter(unsigned budget, unsigned *before);
 LIBEXPORT size_t mp_budget_used(unsigned budget);
 
 /* Called on the thread whose request for `needed` bytes found the pool exhausted, with no lock held: frees what it
- * can and says whether it freed anything. It may allocate and free; it is not called from within itself, and not for
- * requests of functions with `try` in their name. */
+ * can and says whether it freed anything. It may allocate and free, and must not call mempool_fini, which refuses; it is
+ * not called from within itself, and not for requests of functions with `try` in their name. A callback that is left by
+ * longjmp counts as going on: its thread is called back no more by this pool, and cannot end it. */
 typedef bool (*mempool_reclaim_fn)(size_t needed, void *argument);
 
 /* Adds a callback for exhaustion; makes the pool if there is none. It stays until the pool ends.

@@ -40,7 +40,7 @@ pub const BROKEN: c_int = 28;
 pub const BUDGET: c_int = 29;
 
 /// Every code: the name of its constant in the header, its words, its errno.
-pub const CODES: [(c_int, &str, &CStr, c_int); 24] = [
+pub const CODES: [(c_int, &str, &CStr, c_int); 25] = [
     (OK, "MEMPOOL_OK", c"success", 0),
     (1, "MEMPOOL_ERROR_UNKNOWN_SETTING", c"unknown setting", libc::EINVAL),
     (VALUE, "MEMPOOL_ERROR_VALUE", c"the value of a setting cannot be read", libc::EINVAL),
@@ -55,6 +55,7 @@ pub const CODES: [(c_int, &str, &CStr, c_int); 24] = [
     (11, "MEMPOOL_ERROR_BUSY", c"the pool is being initialised or ended", libc::EBUSY),
     (12, "MEMPOOL_ERROR_MEMORY", c"there is not enough memory to make the segment present", libc::ENOMEM),
     (13, "MEMPOOL_ERROR_HUGE_PAGES", c"there are not enough huge OS pages", libc::ENOMEM),
+    (14, "MEMPOOL_ERROR_IN_CALLBACK", c"a reclaim callback cannot end the pool that called it", libc::EBUSY),
     (ARGUMENT, "MEMPOOL_ERROR_ARGUMENT", c"an argument cannot be used", libc::EINVAL),
     (STRUCT_SIZE, "MEMPOOL_ERROR_STRUCT_SIZE", c"a struct has a size that this library does not know", libc::EINVAL),
     (CACHE_NAME, "MEMPOOL_ERROR_CACHE_NAME", c"the name of a cache is too long or not UTF-8", libc::EINVAL),

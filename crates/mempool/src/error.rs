@@ -73,13 +73,15 @@ pub enum InitError {
         /// Bytes of those that are free.
         free: usize,
     },
+    /// The calling thread is inside one of the pool's reclaim callbacks.
+    InCallback,
 }
 
 // An error travels through `Result`s on init paths; a large one would make each of them large.
 const _: () = assert!(size_of::<InitError>() <= 128);
 
 /// Every code with its message in general words, for an interface that has the number alone.
-const CODES: [(i32, &str); 14] = [
+const CODES: [(i32, &str); 15] = [
     (0, "success"),
     (1, "unknown setting"),
     (2, "the value of a setting cannot be read"),
@@ -94,6 +96,7 @@ const CODES: [(i32, &str); 14] = [
     (11, "the pool is being initialised or ended"),
     (12, "there is not enough memory to make the segment present"),
     (13, "there are not enough huge OS pages"),
+    (14, "a reclaim callback cannot end the pool that called it"),
 ];
 
 impl InitError {
@@ -114,6 +117,7 @@ impl InitError {
             Self::Busy => 11,
             Self::Memory { .. } => 12,
             Self::HugePages { .. } => 13,
+            Self::InCallback => 14,
         }
     }
 
@@ -145,6 +149,7 @@ impl InitError {
                 "set more aside: write their number to /sys/kernel/mm/hugepages/hugepages-*kB/nr_hugepages, or boot with hugepagesz= and hugepages=; or set huge_pages=try"
             }
             Self::TooSmall { .. } => "ask for a larger segment, fewer threads or fewer caches",
+            Self::InCallback => "end it when the request that the callback was called for has returned",
             _ => "",
         }
     }
@@ -186,7 +191,9 @@ impl fmt::Display for InitError {
             Self::Misaligned { address, align } => {
                 write!(f, "the buffer at {address:#x} does not begin at a multiple of {}", Bytes(*align))?;
             }
-            Self::AlreadyInitialised | Self::NotInitialised | Self::Busy => f.write_str(Self::text_of(self.code()))?,
+            Self::AlreadyInitialised | Self::NotInitialised | Self::Busy | Self::InCallback => {
+                f.write_str(Self::text_of(self.code()))?;
+            }
         }
         match self.hint() {
             "" => Ok(()),
@@ -273,6 +280,7 @@ mod tests {
             InitError::Busy,
             InitError::Memory { need: 2 << 30, available: 300 << 20, bound: Bound::Cgroup2 },
             InitError::HugePages { need: 64 << 20, size: 2 << 20, free: 6 << 20 },
+            InitError::InCallback,
         ]);
         let base = crate::config::Config::new();
         let mut copy = base;
@@ -287,12 +295,12 @@ mod tests {
     fn codes_are_stable_and_have_words() {
         let mut codes: Vec<i32> = samples().iter().map(InitError::code).collect();
         codes.sort_unstable();
-        assert_eq!(codes, (1..=13).collect::<Vec<_>>());
+        assert_eq!(codes, (1..=14).collect::<Vec<_>>());
         for (place, (code, text)) in CODES.iter().enumerate() {
             assert_eq!((*code, InitError::text_of(*code)), (place as i32, *text));
         }
         assert_eq!(InitError::text_of(-1), "unknown error code");
-        assert_eq!(InitError::text_of(14), "unknown error code");
+        assert_eq!(InitError::text_of(15), "unknown error code");
     }
 
     #[test]
@@ -329,7 +337,7 @@ mod tests {
         use core::error::Error;
         let all = samples();
         assert_eq!(all[0].source().map(ToString::to_string), Some(OsError { call: "mmap", errno: 12 }.to_string()));
-        assert!(all[9].source().is_some());
+        assert!(all[10].source().is_some());
         assert!(InitError::Busy.source().is_none());
     }
 

@@ -176,12 +176,16 @@ fn stop(call: &'static str, why: impl core::fmt::Display) -> ! {
 /// with a message. If `report` panics the pool goes on.
 ///
 /// # Errors
-/// There is no process pool.
+/// There is no process pool; [`InitError::InCallback`]: the calling thread is inside one of its reclaim callbacks, whose caller
+/// goes on in it.
 ///
 /// # Safety
 /// No object of the pool is used any more, be it to free it. With [`Global`] as the global allocator hardly a program can
 /// say so of everything that it and the standard library have allocated.
 pub unsafe fn fini(mut report: impl FnMut(&dyn core::fmt::Display)) -> Result<Leaks, InitError> {
+    if state() == READY && core().is_some_and(Core::is_reclaiming) {
+        return Err(InitError::InCallback);
+    }
     if state() != READY || STATE.compare_exchange(READY, by_me(ENDING), AcqRel, Acquire).is_err() {
         return Err(InitError::NotInitialised);
     }

@@ -166,6 +166,40 @@ static void callbacks(void) {
     mempool_fini();
 }
 
+/* The request that called it would go on in a pool that is gone. */
+static bool ending(size_t needed, void *argument) {
+    size_t objects = 4711;
+    (void)needed;
+    FAILS(mempool_fini_quiet(&objects, NULL), MEMPOOL_ERROR_IN_CALLBACK, EBUSY, "a reclaim callback cannot end the pool");
+    CHECK(objects == 4711);
+    mempool_clear_error();
+    mempool_fini();
+    SAYS("end it when the request");
+    CHECK(errno == EBUSY && mempool_is_ready());
+    FAILS(mempool_init(), MEMPOOL_ERROR_ALREADY_INITIALISED, EALREADY, "already");
+    *(int *)argument += 1;
+    return false;
+}
+
+static void *exhaust(void *unused) {
+    CHECK(mp_malloc(SEGMENT / 2) != NULL && mp_malloc(SEGMENT * 3 / 4) == NULL);
+    return unused;
+}
+
+static void callbacks_that_end_the_pool(void) {
+    int count = 0, level;
+    for (level = 0; level < 2; level++, count = 0) {
+        pthread_t thread;
+        make_pool(MEMPOOL_EXHAUSTED_NULL, SEGMENT);
+        CHECK((level ? mempool_on_low(SEGMENT * 3 / 4, ending, &count) : mempool_on_reclaim(ending, &count)) == MEMPOOL_OK);
+        CHECK(pthread_create(&thread, NULL, exhaust, NULL) == 0);
+        CHECK(pthread_join(thread, NULL) == 0);
+        CHECK(count == 1 + level);
+        CHECK(mempool_verify() == MEMPOOL_OK);
+        CHECK(mempool_fini_quiet(NULL, NULL) == MEMPOOL_OK && !mempool_is_ready());
+    }
+}
+
 static int low_calls;
 static size_t low_needed;
 
@@ -376,6 +410,7 @@ int main(void) {
     grow();
     reserve();
     callbacks();
+    callbacks_that_end_the_pool();
     levels();
     budgets();
     callbacks_at_once();

@@ -87,7 +87,7 @@ impl Core {
     }
 
     /// Whether the calling thread is inside the reclaim callbacks.
-    pub(super) fn is_reclaiming(&self) -> bool {
+    pub(crate) fn is_reclaiming(&self) -> bool {
         self.marked() & RECLAIMING != 0
     }
 
