@@ -63,6 +63,13 @@ fn a_thread_outlives_pools() {
 }
 
 #[test]
+fn a_large_pool_costs_what_is_used_of_it() {
+    for link in BOTH {
+        assert!(checks(&c_program("sparse.c", link), &[], &[]) >= 50);
+    }
+}
+
+#[test]
 fn exhausted() {
     both("exhausted.c", 70);
 }

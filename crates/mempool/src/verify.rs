@@ -39,7 +39,7 @@ pub fn verify(core: &Core) -> Result<(), Broken> {
     };
     core.frag.verify(&mut internal).map_err(Broken::Frag)?;
     core.heap.verify().map_err(Broken::Heap)?;
-    for slot in 0..core.slabs.slots.count() {
+    for slot in 0..core.slabs.reach() {
         slab(core, slot).map_err(|what| Broken::Slab(slot, what))?;
     }
     Ok(())

@@ -283,9 +283,10 @@ impl Frag {
         }
     }
 
-    /// The first node that does not say what the bits say, as (level, index).
+    /// The first node up to the end of `open` that does not say what the bits say, as (level, index).
     pub(super) fn wrong_node(&self, open: Open) -> Option<(usize, usize)> {
-        let all = (0..self.shape.levels).flat_map(|level| (0..self.shape.count(level)).map(move |i| (level, i)));
+        let nodes = |level| (0..self.shape.count_to(level, open.high)).map(move |i| (level, i));
+        let all = (0..self.shape.levels).flat_map(nodes);
         all.into_iter().find(|&(level, i)| {
             let right = if level == 0 { self.leaf_from_bits(open, i) } else { self.node_from_children(level, i) };
             self.node(level, i) != right

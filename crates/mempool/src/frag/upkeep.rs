@@ -16,14 +16,16 @@ const TRIM_PAGES: usize = 64;
 pub type Internal<'a> = dyn FnMut(&mut dyn FnMut(Run)) + 'a;
 
 impl Frag {
-    /// Free fragments of the open range, parked ones among them. Linear in the cells.
+    /// Free fragments of the open range, parked ones among them. Linear in the cells that are charted.
     #[must_use]
     pub fn free_fragments(&self) -> usize {
-        let open = self.open();
-        open.high - open.low - count(self.parts.busy(), open.low, open.high - open.low) + self.parked_fragments()
+        let Open { low, high } = self.open();
+        // The limits may be raised between two looks.
+        let charted = self.charted().high.min(high);
+        high - low - count(self.parts.busy(), low, charted - low) + self.parked_fragments()
     }
 
-    /// Fragments of parked runs. Linear in the cells.
+    /// Fragments of parked runs. Linear in the cells that are charted.
     #[must_use]
     pub fn parked_fragments(&self) -> usize {
         let mut parked = 0;
@@ -38,7 +40,7 @@ impl Frag {
         low - count(self.parts.busy(), 0, low)
     }
 
-    /// Length of the longest gap of the open range. Linear in the cells and gaps.
+    /// Length of the longest gap of the open range. Linear in the cells that are charted, and gaps.
     #[must_use]
     pub fn largest_free(&self) -> usize {
         let mut largest = 0;
@@ -46,10 +48,10 @@ impl Frag {
         largest
     }
 
-    /// Calls `f` for each run, in address order. Linear in the cells and runs. What other threads take and
+    /// Calls `f` for each run, in address order. Linear in the cells that are charted, and runs. What other threads take and
     /// give meanwhile may be seen or not.
     pub fn runs(&self, f: &mut dyn FnMut(Run)) {
-        let end = self.parts.fragments();
+        let end = self.charted().high;
         let mut at = 0;
         while let Some(start) = next_set(self.parts.first(), at, end) {
             if let Some(run) = self.run_at(start) {
@@ -59,20 +61,21 @@ impl Frag {
         }
     }
 
-    /// Calls `f` for each gap of the open range, in address order; parked runs are parts of gaps. Linear in the cells, gaps
-    /// and runs.
+    /// Calls `f` for each gap of the open range, in address order; parked runs are parts of gaps. Linear in the cells that are
+    /// charted, gaps and runs.
     pub fn gaps(&self, f: &mut dyn FnMut(Run)) {
         let Open { low, high } = self.open();
+        let charted = self.charted().high.min(high);
         let (mut at, mut from) = (low, low);
         while at < high {
-            if let Some(free) = self.free_at(at, high) {
+            if let Some(free) = self.free_at(at, charted, high) {
                 at += free;
                 continue;
             }
             if from < at {
                 f(Run { start: from, len: at - from });
             }
-            at = self.behind_used(at, high);
+            at = self.behind_used(at, charted);
             from = at;
         }
         if from < at {
@@ -80,21 +83,21 @@ impl Frag {
         }
     }
 
-    /// Free fragments from `at` on, as far as one look goes; a parked run is free.
-    fn free_at(&self, at: usize, high: usize) -> Option<usize> {
-        if !test(self.parts.busy(), at) {
-            return Some(next_set(self.parts.busy(), at, high).unwrap_or(high) - at);
+    /// Free fragments from `at` on, as far as one look goes; a parked run is free, and so is all that is not charted.
+    fn free_at(&self, at: usize, charted: usize, high: usize) -> Option<usize> {
+        if at >= charted || !test(self.parts.busy(), at) {
+            return Some(next_set(self.parts.busy(), at, charted).unwrap_or(high) - at);
         }
         let (_, says) = self.long_entry(at).filter(|&(_, says)| says > PARKED)?;
         Some(((says & !PARKED) as usize).min(high - at))
     }
 
     /// Where something else than what is in use at `at` may begin.
-    fn behind_used(&self, at: usize, high: usize) -> usize {
+    fn behind_used(&self, at: usize, charted: usize) -> usize {
         if let Some(run) = self.run_at(at) {
-            return run.end().min(high);
+            return run.end().min(charted);
         }
-        let free = next_clear(self.parts.busy(), at, high).unwrap_or(high);
+        let free = next_clear(self.parts.busy(), at, charted).unwrap_or(charted);
         next_set(self.parts.first(), at + 1, free).unwrap_or(free)
     }
 
@@ -106,10 +109,10 @@ impl Frag {
     /// Calls `release` with whole free pages of the open range that are not clean, after claiming them and
     /// without any lock. If it returns true, the pages read as zeroes from now on, and are clean.
     ///
-    /// Returns the fragments that were released. Linear in the cells.
+    /// Returns the fragments that were released. Linear in the cells that are charted.
     pub fn trim(&self, release: &mut dyn FnMut(Run) -> bool) -> usize {
         let open = self.open();
-        let end = open.high / CELL_BITS;
+        let end = (open.high / CELL_BITS).min(self.charted().high.div_ceil(CELL_BITS));
         let mut page = open.low.div_ceil(CELL_BITS);
         let mut released = 0;
         while page < end {

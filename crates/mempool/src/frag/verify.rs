@@ -48,12 +48,15 @@ pub enum Fault {
     },
 }
 
+/// Fragments behind those that are charted of which it is checked that nothing is in use: an OS page of bits.
+const BEHIND: usize = 4096 * 8;
+
 fn hold(condition: bool, fault: Fault) -> Result<(), Fault> {
     if condition { Ok(()) } else { Err(fault) }
 }
 
 impl Frag {
-    /// Checks every invariant, while no other thread uses the tier. Linear in the cells and runs.
+    /// Checks every invariant, while no other thread uses the tier. Linear in the cells that are charted, and runs.
     ///
     /// `internal` calls its visitor with each internal run there is.
     ///
@@ -62,10 +65,12 @@ impl Frag {
     pub fn verify(&self, internal: &mut Internal<'_>) -> Result<(), Fault> {
         hold(self.claims().in_progress() == 0, Fault::Claiming)?;
         let owned = self.verify_runs()? + self.verify_internal(internal)?;
-        let all = self.parts.fragments();
-        let busy = count(self.parts.busy(), 0, all);
+        let charted = self.charted().high;
+        let busy = count(self.parts.busy(), 0, charted);
         hold(busy == owned, Fault::Lost { busy, owned })?;
-        if let Some(at) = next_set(self.parts.busy(), self.charted().high, all) {
+        // No further: what was never used of a large segment is not brought into memory to be looked at.
+        let behind = self.parts.fragments().min(charted + BEHIND);
+        if let Some(at) = next_set(self.parts.busy(), charted, behind) {
             return Err(Fault::Beyond(at));
         }
         self.verify_guide()
@@ -73,11 +78,11 @@ impl Frag {
 
     /// Fragments of all runs.
     fn verify_runs(&self) -> Result<usize, Fault> {
-        let all = self.parts.fragments();
+        let charted = self.charted().high;
         let (mut at, mut owned) = (0, 0);
-        while let Some(start) = next_set(self.parts.first(), at, all) {
+        while let Some(start) = next_set(self.parts.first(), at, charted) {
             let run = self.extent(start).ok_or(Fault::NoEnd(start))?;
-            hold(run.end() <= all, Fault::NoEnd(start))?;
+            hold(run.end() <= charted, Fault::NoEnd(start))?;
             self.verify_ends(at, run)?;
             if let Some(second) = next_set(self.parts.first(), start + 1, run.end()) {
                 return Err(Fault::Overlap(second));
@@ -86,7 +91,7 @@ impl Frag {
             owned += run.len;
             at = run.end();
         }
-        if let Some(stray) = next_set(self.parts.last(), at, all) {
+        if let Some(stray) = next_set(self.parts.last(), at, charted) {
             return Err(Fault::StrayEnd(stray));
         }
         self.verify_lengths()?;
@@ -118,7 +123,8 @@ impl Frag {
 
     /// Every entry of the length table is that of a run which begins in its cell.
     fn verify_lengths(&self) -> Result<(), Fault> {
-        for (cell, entry) in self.parts.length().iter().enumerate() {
+        let charted = self.charted().high.div_ceil(CELL_BITS);
+        for (cell, entry) in self.parts.length().iter().enumerate().take(charted) {
             let len = (entry.load(Ordering::Acquire) & !PARKED) as usize;
             let from = cell * CELL_BITS;
             let mut found = len == 0;

@@ -56,7 +56,7 @@ impl Heap {
     /// # Errors
     /// The first fault.
     pub fn verify(&self) -> Result<(), HeapFault> {
-        for index in 0..self.parts.slots.count() {
+        for index in 0..self.control.reach() {
             let listed = self.control.page_word(index / 64) >> (index % 64) & 1 != 0;
             if listed != self.is_page(index) {
                 return Err(HeapFault::Owner { page: index });
