@@ -133,8 +133,8 @@ LIBEXPORT int mempool_init(void);
 
 /* Ends the pool: prints its table if the setting `stats` is on, one line to standard error for each size class and
  * cache that still has live objects, and their sum; returns the segment to the system, but for a few OS pages for
- * each other thread that has used it and still lives, so that its next use finds an end. Prints nothing when
- * nothing is live. All objects and caches are gone: a use of the pool or one of its caches afterwards ends the process
+ * each other thread that has used it and still lives, so that its next use finds an end; they go back when the thread
+ * ends, or some time after it has used the next pool. Prints nothing when nothing is live. All objects and caches are gone: a use of the pool or one of its caches afterwards ends the process
  * with a message. No other thread may use the pool during the call. Without a pool, and in one of its callbacks
  * (mempool_reclaim_fn), whose caller goes on in the pool, it does nothing, but mempool_last_error() says so. */
 LIBEXPORT void mempool_fini(void);

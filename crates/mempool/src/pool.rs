@@ -349,7 +349,7 @@ fn open_bytes(config: &Config, areas: &Areas, bytes: usize) -> usize {
 impl Drop for Pool {
     fn drop(&mut self) {
         let core = self.core();
-        front::delist(core);
+        front::delist(core, || ());
         let (os, (start, bytes)) = (core.os, core.reservation);
         if !start.is_null() {
             // SAFETY: the whole reservation; who borrowed the pool is gone. There is nobody to tell if this fails.

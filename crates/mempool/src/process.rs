@@ -196,7 +196,6 @@ pub unsafe fn fini(mut report: impl FnMut(&dyn core::fmt::Display)) -> Result<Le
     // First of all: see `state`.
     CORE.store(0, Release);
     front::set_process_serial(0);
-    front::delist(core);
     core.dissolve();
     STATE.store(ENDED, Release);
     Ok(leaks)

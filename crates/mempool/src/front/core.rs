@@ -173,46 +173,6 @@ impl Core {
             count(&self.events.grown_small, bytes - granted.huge.min(bytes));
         }
     }
-
-    /// The pool's end: its memory goes back to the OS. Where other threads still have local heaps in it these are made
-    /// to serve nothing and stay, so that a late use is an error and not a crash. Nothing else has to: they are of no pool
-    /// and have no slots any more, and what their bins pop from lies elsewhere.
-    pub(crate) fn dissolve(&self) {
-        let (start, bytes) = self.reservation;
-        if start.is_null() {
-            return;
-        }
-        let (os, unit) = (self.os, self.os.os_page().max(self.granted.huge_page));
-        self.each_joined(&mut |local| local.retire(super::tls::zero()));
-        let range = |from: usize, to: usize| Range::new(start.wrapping_add(from - start.addr()), to - from);
-        let give = |from: usize, to: usize| {
-            if from < to {
-                // SAFETY: a part of the reservation that nobody uses any more. If the OS refuses, it stays.
-                let _ = unsafe { os.release_part(range(from, to)) };
-            }
-        };
-        // Backwards: the directory of the local heaps, and this core, lie in front of them all and go last.
-        let mut end = start.addr() + bytes;
-        while let Some((first, last)) = self.last_joined(end, unit) {
-            give(last, end);
-            if self.is_locked() {
-                // SAFETY: committed. If the OS refuses, a few pages stay locked.
-                let _ = unsafe { os.unlock(range(first, last)) };
-            }
-            end = first;
-        }
-        give(start.addr(), end);
-    }
-
-    /// Where the last local heap of a thread that begins before `end` lies, in whole `unit`s, no further than `end`.
-    fn last_joined(&self, end: usize, unit: usize) -> Option<(usize, usize)> {
-        let mut last = None;
-        self.each_joined(&mut |local| {
-            let at = core::ptr::from_ref(local).addr();
-            last = last.max(Some(at).filter(|&at| at < end));
-        });
-        last.map(|at| (at / unit * unit, (at + self.local_bytes()).next_multiple_of(unit).min(end)))
-    }
 }
 
 /// The page-frag tier as the slab tier sees it: runs that begin at a slot.

@@ -9,6 +9,7 @@
 use core::ffi::c_void;
 
 use super::core::Core;
+use super::retired;
 use super::tls::{self, EXITED, OTHERS, Other};
 use crate::config::Small;
 use crate::os::{Os, ThreadKey};
@@ -60,7 +61,7 @@ impl SpinLock {
 }
 
 /// All pools of the process, for thread exit and fork.
-static LIST: SpinLock = SpinLock::new();
+pub static LIST: SpinLock = SpinLock::new();
 static FIRST: AtomicU64 = AtomicU64::new(0);
 /// Tokens count from 1 and are never reused: the upper bits say which thread of the operating system it is.
 static TOKENS: AtomicU64 = AtomicU64::new(1);
@@ -114,22 +115,8 @@ pub fn watch_threads(core: &Core) {
     watch_forks(core.os);
 }
 
-/// Takes a pool off the process's list: no thread exit or fork looks at it afterwards.
-pub fn delist(core: &Core) {
-    let this = core::ptr::from_ref(core);
-    LIST.with(|| {
-        let mut at = FIRST.load(Relaxed) as *const Core;
-        if at == this {
-            FIRST.store(core.next.get() as u64, Relaxed);
-        }
-        // SAFETY: pools on the list are alive; `Pool::drop` takes them off first, under this lock.
-        while let Some(pool) = unsafe { at.as_ref() } {
-            if pool.next.get() == this {
-                pool.next.set(core.next.get());
-            }
-            at = pool.next.get();
-        }
-    });
+/// Takes a pool off the process's list: no thread exit or fork looks at it afterwards. `and` is called before another one may.
+pub fn delist(core: &Core, and: impl FnOnce()) {
     if let Some(words) = tls::words() {
         let token = words.token.get();
         if let Some(index) = core.threads.find(token).filter(|_| token != 0) {
@@ -145,6 +132,21 @@ pub fn delist(core: &Core) {
             }
         }
     }
+    let this = core::ptr::from_ref(core);
+    LIST.with(|| {
+        let mut at = FIRST.load(Relaxed) as *const Core;
+        if at == this {
+            FIRST.store(core.next.get() as u64, Relaxed);
+        }
+        // SAFETY: pools on the list are alive; `Pool::drop` takes them off first, under this lock.
+        while let Some(pool) = unsafe { at.as_ref() } {
+            if pool.next.get() == this {
+                pool.next.set(core.next.get());
+            }
+            at = pool.next.get();
+        }
+        and();
+    });
 }
 
 fn each_pool(mut f: impl FnMut(&Core)) {
@@ -160,13 +162,17 @@ fn each_pool(mut f: impl FnMut(&Core)) {
 extern "C" fn on_thread_exit(_value: *mut c_void) {
     let Some(words) = tls::words() else { return };
     let token = words.token.replace(EXITED);
-    words.process.set(tls::none());
+    let before = words.process.replace(tls::none());
     for Other { serial, heap } in &words.others {
         serial.set(0);
         heap.set(core::ptr::null());
     }
     if token != 0 && token != EXITED {
-        LIST.with(|| each_pool(|core| core.leave(token)));
+        LIST.with(|| {
+            each_pool(|core| core.leave(token));
+            retired::leave(before);
+        });
+        retired::sweep();
     }
 }
 
@@ -177,7 +183,7 @@ extern "C" fn on_fork_child() {
     let token = words.map_or(0, |words| words.token.get());
     // Its parent may have been about to end the process pool, and cannot retire this local heap any more.
     if let Some(words) = words.filter(|_| super::process_serial() == 0) {
-        words.process.set(tls::none());
+        retired::leave(words.process.replace(tls::none()));
     }
     each_pool(|core| core.repair(token));
 }
@@ -286,7 +292,10 @@ impl Core {
             local.marks.set(self.marks.take(token));
         }
         if super::process_serial() == self.serial {
-            words.process.set(local);
+            let before = words.process.replace(local);
+            if !core::ptr::eq(before, tls::none()) {
+                LIST.with(|| retired::leave(before));
+            }
         } else if let Some(Other { serial, heap }) = words.others.get(place_of(self.serial)) {
             serial.set(0);
             heap.set(local);

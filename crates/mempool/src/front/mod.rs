@@ -17,6 +17,7 @@ mod marks;
 mod misuse;
 mod parking;
 mod reclaim;
+mod retired;
 mod route;
 mod shorts;
 mod spares;

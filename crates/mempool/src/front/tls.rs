@@ -96,8 +96,8 @@ mod arch {
     #[inline(always)]
     pub fn process() -> &'static LocalHeap {
         let heap: *const LocalHeap;
-        // SAFETY: reads word 0 of this thread's slot, which always points to a local heap that lives at least until the
-        // thread ends or the pool does (`front::local` resets it then).
+        // SAFETY: reads word 0 of this thread's slot, which always points to a local heap that stays until the thread names
+        // another one or ends, also where its pool ends before (`front::retired`).
         unsafe {
             core::arch::asm!(
                 "mov {0}, qword ptr [rip + mempool_slot_0_1@GOTTPOFF]",

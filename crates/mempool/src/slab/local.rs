@@ -71,14 +71,18 @@ pub struct LocalHeap {
     pub(crate) marks: Cell<u16>,
     /// The budget of the scope that the thread is in: its number plus one, 0 for none.
     pub(crate) budget: Cell<u8>,
+    /// Of a retired one: its thread does not point to it any more. Guarded as `next`.
+    left: Cell<bool>,
     /// The pool, null when it has ended; the front knows its type.
     pub(crate) pool: Cell<*const ()>,
-    /// Where the best-fit heap served the thread last, in its own words.
+    /// Where the best-fit heap served the thread last, in its own words. Of a retired one: the end of its OS pages.
     pub(crate) near: Cell<u64>,
     /// The whole slots in the data area, of any size.
     pub(crate) slots: Cell<usize>,
-    /// So that no bin lies in two cache lines.
-    _rest: [usize; 2],
+    /// Of a retired one: the next of the list that it is on. Guarded by the lock of the list.
+    pub(crate) next: Cell<*const LocalHeap>,
+    /// Of a retired one: the beginning of its OS pages.
+    pages: Cell<usize>,
     bins: [Bin; CLASSES],
 }
 
@@ -114,7 +118,9 @@ impl LocalHeap {
             near: Cell::new(0),
             slots: Cell::new(0),
             first: 0,
-            _rest: [0; 2],
+            left: Cell::new(false),
+            next: Cell::new(core::ptr::null()),
+            pages: Cell::new(0),
             bins,
         }
     }
@@ -160,7 +166,9 @@ impl LocalHeap {
             near: Cell::new(0),
             slots: Cell::new(whole),
             first: data.0 >> geometry.shift,
-            _rest: [0; 2],
+            left: Cell::new(false),
+            next: Cell::new(core::ptr::null()),
+            pages: Cell::new(0),
             bins: [const { Bin::new(core::ptr::null()) }; CLASSES],
         };
         // SAFETY: valid for writes of more than this (contract).
@@ -171,15 +179,33 @@ impl LocalHeap {
         }
     }
 
-    /// Serves nothing, owns nothing and is of no pool from now on: the pool ends while other threads still point here.
-    /// `zero` stays zero and valid for ever.
-    pub fn retire(&self, zero: *const AtomicU64) {
+    /// Serves nothing, owns nothing and is of no pool from now on: the pool ends while its thread still points here, unless that is in
+    /// the scope of a budget. It lies in the OS pages from the first of `pages` to the second. `zero` stays zero and valid for ever.
+    pub fn retire(&self, zero: *const AtomicU64, pages: (usize, usize)) {
         for (_, bin) in self.bins() {
             bin.reset(zero);
         }
         [&self.len, &self.wide, &self.slots].into_iter().for_each(|bound| bound.set(0));
         // What lies behind the hot paths would go to it for more.
         self.pool.set(core::ptr::null());
+        self.pages.set(pages.0);
+        self.near.set(pages.1 as u64);
+        self.left.set(self.budget.get() != 0);
+    }
+
+    /// Where the OS pages of a retired one begin and end.
+    pub fn pages(&self) -> (usize, usize) {
+        (self.pages.get(), self.near.get() as usize)
+    }
+
+    /// The thread of a retired one points to it no more.
+    pub fn set_left(&self) {
+        self.left.set(true);
+    }
+
+    /// Whether that is so.
+    pub fn is_left(&self) -> bool {
+        self.left.get()
     }
 
     /// The slab at `slot`, which must be one of the pool's: that of a current slab, or of an offset below `len`.
