@@ -69,6 +69,14 @@ fn a_large_pool_costs_what_is_used_of_it() {
     }
 }
 
+/// The smallest threads have 16 KiB of stack, of which their variables take a part.
+#[test]
+fn a_first_use_needs_little_stack() {
+    for link in BOTH {
+        assert_eq!(checks(&c_program("stack.c", link), &[], &[("MEMPOOL_SEGMENT", "4M")]), 3);
+    }
+}
+
 #[test]
 fn exhausted() {
     both("exhausted.c", 70);

@@ -73,6 +73,15 @@ unsafe impl Send for Pool {}
 // SAFETY: as above.
 unsafe impl Sync for Pool {}
 
+/// Writes all fields of a struct, one by one: a value of it would be on the stack first, and a thread's may have 16 KiB.
+macro_rules! write_fields {
+    ($at:ident, $name:ident { $($field:ident: $value:expr),* $(,)? }) => {{
+        $((&raw mut (*$at).$field).write($value);)*
+        // Not without one of them.
+        let $name { $($field: _),* } = &*$at;
+    }};
+}
+
 impl Config {
     /// Makes a pool of this configuration, in a segment of the operating system. O(segment) when committed eagerly.
     ///
@@ -226,39 +235,47 @@ impl Pool {
         let heap_count = if values.small == Small::Heap { areas.slot_count as usize } else { 0 };
         // SAFETY: as above, or of no slots.
         let heap_slots = unsafe { Slots::new(words(areas.slots), heap_count, geometry) };
-        let core = Core {
-            slabs: slab_parts(areas, &words, slots, data as usize),
-            // SAFETY: as `words`; the layout gave each array its length.
-            frag: unsafe { crate::frag::Frag::new(frag_parts(areas, &words, data as usize)) },
-            // SAFETY: as above.
-            heap: unsafe { crate::heap::Heap::new(heap_parts(areas, &words, heap_slots, data, &values)) },
-            config: values,
-            os,
-            layout: *areas,
-            max_small: if values.small == Small::Slab { largest(areas.slot_shift as u32).min(MAX_SMALL) } else { 0 },
-            parking: front::Parking::new(areas.data_len(), &values),
-            metadata,
-            data: data as usize,
-            data_len: areas.data_len(),
-            reservation,
-            serial,
-            place: front::place_for(serial),
-            threads: thread_parts(areas, &words),
-            next: core::cell::Cell::new(core::ptr::null()),
-            caches: words(areas.caches),
-            reclaim: Reclaim::new(values.watermark),
-            marks: front::Marks::default(),
-            budgets: Budgets::default(),
-            spares: front::Spares::default(),
-            common: front::Common::new(),
-            granted,
-            events: Events::default(),
-            drill: front::Drill::new(&values),
-            write_holders: crate::stats::write_holders,
-        };
+        // SAFETY: as `words`; the layout gave each array its length.
+        let frag = unsafe { crate::frag::Frag::new(frag_parts(areas, &words, data as usize)) };
+        // SAFETY: as above.
+        let heap = unsafe { crate::heap::Heap::new(heap_parts(areas, &words, heap_slots, data, &values)) };
         // SAFETY: the areas for the core and the header are theirs (contract); the core is written before it is used.
         let core = unsafe {
-            at.write(core);
+            write_fields!(
+                at,
+                Core {
+                    slabs: slab_parts(areas, &words, slots, data as usize),
+                    frag: frag,
+                    heap: heap,
+                    config: values,
+                    os: os,
+                    layout: *areas,
+                    max_small: if values.small == Small::Slab {
+                        largest(areas.slot_shift as u32).min(MAX_SMALL)
+                    } else {
+                        0
+                    },
+                    parking: front::Parking::new(areas.data_len(), &values),
+                    metadata: metadata,
+                    data: data as usize,
+                    data_len: areas.data_len(),
+                    reservation: reservation,
+                    serial: serial,
+                    place: front::place_for(serial),
+                    threads: thread_parts(areas, &words),
+                    next: core::cell::Cell::new(core::ptr::null()),
+                    caches: words(areas.caches),
+                    reclaim: Reclaim::new(values.watermark),
+                    marks: front::Marks::default(),
+                    budgets: Budgets::new(),
+                    spares: front::Spares::default(),
+                    common: front::Common::new(),
+                    granted: granted,
+                    events: Events::default(),
+                    drill: front::Drill::new(&values),
+                    write_holders: crate::stats::write_holders,
+                }
+            );
             metadata.cast::<Header>().write(header(&*at));
             &*at
         };

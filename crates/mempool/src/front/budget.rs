@@ -40,7 +40,6 @@ const MAKING: u64 = 1;
 const ALIVE: u64 = 2;
 
 /// One budget: words of the core.
-#[derive(Default)]
 pub struct Entry {
     state: AtomicU64,
     name: [AtomicU64; NAME_WORDS],
@@ -55,13 +54,33 @@ pub struct Entry {
 }
 
 /// All budgets of a pool.
-#[derive(Default)]
 pub struct Budgets {
     entries: [Entry; BUDGETS],
     /// How many there are.
     count: AtomicU64,
     /// Fragments of the reserve that are set aside for budgets: all below.
     assigned: AtomicU64,
+}
+
+impl Budgets {
+    /// No budget. A constant: made one by one, the entries would be on the stack.
+    pub const fn new() -> Self {
+        Self {
+            entries: [const {
+                Entry {
+                    state: AtomicU64::new(0),
+                    name: [const { AtomicU64::new(0) }; NAME_WORDS],
+                    most: AtomicU64::new(0),
+                    used: AtomicU64::new(0),
+                    from: AtomicU64::new(0),
+                    to: AtomicU64::new(0),
+                    scoped: [const { AtomicU64::new(0) }; SIZES.len()],
+                }
+            }; BUDGETS],
+            count: AtomicU64::new(0),
+            assigned: AtomicU64::new(0),
+        }
+    }
 }
 
 /// Why there is no budget.

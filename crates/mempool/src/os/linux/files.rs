@@ -51,6 +51,8 @@ fn part(buffer: &[u8], from: usize, to: usize) -> &[u8] {
 }
 
 /// Calls `each` with the lines of a file, without their ends, until it says false.
+// Not inlined: its buffer would be on the stack of whatever else its caller calls.
+#[inline(never)]
 pub fn each_line(path: &CStr, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<(), OsError> {
     let file = open(path, libc::O_RDONLY)?;
     let mut buffer = [0u8; 2 * LINE];

@@ -18,26 +18,37 @@ const PATH: usize = 1024;
 const UNIFIED: [&[u8]; 2] = [b"/sys/fs/cgroup", b"/sys/fs/cgroup/unified"];
 const MEMORY: [&[u8]; 1] = [b"/sys/fs/cgroup/memory"];
 
-/// A path that is put together on the stack.
+/// A path that is put together on the stack. One for all: a thread's may have 16 KiB.
 struct Path {
     bytes: [u8; PATH],
     len: usize,
 }
 
 impl Path {
-    /// `parts` one behind the other with a final NUL; None where they are too long.
-    fn of(parts: &[&[u8]]) -> Option<Self> {
-        let mut path = Self { bytes: [0; PATH], len: 0 };
-        for part in parts {
-            let end = path.len.checked_add(part.len()).filter(|end| *end < PATH)?;
-            path.bytes.get_mut(path.len..end)?.copy_from_slice(part);
-            path.len = end;
-        }
-        Some(path)
+    /// Puts `part` behind it; false, and nothing is changed, where that is too long.
+    fn push(&mut self, part: &[u8]) -> bool {
+        let end = self.len + part.len();
+        // There must be room for a final NUL.
+        let Some(room) = self.bytes.get_mut(self.len..end).filter(|_| end < PATH) else { return false };
+        room.copy_from_slice(part);
+        self.len = end;
+        true
     }
 
-    fn text(&self) -> Option<&CStr> {
-        CStr::from_bytes_until_nul(&self.bytes).ok()
+    /// The path of `file` in the folder that it is, for as long as `f` takes; None where that is too long.
+    fn with<R>(&mut self, file: &[u8], f: impl FnOnce(&CStr) -> R) -> Option<R> {
+        let folder = self.len;
+        let fits = self.push(file) && self.push(b"\0");
+        let path = self.bytes.get(..self.len).filter(|_| fits);
+        let result = path.and_then(|path| CStr::from_bytes_until_nul(path).ok()).map(f);
+        self.len = folder;
+        result
+    }
+
+    /// Goes up a folder, unless it has only `least` bytes; then false.
+    fn climb(&mut self, least: usize) -> bool {
+        let below = self.bytes.get(least..self.len).and_then(|path| path.iter().rposition(|byte| *byte == b'/'));
+        below.inspect(|end| self.len = least + end).is_some()
     }
 }
 
@@ -75,47 +86,62 @@ pub fn available() -> Result<Available, OsError> {
         }
         None => true,
     })?;
+    let mut path = Path { bytes: [0; PATH], len: 0 };
+    UNIFIED.iter().for_each(|mount| look(&mut path, mount, &V2, &mut least));
+    MEMORY.iter().for_each(|mount| look(&mut path, mount, &V1, &mut least));
+    Ok(least)
+}
+
+/// Looks at the process's cgroup below `mount` and all above it. In a container the path may be that of the outside: what does not
+/// exist is passed over, and the mount's own root is the container's cgroup.
+fn look(path: &mut Path, mount: &[u8], names: &Names, least: &mut Available) {
+    if !is_of(path, mount, names.bound) {
+        return;
+    }
+    loop {
+        if let Some(bytes) = room(path, names).filter(|bytes| *bytes < least.bytes) {
+            *least = Available { bytes, bound: names.bound };
+        }
+        if !path.climb(mount.len()) {
+            return;
+        }
+    }
+}
+
+/// Makes `path` that of the process's cgroup of a version below `mount`. False where it is in none, or the path is too long.
+fn is_of(path: &mut Path, mount: &[u8], version: Bound) -> bool {
+    let mut found = false;
     // Without this file there are no cgroups.
     let _ = each_line(c"/proc/self/cgroup", &mut |line| {
         // number:controllers:path
         let mut parts = line.splitn(3, |byte| *byte == b':');
         let (number, controllers) = (parts.next().unwrap_or(&[]), parts.next().unwrap_or(&[]));
-        let path = parts.next().unwrap_or(&[]);
-        if number == b"0" && controllers.is_empty() {
-            UNIFIED.iter().for_each(|mount| climb(mount, path, &V2, &mut least));
-        } else if controllers.split(|byte| *byte == b',').any(|name| name == b"memory") {
-            MEMORY.iter().for_each(|mount| climb(mount, path, &V1, &mut least));
+        let below = parts.next().unwrap_or(&[]);
+        let wanted = match version {
+            Bound::Cgroup1 => controllers.split(|byte| *byte == b',').any(|name| name == b"memory"),
+            _ => number == b"0" && controllers.is_empty(),
+        };
+        if wanted {
+            path.len = 0;
+            found = path.push(mount) && path.push(below.strip_suffix(b"/").unwrap_or(below));
         }
-        true
+        !wanted
     });
-    Ok(least)
+    found
 }
 
-/// Looks at the cgroup `path` and all above it. In a container the path may be that of the outside: what does not
-/// exist is passed over, and the mount's own root is the container's cgroup.
-fn climb(mount: &[u8], path: &[u8], names: &Names, least: &mut Available) {
-    let mut path = path.strip_suffix(b"/").unwrap_or(path);
-    loop {
-        if let Some(bytes) = room(mount, path, names).filter(|bytes| *bytes < least.bytes) {
-            *least = Available { bytes, bound: names.bound };
-        }
-        match path.iter().rposition(|byte| *byte == b'/') {
-            Some(end) => path = path.get(..end).unwrap_or(&[]),
-            None => return,
-        }
-    }
-}
-
-/// Bytes that the cgroup may still take; None where it has no limit.
-fn room(mount: &[u8], path: &[u8], names: &Names) -> Option<usize> {
-    let figure = |file: &[u8]| number_in(Path::of(&[mount, path, file])?.text()?).ok().flatten();
+/// Bytes that the cgroup at `path` may still take; None where it has no limit.
+fn room(path: &mut Path, names: &Names) -> Option<usize> {
+    let mut figure = |file: &[u8]| path.with(file, number_in)?.ok().flatten();
     let limit = names.limits.iter().filter_map(|file| figure(file)).min()?;
     let mut used = figure(names.usage)?;
     // Where the page cache is unknown nothing is taken off.
-    let _ = each_line(Path::of(&[mount, path, b"/memory.stat"])?.text()?, &mut |line| {
-        let cache: usize = names.cache.iter().filter_map(|name| field(line, name)).sum();
-        used = used.saturating_sub(cache);
-        true
+    let _ = path.with(b"/memory.stat", |path| {
+        each_line(path, &mut |line| {
+            let cache: usize = names.cache.iter().filter_map(|name| field(line, name)).sum();
+            used = used.saturating_sub(cache);
+            true
+        })
     });
     Some(limit.saturating_sub(used))
 }
