@@ -279,13 +279,7 @@ impl Pool {
             metadata.cast::<Header>().write(header(&*at));
             &*at
         };
-        // Metadata that is committed lazily is written when it is needed.
-        let charted = if values.commit == Commit::Lazy { CHARTED } else { usize::MAX };
-        core.frag.init(values.reserve.div_ceil(FRAGMENT), open / FRAGMENT, charted / FRAGMENT);
-        for class in 0..CLASSES {
-            core.slabs.define(class, &core.slabs.shape_for(class, class_size(class)));
-        }
-        core.write_shared();
+        prepare(core, open);
         Pool { core: NonNull::from(core) }
     }
 
@@ -293,6 +287,17 @@ impl Pool {
         // SAFETY: the core lives in the metadata until `drop`.
         unsafe { self.core.as_ref() }
     }
+}
+
+/// Makes the tiers of a new core ready, of whose data area `open` bytes are open.
+fn prepare(core: &Core, open: usize) {
+    // Metadata that is committed lazily is written when it is needed.
+    let charted = if core.config.commit == Commit::Lazy { CHARTED } else { usize::MAX };
+    core.frag.init(core.config.reserve.div_ceil(FRAGMENT), open / FRAGMENT, charted / FRAGMENT);
+    for class in 0..CLASSES {
+        core.slabs.define(class, &core.slabs.shape_for(class, class_size(class)));
+    }
+    core.write_shared();
 }
 
 /// Whether the pool must not be made without huge OS pages.
