@@ -337,11 +337,11 @@ fn changed(known: &MempoolConfig, name: &[u8], value: &[u8]) -> Result<MempoolCo
     let refused = |error: ConfigError| fail_init(&InitError::Config(error));
     let mut config = config_of(known)?;
     config.apply(name, value).map_err(refused)?;
-    if Setting::find(name).is_some_and(|setting| setting.name == "name") {
-        // A name that is no good would be lost in the struct: say so now.
-        let mut alone = Config::process();
-        alone.apply(name, value).and_then(|()| alone.validate()).map_err(refused)?;
-    }
+    // A name that is no good, the new one or that of the struct, would be lost in the struct: say so now.
+    let is_name = Setting::find(name).is_some_and(|setting| setting.name == "name");
+    let mut alone = Config::process();
+    let named = alone.apply(b"name", if is_name { value } else { text(&known.name) });
+    named.and_then(|()| alone.validate()).map_err(refused)?;
     Ok(MempoolConfig::of(config.values(), known.use_environment))
 }
 
@@ -384,6 +384,21 @@ mod tests {
             }
         }
         assert_eq!(config_of(&MempoolConfig::of(Config::process().values(), 0)), Ok(Config::process()));
+    }
+
+    #[test]
+    fn a_struct_with_a_name_that_is_no_good_is_not_mended() {
+        let mut base = MempoolConfig::of(Config::process().values(), 0);
+        for letter in [b'x', b'$', 200] {
+            base.name = [letter as c_char; POOL_NAME];
+            assert_eq!(changed(&base, b"segment", b"1M").err(), Some(3), "{letter}");
+        }
+        let new = changed(&base, b"name", b"good").ok().unwrap();
+        assert_eq!(config_of(&new).unwrap().values().name.as_str(), "good");
+        let unterminated = changed(&base, b"name", b"x".repeat(32).as_slice()).err();
+        // SAFETY: a string of this thread.
+        let said = unsafe { CStr::from_ptr(crate::mempool_last_error()) }.to_str().unwrap();
+        assert!(unterminated == Some(3) && said.contains(&std::format!("\"{}...\"", "x".repeat(31))), "{said}");
     }
 
     #[test]

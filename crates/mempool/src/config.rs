@@ -463,7 +463,9 @@ impl Config {
         if v.name.is_valid() {
             Ok(())
         } else {
-            Err(ConfigError::Name { given: Short::of(v.name.kept().escape_ascii()) })
+            // What is kept of a long one looks as if it were good.
+            let more = if usize::from(v.name.len) > NAME_MOST { "..." } else { "" };
+            Err(ConfigError::Name { given: Short::of(format_args!("{}{more}", v.name.kept().escape_ascii())) })
         }
     }
 
