@@ -68,7 +68,7 @@ fn unusable(cache: Option<&MpCache>, call: &'static str) -> ! {
     }
 }
 
-/// A name in a cache's struct.
+/// A name in a cache's struct, as a line and a terminal take it.
 struct Name<'a>(&'a [c_char; NAME]);
 
 impl fmt::Display for Name<'_> {
@@ -76,7 +76,7 @@ impl fmt::Display for Name<'_> {
         // SAFETY: chars are bytes.
         let bytes = unsafe { &*core::ptr::from_ref(self.0).cast::<[u8; NAME]>() };
         let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(NAME);
-        f.write_str(core::str::from_utf8(bytes.get(..end).unwrap_or(&[])).unwrap_or("?"))
+        bytes.get(..end).unwrap_or(&[]).escape_ascii().fmt(f)
     }
 }
 
@@ -109,7 +109,10 @@ unsafe fn make(cache: *mut MpCache, name: *const c_char, size: usize, align: usi
         // SAFETY: the mark says that the struct is a cache of this pool.
         let old = unsafe { &*cache };
         if let Some(info) = process::cache_info(old.handle).filter(|info| info.item_size == old.c_item_size) {
-            return fail(CACHE_TWICE, format_args!("the cache is initialised already, as \"{}\"", info.name.as_str()));
+            return fail(
+                CACHE_TWICE,
+                format_args!("the cache is initialised already, as \"{}\"", info.name.as_bytes().escape_ascii()),
+            );
         }
     }
     let made = match budget {

@@ -146,6 +146,31 @@ fn each_wrong_thing_ends_the_process_with_its_line() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// A name can be any UTF-8, and a message is one line, which a terminal shows.
+#[test]
+fn names_are_escaped_in_all_that_is_said() {
+    const NAME: &str = r"a\n\x1b[1mb\xc3\xa9";
+    for link in BOTH {
+        let program = c_program("misuse.c", link);
+        let said = |what: &str| String::from_utf8(start(&program, &[what], &[]).stderr).unwrap();
+        let (all, freed) = (said("names"), said("names-free"));
+        assert!(!(all.clone() + &freed).contains('\x1b'), "{all}{freed}");
+        for line in [
+            format!("  cache {NAME} "),
+            format!("cache \"{NAME}\": 1 objects 64 bytes"),
+            format!("the cache is initialised already, as \"{NAME}\"\n"),
+            format!("mempool: leak: cache \"{NAME}\": 1 objects, 64 bytes\n"),
+            format!("mempool: mp_cache_alloc: cache \"{NAME}\" belongs to a pool that has ended\n"),
+        ] {
+            assert!(all.contains(&line), "{line} is not in\n{all}");
+        }
+        assert!(
+            freed.contains(&format!("cache \"{NAME}\", 64 bytes belongs")) && freed.lines().count() == 1,
+            "{freed}"
+        );
+    }
+}
+
 #[test]
 fn leaks_are_reported_by_size_class_and_cache() {
     for link in BOTH {

@@ -292,7 +292,7 @@ impl Holders {
         }
         Stats::each_cache(core, &mut |cache| {
             let tally = Tally { live: cache.held.live, bytes: cache.held.bytes };
-            self.offer(format_args!("cache \"{}\":", cache.name.as_str()), tally);
+            self.offer(format_args!("cache \"{}\":", cache.name.escaped()), tally);
         });
         self.offer(format_args!("heap:"), heap);
         self.offer(format_args!("runs:"), runs);
@@ -356,7 +356,7 @@ impl fmt::Display for Table<'_> {
         let mut result = Ok(());
         Stats::each_cache(core, &mut |cache| {
             if result.is_ok() {
-                result = row(&Text::<40>::of(format_args!("cache {}", cache.name.as_str())).as_str(), &cache.held);
+                result = row(&Text::<40>::of(format_args!("cache {}", cache.name.escaped())).as_str(), &cache.held);
             }
         });
         result?;
@@ -402,7 +402,7 @@ pub(crate) fn report_leaks(core: &Core, report: &mut dyn FnMut(&dyn fmt::Display
         line(&format_args!("size class {}", class_size(class)), held.live, held.bytes);
     }
     Stats::each_cache(core, &mut |cache| {
-        line(&format_args!("cache \"{}\"", cache.name.as_str()), cache.held.live, cache.held.bytes);
+        line(&format_args!("cache \"{}\"", cache.name.escaped()), cache.held.live, cache.held.bytes);
     });
     line(&"heap", stats.heap_live, stats.heap_bytes);
     line(&"runs", stats.runs, stats.run_bytes);

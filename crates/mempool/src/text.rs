@@ -47,6 +47,11 @@ impl<const N: usize> Text<N> {
         self.bytes.get(..usize::from(self.len)).unwrap_or(&[])
     }
 
+    /// As a line and a terminal take it: what isn't printable ASCII as `\n`, `\x1b` and so on. For names that a program chose.
+    pub(crate) fn escaped(&self) -> core::slice::EscapeAscii<'_> {
+        self.as_bytes().escape_ascii()
+    }
+
     /// Whether something did not fit.
     #[must_use]
     pub const fn is_cut(&self) -> bool {

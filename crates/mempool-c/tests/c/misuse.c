@@ -150,6 +150,19 @@ static void pools(const char *what) {
         object = mp_malloc(100), object = mp_malloc(100), object = mp_malloc(48), object = mp_malloc(50000);
         object = mp_cache_alloc(&requests), object = mp_cache_alloc_array(&replies, 7);
         mempool_fini();
+    } else if (!strcmp(what, "names")) {
+        mp_cache_init_impl(&requests, "a\n\x1b[1mb\xc3\xa9", 64);
+        object = mp_cache_alloc(&requests);
+        mp_stats_print(2);
+        mp_verdict_print(2, (size_t)1 << 30);
+        mempool_clear_error();
+        mp_cache_try_init(&requests, "again", 64, 0);
+        fprintf(stderr, "%s\n", mempool_last_error());
+        mempool_fini();
+        mp_cache_alloc(&requests);
+    } else if (!strcmp(what, "names-free")) {
+        mp_cache_init_impl(&requests, "a\n\x1b[1mb\xc3\xa9", 64);
+        mp_free(mp_cache_alloc(&requests));
     } else if (!strcmp(what, "no-leaks")) {
         mp_free(mp_malloc(100));
         mempool_fini();

@@ -405,7 +405,7 @@ impl Core {
     pub(super) fn write_budget(&self, class: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(entry) = self.budget_of(class) else { return Ok(()) };
         let (used, most) = (entry.used.load(Relaxed) as usize, entry.most.load(Relaxed) as usize);
-        write!(f, "over budget: \"{}\" has slabs of {} ", entry.name(), Bytes(used * FRAGMENT))?;
+        write!(f, "over budget: \"{}\" has slabs of {} ", entry.name().escaped(), Bytes(used * FRAGMENT))?;
         write!(f, "and may have {}", Bytes(most * FRAGMENT))
     }
 
@@ -413,6 +413,6 @@ impl Core {
     pub(super) fn write_budget_help(&self, class: usize, need: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(entry) = self.budget_of(class) else { return Ok(()) };
         let enough = entry.used.load(Relaxed) as usize * FRAGMENT + 2 * need;
-        write!(f, "budget \"{}\" to at least {}", entry.name(), Compact(enough.next_multiple_of(1 << 16)))
+        write!(f, "budget \"{}\" to at least {}", entry.name().escaped(), Compact(enough.next_multiple_of(1 << 16)))
     }
 }

@@ -379,7 +379,7 @@ impl Core {
 
     fn cache_text(&self, handle: CacheHandle) -> ItemText {
         let name = self.cache_name(handle.class()).unwrap_or_default();
-        ItemText::of(format_args!("cache \"{}\"", name.as_str()))
+        ItemText::of(format_args!("cache \"{}\"", name.escaped()))
     }
 
     /// Ends the cache: every slab goes back. The number of items that were still live. Nobody may use the cache

@@ -129,9 +129,10 @@ impl Core {
         let slab = located.slab.index();
         match self.cache_name(shape.class as usize) {
             Some(name) if shape.count > 0 => {
-                Text::of(format_args!("the array of {} items of cache \"{name}\"", shape.count))
+                Text::of(format_args!("the array of {} items of cache \"{}\"", shape.count, name.escaped()))
             }
             Some(name) => {
+                let name = name.escaped();
                 Text::of(format_args!("item {} of slab {slab} of cache \"{name}\", {} bytes", located.item, shape.size))
             }
             None => Text::of(format_args!("item {} of slab {slab} of size class {}", located.item, Bytes(shape.size))),
