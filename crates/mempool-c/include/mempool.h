@@ -30,11 +30,13 @@
  *
  * No mempool_init is needed: the first use makes the pool as mempool_init would. If that fails, or if the pool
  * is used after mempool_fini, the process ends (SIGABRT) with one line on standard error; functions with `try` in
- * their name give NULL or an error code instead. After mempool_fini, mempool_init makes a new pool.
+ * their name give NULL or an error code instead, but those that are given a cache whose pool has ended, or that was
+ * never initialised, end the process like the others. After mempool_fini, mempool_init makes a new pool.
  *
  * Exhaustion: what a request does when the pool has no room is the setting `exhausted`: `abort` (the default)
  * ends the process with a message that says how large a segment would do; `null` gives NULL; `grow` takes more of
- * the machine's memory up to `max_segment` and then gives NULL. So under `abort`, mp_malloc and its kin never
+ * the machine's memory up to `max_segment` and then gives NULL; `wait` waits for others to free, up to
+ * `wait_limit`, and then gives NULL. So under `abort`, mp_malloc and its kin never
  * return NULL. Functions with `try` in their name give NULL whatever the setting. Whenever NULL is returned,
  * errno is ENOMEM (EINVAL for a wrong argument) and mempool_last_error() says why.
  *
@@ -258,7 +260,8 @@ LIBEXPORT char *mp_strndup(const char *text, size_t most);
 /* Frees an object of any function of this section. NULL does nothing. errno stays as it was. */
 LIBEXPORT void mp_free(void *object);
 
-/* Bytes that may be used at an object of this section or a cache's item: at least those asked for. 0 for NULL. */
+/* Bytes that may be used at an object of this section or a cache's item: at least those asked for. 0 for NULL. Of an
+ * array of a cache's items it says the bytes of one item. */
 LIBEXPORT size_t mp_usable_size(const void *object);
 
 /* Whether the address lies in the pool, allocated or not. False when there is no pool. */
@@ -313,7 +316,8 @@ LIBEXPORT void mp_cache_init_aligned(mp_cache_t *cache, const char *name, size_t
  * CACHE_NAME, CACHE_ITEM, CACHE_ALIGN, CACHE_LIMIT, CACHE_TWICE, ARGUMENT, and those of mempool_init. */
 LIBEXPORT int mp_cache_try_init(mp_cache_t *cache, const char *name, size_t item_size, size_t alignment);
 
-/* The same for a cache that is charged to a budget (see below). Errors: ARGUMENT also for no such budget. */
+/* The same for a cache that is charged to a budget (see below). Errors: ARGUMENT also for no such budget;
+ * NOT_INITIALISED, since without a pool there is none. */
 LIBEXPORT int mp_cache_try_init_in(unsigned budget, mp_cache_t *cache, const char *name, size_t item_size,
                                    size_t alignment);
 

@@ -7,14 +7,14 @@ use mempool::{Config, InitError, process};
 
 use crate::error::{ARGUMENT, BUDGET, OK, fail, fail_init};
 
-/// The number of the budget `budget` of the caller's; None, and the last error says so, if there is none.
-pub(crate) fn number(budget: c_uint) -> Option<usize> {
+/// The number of the budget `budget` of the caller's; a code, and the last error says so, if there is none.
+pub(crate) fn number(budget: c_uint) -> Result<usize, c_int> {
+    if !process::is_ready() {
+        return Err(fail_init(&InitError::NotInitialised));
+    }
     let number = (budget as usize).checked_sub(1);
     let known = number.filter(|&number| process::budget_info(number).is_some());
-    if known.is_none() {
-        fail(ARGUMENT, format_args!("there is no budget {budget}"));
-    }
-    known
+    known.ok_or_else(|| fail(ARGUMENT, format_args!("there is no budget {budget}")))
 }
 
 /// See the header.
@@ -51,8 +51,10 @@ pub unsafe extern "C" fn mp_budget_make(budget: *mut c_uint, name: *const c_char
 /// `before` is null or can be written to.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mp_budget_enter(budget: c_uint, before: *mut c_uint) -> c_int {
-    if budget != 0 && number(budget).is_none() {
-        return ARGUMENT;
+    if budget != 0
+        && let Err(code) = number(budget)
+    {
+        return code;
     }
     match process::budget_enter(u8::try_from(budget).unwrap_or(0)) {
         Some(Ok(last)) => {
@@ -70,5 +72,5 @@ pub unsafe extern "C" fn mp_budget_enter(budget: c_uint, before: *mut c_uint) ->
 /// See the header.
 #[unsafe(no_mangle)]
 pub extern "C" fn mp_budget_used(budget: c_uint) -> usize {
-    number(budget).and_then(process::budget_info).map_or(0, |info| info.used)
+    number(budget).ok().and_then(process::budget_info).map_or(0, |info| info.used)
 }

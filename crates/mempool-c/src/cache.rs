@@ -213,9 +213,11 @@ pub unsafe extern "C" fn mp_cache_try_init_in(
     align: usize,
 ) -> c_int {
     let align = if align == 0 { natural_align(item_size) } else { align };
-    let Some(number) = crate::budget::number(budget) else { return ARGUMENT };
-    // SAFETY: contract.
-    unsafe { make(cache, name, item_size, align, Some(number)) }
+    match crate::budget::number(budget) {
+        // SAFETY: contract.
+        Ok(number) => unsafe { make(cache, name, item_size, align, Some(number)) },
+        Err(code) => code,
+    }
 }
 
 /// See the header.

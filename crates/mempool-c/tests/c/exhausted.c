@@ -261,6 +261,8 @@ static void budgets(void) {
     config.max_retries = 0;
     config.reserve = 512 << 10;
     FAILS(mp_budget_enter(0, NULL), MEMPOOL_ERROR_NOT_INITIALISED, ENXIO, "not initialised");
+    FAILS(mp_budget_enter(1, NULL), MEMPOOL_ERROR_NOT_INITIALISED, ENXIO, "not initialised");
+    FAILS(mp_cache_try_init_in(1, &cache, "a", 10, 0), MEMPOOL_ERROR_NOT_INITIALISED, ENXIO, "not initialised");
     CHECK(mempool_init_config(&config) == MEMPOOL_OK);
     FAILS(mp_budget_make(NULL, "a", 0, 1), MEMPOOL_ERROR_ARGUMENT, EINVAL, "its place is NULL");
     FAILS(mp_budget_make(&small, NULL, 0, 1), MEMPOOL_ERROR_ARGUMENT, EINVAL, "its name is NULL");
