@@ -3,14 +3,15 @@
 //!
 //! Where a request comes from is a list of return addresses, found by the C library from the unwind tables, so that
 //! programs without frame pointers have one, too. Its first use loads a library and allocates; so it is used once before
-//! any request is looked at. From then on it neither allocates nor waits for a lock.
+//! any request is looked at. From then on it allocates only where a program has registered unwind tables of its own. A request that comes while its
+//! thread looks at another is not looked at.
 //!
 //! *Limits:* requests from before this library's constructor are numbered and counted for, but not noted. A program that
 //! closes all descriptors before it starts another leaves that one unwatched.
 
 use core::ffi::{CStr, c_void};
 use core::fmt::Write;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering::Relaxed, Ordering::Release};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::Release};
 
 use mempool::process::{self, board};
 use mempool::{Text, config::Values};
@@ -19,6 +20,8 @@ use mempool::{Text, config::Values};
 const FRAMES: usize = 48;
 /// Places that a survey tells apart.
 const PLACES: usize = 1 << 15;
+/// Threads that may look at requests at once; beyond that they are not looked at.
+const BUSY: usize = 64;
 
 /// The process's area of the board, null for none.
 static AREA: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
@@ -26,6 +29,9 @@ static AREA: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
 static SURVEY: AtomicBool = AtomicBool::new(false);
 /// What the return addresses of known places come to; an open table, 0 for vacant.
 static KNOWN: [AtomicU64; PLACES] = [const { AtomicU64::new(0) }; PLACES];
+
+/// Threads that look at a request just now, by the place of their errno; 0 for vacant.
+static LOOKING: [AtomicUsize; BUSY] = [const { AtomicUsize::new(0) }; BUSY];
 
 /// Word `at` of the area.
 fn word(at: usize) -> Option<&'static AtomicU64> {
@@ -38,9 +44,10 @@ fn word(at: usize) -> Option<&'static AtomicU64> {
 pub fn begin() {
     let Some(values) = process::values().filter(|values| is_drilled(values)) else { return };
     // The first use allocates. It does so in every drill, with a board or without, so that requests have the same numbers.
+    // A refusal may keep the library from being loaded, but one of a kind not twice.
     let mut frames = [core::ptr::null_mut::<c_void>(); FRAMES];
     // SAFETY: room for so many.
-    unsafe { libc::backtrace(frames.as_mut_ptr(), 2) };
+    let _ = (0..2).any(|_| unsafe { libc::backtrace(frames.as_mut_ptr(), 2) } > 0);
     SURVEY.store(values.survey, Relaxed);
     if let Some(area) = process::witness(witness) {
         AREA.store(area.as_ptr().cast_mut(), Relaxed);
@@ -53,6 +60,20 @@ fn is_drilled(values: &Values) -> bool {
 
 /// Told of each request.
 fn witness(number: u64, size: usize, refused: bool) {
+    // SAFETY: no precondition; the place is this thread's alone while it lives.
+    let thread = unsafe { libc::__errno_location() } as usize;
+    if LOOKING.iter().any(|entry| entry.load(Relaxed) == thread) {
+        return;
+    }
+    let vacant = |entry: &&AtomicUsize| entry.compare_exchange(0, thread, Relaxed, Relaxed).is_ok();
+    if let Some(entry) = LOOKING.iter().find(vacant) {
+        look(number, size, refused);
+        entry.store(0, Relaxed);
+    }
+}
+
+/// Notes a request if it is refused or to be noted.
+fn look(number: u64, size: usize, refused: bool) {
     if refused {
         note_refusal(number, size);
     } else if SURVEY.load(Relaxed) {
