@@ -79,7 +79,7 @@ Examples:
 The program runs once with every request watched, then about ten times on segments of fixed size; its output is
 thrown away. A segment works when the program ends as it did the first time, which must not be by a signal.
 --segment, --max-segment, --exhausted, --commit, --lock and --huge-pages are this command's to choose; the other
-settings are the program's.
+settings are the program's. What it leaves running is killed at the end of each run.
 
 Exit codes: 0 if a segment was found, 125 if not or if mempool itself fails, 126 and 127 as for `mempool run`.";
 
@@ -91,6 +91,7 @@ Examples:
 
 The program runs once to learn where it allocates, then once for each such place with that request refused; its
 output is thrown away. `mempool run --exhausted null --fail-nth N` repeats one of the runs.
+What the program leaves running is killed at the end of each run. Which requests are refused is this command's to choose.
 
 Exit codes: 0 if every place tried can bear a refusal, 1 if one crashed, hung, or ended with a code that --accept does
 not name, 125 if the program dies of a signal without a refusal or if mempool itself fails, 126 and 127 as for

@@ -1,31 +1,34 @@
 //! Runs a program again and again on pools of given settings, and reads the board on which they count.
 //!
 //! Each run gets the same input, no output, no random addresses, and a process group of its own, which is killed when the
-//! run takes too long. What the program last said to standard error is kept for messages.
+//! program has ended or takes too long. What the program last said to standard error is kept for messages.
 #![allow(unsafe_code)]
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{IsTerminal, Read, Seek, SeekFrom};
+use std::io::{PipeReader, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::Acquire};
 use std::time::{Duration, Instant};
 
+use mempool::bytes::Bytes;
 use mempool::process::board;
 
 use crate::failure::Failure;
+use crate::group::Group;
 use crate::library::{self, PRELOAD};
 use crate::program;
+use crate::say::Progress;
 
 /// How often a running program is looked at.
 const TICK: Duration = Duration::from_millis(2);
-/// After so long a progress line appears.
-const QUIET: Duration = Duration::from_secs(1);
 /// Bytes of what a program said that are kept.
-const SAID: i64 = 2000;
+const SAID: usize = 2000;
+/// Bytes that a pipe holds.
+const PIPE: usize = 64 << 10;
 
 /// What to run.
 pub struct Subject {
@@ -116,82 +119,112 @@ impl<'a> Runner<'a> {
     /// terminal while it takes long.
     pub fn run(&self, settings: &[(&str, String)], on: Option<&Board>, progress: &str) -> Result<Run, Failure> {
         let failed = |error| Failure::own(format_args!("cannot run {}: {error}", self.subject.program.display()));
-        let mut said = memory_file(c"mempool-said").map_err(failed)?;
-        let mut command = self.command(settings, on, &said).map_err(failed)?;
-        let mut child = command.spawn().map_err(failed)?;
-        let process = child.id();
-        let (status, threads) = self.wait(&mut child, progress).map_err(failed)?;
-        let end = match (status, status.and_then(|status| status.code())) {
-            (None, _) => End::Hung,
-            (Some(_), Some(code)) => End::Code(code),
-            (Some(status), None) => End::Signal(status.signal().unwrap_or(0)),
+        let (pipe, end) = std::io::pipe().map_err(failed)?;
+        let mut command = self.command(settings, on)?;
+        command.stderr(end);
+        let mut group = Group::spawn(&mut command).map_err(failed)?;
+        // With it goes our copy of the pipe's other end.
+        drop(command);
+        let mut said = Said { pipe: Some(pipe), kept: Vec::new() };
+        let process = group.process();
+        let (in_time, threads) = self.wait(&group, &mut said, progress);
+        let status = group.end().map_err(failed)?;
+        let end = match status.code() {
+            _ if !in_time => End::Hung,
+            Some(code) => End::Code(code),
+            None => End::Signal(status.signal().unwrap_or(0)),
         };
-        Ok(Run { end, process, threads, said: tail(&mut said) })
+        Ok(Run { end, process, threads, said: said.end() })
     }
 
-    fn command(&self, settings: &[(&str, String)], on: Option<&Board>, said: &File) -> std::io::Result<Command> {
+    fn command(&self, settings: &[(&str, String)], on: Option<&Board>) -> Result<Command, Failure> {
         let mut command = Command::new(&self.path);
-        command.arg0(&self.subject.program).args(&self.subject.arguments).process_group(0);
+        command.arg0(&self.subject.program).args(&self.subject.arguments);
         command.env(PRELOAD, library::joined(&self.library, std::env::var_os(PRELOAD)));
         command.envs(settings.iter().map(|(name, value)| (name, value)));
         let input = match &self.subject.input {
-            Some(path) => File::open(path)?.into(),
+            Some(path) => File::open(path).map(Stdio::from).map_err(|error| {
+                Failure::own(format_args!("cannot read the input {}: {error}", path.display()))
+                    .fix("pass a file that can be read to --input, or leave it out")
+            })?,
             None => Stdio::null(),
         };
-        command.stdin(input).stdout(Stdio::null()).stderr(said.try_clone()?);
+        command.stdin(input).stdout(Stdio::null());
         if let Some(board) = on {
             command.env("MEMPOOL_BOARD", board.file.as_raw_fd().to_string());
         }
         // SAFETY: between fork and exec only system calls.
         unsafe {
             command.pre_exec(|| {
-                // Both are courtesies: without them places may be told apart that are one, and a killed command may
-                // leave a program behind.
+                // A courtesy: without it places may be told apart that are one.
                 libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong);
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
                 Ok(())
             });
         }
         Ok(command)
     }
 
-    /// Waits for the end; None when the time was up. The most threads seen.
-    fn wait(&self, child: &mut Child, progress: &str) -> std::io::Result<(Option<ExitStatus>, usize)> {
-        let (begin, mut threads, mut shown) = (Instant::now(), 1, false);
-        let is_terminal = std::io::stderr().is_terminal();
-        let tasks = format!("/proc/{}/task", child.id());
-        let result = loop {
-            if let Some(status) = child.try_wait()? {
-                break Some(status);
-            }
-            threads = threads.max(std::fs::read_dir(&tasks).map_or(0, Iterator::count));
+    /// Waits for the end; whether it came in time. The most threads seen.
+    fn wait(&self, group: &Group, said: &mut Said, progress: &str) -> (bool, usize) {
+        let (begin, mut threads, mut looked) = (Instant::now(), 1, None::<Instant>);
+        let mut line = Progress::new();
+        let tasks = format!("/proc/{}/task", group.process());
+        while !group.has_ended() {
             if begin.elapsed() > self.subject.timeout {
-                // SAFETY: the child is not waited for yet, so its group's number is still its own.
-                unsafe { libc::kill(-child.id().cast_signed(), libc::SIGKILL) };
-                child.wait()?;
-                break None;
+                return (false, threads);
             }
-            if is_terminal && begin.elapsed() > QUIET {
-                shown = true;
-                eprint!("\r{progress}, {} s\x1b[K", begin.elapsed().as_secs());
+            // What a program says may end the pause.
+            if looked.is_none_or(|looked| looked.elapsed() >= TICK) {
+                looked = Some(Instant::now());
+                threads = threads.max(std::fs::read_dir(&tasks).map_or(0, Iterator::count));
+                line.show(progress);
             }
-            std::thread::sleep(TICK);
-        };
-        if shown {
-            eprint!("\r\x1b[K");
+            said.listen(TICK);
         }
-        Ok((result, threads))
+        (true, threads)
     }
 }
 
-/// The end of what is in `file`.
-fn tail(file: &mut File) -> String {
-    let mut bytes = Vec::new();
-    let length = file.metadata().map_or(0, |about| about.len().cast_signed());
-    // What it said is only a part of the message.
-    let _ = file.seek(SeekFrom::Start((length - SAID).max(0).cast_unsigned()));
-    let _ = file.read_to_end(&mut bytes);
-    String::from_utf8_lossy(&bytes).trim_end().to_owned()
+/// What a program says to standard error: read as it comes, of which the end is kept.
+struct Said {
+    /// None when nobody can say anything any more.
+    pipe: Option<PipeReader>,
+    /// The last [`SAID`] bytes at most.
+    kept: Vec<u8>,
+}
+
+impl Said {
+    /// Reads once what is said within `time`; whether there was something.
+    fn listen(&mut self, time: Duration) -> bool {
+        let Some(pipe) = &mut self.pipe else {
+            std::thread::sleep(time);
+            return false;
+        };
+        let mut poll = libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one live entry.
+        if unsafe { libc::poll(&raw mut poll, 1, time.as_millis() as libc::c_int) } <= 0 {
+            return false;
+        }
+        let mut part = [0; PIPE];
+        match pipe.read(&mut part) {
+            Ok(bytes) if bytes > 0 => {
+                let part = part.get(..bytes).unwrap_or(&part);
+                self.kept.extend_from_slice(part.get(bytes.saturating_sub(SAID)..).unwrap_or(part));
+                self.kept.drain(..self.kept.len().saturating_sub(SAID));
+                true
+            }
+            _ => {
+                self.pipe = None;
+                false
+            }
+        }
+    }
+
+    /// The end of all that was said, when the program has ended. Who is out of reach may go on for ever, and is not waited for.
+    fn end(mut self) -> String {
+        let _ = (0..16).take_while(|_| self.listen(Duration::ZERO)).count();
+        String::from_utf8_lossy(&self.kept).trim_end().to_owned()
+    }
 }
 
 /// A file in memory, which programs that are started inherit only as what they are given.
@@ -203,6 +236,14 @@ fn memory_file(name: &std::ffi::CStr) -> std::io::Result<File> {
     }
     // SAFETY: a new descriptor, which is nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }.into())
+}
+
+/// Bytes that a file may have.
+fn file_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: fills a live struct.
+    unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    limit.rlim_cur
 }
 
 /// Shared memory on which the processes of one run count.
@@ -220,8 +261,18 @@ impl Board {
     /// An empty one. Programs that are started inherit it.
     pub fn new() -> Result<Self, Failure> {
         let failed = |error| Failure::own(format_args!("shared memory: {error}"));
-        let file = memory_file(c"mempool-board").map_err(failed)?;
         let bytes = board::WORDS * size_of::<AtomicU64>();
+        // Beyond it a signal would end the command without a word.
+        let limit = file_limit();
+        if limit < bytes as u64 {
+            let message = format!(
+                "files may be no larger than {} here, and the shared memory in which the program counts takes {}",
+                Bytes(limit as usize),
+                Bytes(bytes)
+            );
+            return Err(Failure::own(message).fix("raise the limit: `ulimit -f unlimited`"));
+        }
+        let file = memory_file(c"mempool-board").map_err(failed)?;
         file.set_len(bytes as u64).map_err(failed)?;
         // Inherited on purpose.
         // SAFETY: changes a flag of our own descriptor.
