@@ -84,6 +84,15 @@ fn refuse(error: ConfigError) -> Failure {
     }
 }
 
+/// The value of the setting called `name` in a configuration, as text.
+pub fn value(config: &Config, name: &str) -> String {
+    SETTINGS
+        .iter()
+        .find(|setting| setting.name == name)
+        .map(|setting| Shown(setting, config).to_string())
+        .unwrap_or_default()
+}
+
 /// A setting's value in a configuration, as text that can be read back.
 pub struct Shown<'a>(pub &'a Setting, pub &'a Config);
 

@@ -254,6 +254,36 @@ fn what_cannot_be_sized_is_refused() {
     assert_has(&said, &["dies of SIGTERM", ": why\n"]);
 }
 
+#[test]
+fn a_program_that_ends_differently_each_time_is_refused_in_the_end() {
+    let folder = Folder::new("size-fickle");
+    let count = folder.path("count");
+    // As the first time in the first two or three runs, otherwise in all that follow.
+    let program = folder.script("fickle", &format!("#!/bin/sh\necho >> {count}\n[ $(wc -l < {count}) -le $1 ]\n"));
+    for runs in ["2", "3"] {
+        let _ = std::fs::remove_file(&count);
+        let said = fails(&mut mempool(["size", "--most", "4M", "--", &program, runs]), 125);
+        assert_has(&said, &["not behave the same", "now with exit code 0 and now with exit code 1, last on ", "fix: "]);
+        let lines = std::fs::read_to_string(&count).expect("a count").lines().count();
+        assert!(lines < 40, "{lines} runs");
+    }
+}
+
+#[test]
+fn sizes_that_no_segment_has_and_pools_that_serve_nothing_are_refused() {
+    for most in ["100T", "1K", "0"] {
+        let said = fails(&mut mempool(["size", "--most", most, "--", "true"]), 125);
+        assert_has(&said, &["--most ", "no segment can be that large", "fix: pass 256 KiB to 16 TiB"]);
+    }
+    let said = fails(&mut mempool(["size", "--small", "system", "--", "true"]), 125);
+    assert_has(&said, &["small=system", "fix: choose small=slab"]);
+    let said = fails(&mut mempool(["size", "--input", "/no such file", "--", "cat"]), 125);
+    assert_has(&said, &["cannot read the input /no such file: No such file", "fix: "]);
+    let limited = format!("ulimit -f 100; exec {} size -- true", common::MEMPOOL);
+    let said = fails(clean("sh").args(["-c", &limited]), 125);
+    assert_has(&said, &["files may be no larger than ", "fix: raise the limit: `ulimit -f unlimited`"]);
+}
+
 /// The line of the table that begins with `name`.
 fn line<'a>(table: &'a str, name: &str) -> &'a str {
     let found = table.lines().find(|line| line.trim_start().starts_with(name));

@@ -30,8 +30,10 @@ use crate::watch::{Board, End, Run, Runner, Subject};
 use bound::Bound;
 pub use report::print;
 
-/// Runs at the segment found before it is believed.
+/// Runs at the segment found, beyond the first, before it is believed.
 const CONFIRMATIONS: usize = 2;
+/// Segments that may turn out to have worked by luck, each twice as far from the last as that one was.
+const LUCK: usize = 6;
 /// Segments are multiples of this many bytes.
 const STEP: usize = 64 << 10;
 
@@ -103,10 +105,27 @@ pub struct Process {
 
 /// Finds the size and prints it.
 pub fn show(plan: &Plan) -> Result<ExitCode, Failure> {
-    settings::in_force(&plan.given)?;
+    check(plan)?;
     let found = find(plan)?;
     report::print(&if plan.json { report::json(plan, &found) } else { report::table(plan, &found) })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses what could only fail, or find nothing.
+fn check(plan: &Plan) -> Result<(), Failure> {
+    let config = settings::in_force(&plan.given)?;
+    if settings::value(&config, "small") == "system" {
+        return Err(Failure::own(
+            "with small=system the C library serves the program, and no segment is too small for it",
+        )
+        .fix("choose small=slab or small=heap (--small, MEMPOOL_SMALL)"));
+    }
+    if !(SEGMENT_LEAST..=SEGMENT_MOST).contains(&plan.most) {
+        let (least, most) = (Bytes(SEGMENT_LEAST), Bytes(SEGMENT_MOST));
+        return Err(Failure::own(format_args!("--most {}: no segment can be that large", Bytes(plan.most)))
+            .fix(format_args!("pass {least} to {most}")));
+    }
+    Ok(())
 }
 
 fn find(plan: &Plan) -> Result<Found, Failure> {
@@ -138,7 +157,7 @@ fn find(plan: &Plan) -> Result<Found, Failure> {
             Failure::own(message).fix("see whether it dies without a pool too; if it is out of memory, raise --most")
         );
     }
-    let mut search = Search { plan, runner, end: first.end, runs: 1 };
+    let mut search = Search { plan, runner, end: first.end, other: None, runs: 1 };
     let (too_small, smallest) = search.smallest(&processes)?;
     let recommended = with_margin(smallest).next_multiple_of(1 << 20);
     let runs = search.runs;
@@ -168,6 +187,8 @@ struct Search<'a> {
     plan: &'a Plan,
     runner: Runner<'a>,
     end: End,
+    /// The last run that ended otherwise, and on how many bytes.
+    other: Option<(Run, usize)>,
     runs: usize,
 }
 
@@ -177,14 +198,19 @@ impl Search<'_> {
         self.runs += 1;
         let progress = format!("run {}, on {}", self.runs, Bytes(bytes));
         let run = self.runner.run(&fixed(self.plan, "abort", bytes, None), None, &progress)?;
-        Ok(run.end == self.end)
+        let works = run.end == self.end;
+        if !works {
+            self.other = Some((run, bytes));
+        }
+        Ok(works)
     }
 
     /// The largest segment known to be too small, 0 for none, and the smallest that works.
     fn smallest(&mut self, processes: &[Process]) -> Result<(usize, usize), Failure> {
         let live = processes.iter().map(|process| process.all.bytes).max().unwrap_or(0) as usize;
         let top = processes.iter().map(|process| process.top).max().unwrap_or(0) as usize;
-        let (mut low, mut high) = (0, (top + top / 2).next_multiple_of(STEP).max(SEGMENT_LEAST));
+        let enough = (top + top / 2).next_multiple_of(STEP).max(SEGMENT_LEAST);
+        let (mut low, mut high) = (0, enough.min(self.plan.most));
         while !self.works(high)? {
             low = high;
             if high >= self.plan.most {
@@ -197,18 +223,38 @@ impl Search<'_> {
             // Nothing smaller than what is live can do.
             let least = low.max(live).max(SEGMENT_LEAST - STEP) / STEP * STEP;
             if high <= SEGMENT_LEAST || high - least <= STEP.max(high * self.plan.percent / 100) {
-                let works = (0..CONFIRMATIONS).try_fold(true, |all, _| Ok::<_, Failure>(all && self.works(high)?))?;
-                if works {
-                    return Ok((low, high));
-                }
-                // It worked by luck, as the threads ran: a little more.
-                low = high;
-                high = (high + (high * self.plan.percent / 100).max(STEP)).next_multiple_of(STEP).min(SEGMENT_MOST);
-                continue;
+                return self.believed(low, high);
             }
             let middle = ((least + high) / 2).next_multiple_of(STEP).max(SEGMENT_LEAST);
             if self.works(middle)? { high = middle } else { low = middle }
         }
+    }
+
+    /// The first segment from `high` on, which has worked once, that works each time, and the last before it.
+    fn believed(&mut self, mut low: usize, mut high: usize) -> Result<(usize, usize), Failure> {
+        let (mut step, mut runs) = ((high * self.plan.percent / 100).max(STEP), CONFIRMATIONS);
+        for _ in 0..LUCK {
+            if (0..runs).try_fold(true, |all, _| Ok::<_, Failure>(all && self.works(high)?))? {
+                return Ok((low, high));
+            }
+            // It worked by luck, as the threads ran: a little more.
+            (low, runs) = (high, CONFIRMATIONS + 1);
+            high = (high + step).next_multiple_of(STEP).min(self.plan.most);
+            step *= 2;
+            if low == high {
+                break;
+            }
+        }
+        Err(self.fickle())
+    }
+
+    fn fickle(&self) -> Failure {
+        let mut message =
+            format!("the program does not behave the same from run to run: it ends now with {}", self.end);
+        if let Some((run, bytes)) = &self.other {
+            message += &format!(" and now with {}, last on {}{}", run.end, Bytes(*bytes), run.last_words());
+        }
+        Failure::own(message).fix("let it find everything as it was in each run (its files, --input), or raise --most")
     }
 }
 
