@@ -342,3 +342,56 @@ fn a_program_of_debian_bears_every_refusal() {
     assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
     assert_has(&said, &["every site tried can bear a refusal"]);
 }
+
+#[test]
+fn what_is_refused_is_the_drills_to_say() {
+    let said = fails(&mut mempool(["drill", "--fail-every", "3", "--", "true"]), 125);
+    assert_has(&said, &["MEMPOOL_FAIL_EVERY=3: `mempool drill` itself sets", "fix: leave out --fail-every"]);
+    let said = fails(mempool(["drill", "--", "true"]).env("MEMPOOL_FAIL_NTH", "5"), 125);
+    assert_has(&said, &["MEMPOOL_FAIL_NTH=5", "unset MEMPOOL_FAIL_NTH"]);
+    succeeds(mempool(["drill", "--max", "1", "--", "true"]).env("MEMPOOL_FAIL_NTH", "0"));
+}
+
+#[test]
+fn requests_from_before_the_start_are_told_apart() {
+    let folder = Folder::new("drill-before");
+    let program = folder.compile("nothing", "int main(void) { return 0; }", &["-O0"]);
+    let none = fails_with_output(&mut mempool(["drill", "--", &program]), 0);
+    assert_has(&none, &["0 runs with one refusal", "nothing was tried: "]);
+    assert!(!none.contains("every site tried"), "{none}");
+    // One of each was refused, so none was missed.
+    let all = drill(&["--all"], &program, 0);
+    assert_eq!((all["runs"].as_u64(), all["missed"].as_u64()), (all["requests"].as_u64(), Some(0)));
+    assert_eq!(all["before"], all["requests"]);
+    let sites = all["sites"].as_array().expect("sites");
+    assert!(sites.iter().all(|site| site["site"] == "(before the program's start)"), "{all:#}");
+    // A place is noted beside a refusal, whatever the library allocates to find it.
+    let found = mempool(["drill", "--all", "--", &program]).env("MEMPOOL_SURVEY", "on").output().expect("a run");
+    assert_eq!(found.status.code(), Some(0), "{}{}", stdout(&found), stderr(&found));
+}
+
+#[test]
+fn a_crash_counts_although_nothing_was_refused() {
+    let folder = Folder::new("drill-unreached");
+    // Asks in its first run, and crashes in all others.
+    let source = format!(
+        "#include <fcntl.h>\n#include <stdlib.h>\nint main(void) {{\n\
+         if (open({:?}, O_CREAT | O_EXCL, 0600) < 0) abort();\n free(malloc(10)); return 0; }}",
+        folder.path("mark")
+    );
+    let program = folder.compile("once", &source, &["-O0"]);
+    let found = drill(&[], &program, 1);
+    assert_eq!((found["runs"].as_u64(), found["missed"].as_u64()), (Some(1), Some(0)), "{found:#}");
+    assert_eq!(verdict(&found, "(nothing that it asked itself was refused)"), ("crashed".into(), "SIGABRT".into()));
+}
+
+#[test]
+fn functions_of_c_keep_their_names() {
+    let folder = Folder::new("drill-names");
+    let source = "#include <stdlib.h>\nvoid f(void) { free(malloc(10)); }\nint main(void) { f(); return 0; }";
+    for debug in ["-g", "-g0"] {
+        let program = folder.compile("short", source, &["-O0", debug]);
+        let found = drill(&[], &program, 0);
+        assert_eq!(verdict(&found, "f (").0, "handled", "{found:#}");
+    }
+}

@@ -13,8 +13,11 @@
 //! | gave up | ended with another exit code than without refusals |
 //! | handled | ended as without refusals |
 //!
+//! Requests from before the program's start are numbered, but nobody notes where they come from: those of the dynamic loader, of constructors of
+//! libraries, and of the preparation of this. `--all` alone refuses them.
+//!
 //! *Limits:* a program that dies of a signal without a refusal is not drilled; one that does not ask in the same order
-//! each time may not reach a request, which is counted; only the process itself is looked at, although programs that it
+//! each time may not reach a request, which is counted, unless it ends badly; only the process itself is looked at, although programs that it
 //! starts are drilled along.
 
 mod report;
@@ -23,10 +26,12 @@ mod sites;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use mempool::config::{Config, SETTINGS};
 use mempool::process::board;
 
 use crate::failure::Failure;
-use crate::settings::{self, Given};
+use crate::say::Progress;
+use crate::settings::{self, Given, Shown};
 use crate::watch::{Area, Board, End, Run, Runner, Subject};
 use sites::Site;
 
@@ -78,11 +83,11 @@ impl Verdict {
     }
 }
 
-/// A run with a refusal.
+/// A run with a refusal, or that ended badly without one.
 pub struct Trial {
-    /// The request that was refused.
+    /// The request that was to be refused.
     pub request: u64,
-    /// Its bytes.
+    /// Its bytes; 0 where nobody saw it.
     pub size: u64,
     /// What became of it.
     pub verdict: Verdict,
@@ -98,11 +103,13 @@ pub struct Findings {
     pub usual: End,
     /// Its requests then.
     pub requests: u64,
+    /// Those of them from before its start.
+    pub before: u64,
     /// Places that were told apart.
     pub places: usize,
-    /// The runs in which something was refused.
+    /// The runs that say something.
     pub trials: Vec<Trial>,
-    /// Runs that did not reach their request.
+    /// The other ones: they did not reach their request, and ended well.
     pub missed: usize,
     /// Requests that were left out because of `--max`.
     pub left_out: usize,
@@ -112,7 +119,7 @@ pub struct Findings {
 
 /// Drills the program and prints what was found.
 pub fn show(plan: &Plan) -> Result<ExitCode, Failure> {
-    settings::in_force(&plan.given)?;
+    check(plan)?;
     let findings = find(plan)?;
     let text = if plan.json { report::json(plan, &findings) } else { report::table(plan, &findings) };
     crate::size::print(&text)?;
@@ -120,39 +127,68 @@ pub fn show(plan: &Plan) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(u8::from(is_bad)))
 }
 
+/// Refuses settings that say what is refused, which is for the drill to say.
+fn check(plan: &Plan) -> Result<(), Failure> {
+    let (config, usual) = (settings::in_force(&plan.given)?, Config::process());
+    for setting in SETTINGS.iter().filter(|setting| setting.name.starts_with("fail_")) {
+        let value = Shown(setting, &config).to_string();
+        if value != Shown(setting, &usual).to_string() {
+            let message = format!("{}={value}: `mempool drill` itself sets which request is refused", setting.env);
+            let fix = format!("leave out {} and unset {}; `mempool run` takes them", setting.flag, setting.env);
+            return Err(Failure::own(message).fix(fix));
+        }
+    }
+    Ok(())
+}
+
 fn find(plan: &Plan) -> Result<Findings, Failure> {
     let begin = Instant::now();
     let runner = Runner::new(&plan.subject)?;
-    let (first, requests, mut numbers, places) = survey(plan, &runner)?;
-    if plan.all {
-        numbers = (1..=requests).collect();
-    }
+    let survey = survey(plan, &runner)?;
+    let Survey { end, requests, before, places, .. } = survey;
+    let mut numbers = if plan.all { (1..=requests).collect() } else { survey.numbers };
     let left_out = numbers.len().saturating_sub(plan.most);
     numbers.truncate(plan.most);
     let mut sites = sites::Names::default();
     let (mut trials, mut missed) = (Vec::new(), 0);
-    for (place, number) in numbers.iter().enumerate() {
-        let progress = format!("request {number}, {} of {}", place + 1, numbers.len());
+    let mut line = Progress::new();
+    for (place, &request) in numbers.iter().enumerate() {
+        let progress = format!("request {request}, {} of {}", place + 1, numbers.len());
+        line.show(&progress);
         let board = Board::new()?;
-        let run = runner.run(&values(plan, "MEMPOOL_FAIL_NTH", *number), Some(&board), &progress)?;
-        sites::progress(&progress, begin.elapsed());
-        match own(&board, &run).filter(|area| area.get(board::REFUSAL) != 0) {
-            Some(area) => trials.push(Trial {
-                request: area.get(board::REFUSAL),
-                size: area.get(board::REFUSAL + 1),
-                verdict: Verdict::of(run.end, first.end, &plan.accept),
-                site: sites.of(&area.text(board::TEXT, area.get(board::REFUSAL + 2) as usize)),
-                said: run.said,
-            }),
-            None => missed += 1,
-        }
+        let run = runner.run(&values(plan, "MEMPOOL_FAIL_NTH", request), Some(&board), &progress)?;
+        let verdict = Verdict::of(run.end, end, &plan.accept);
+        let (size, site) = match own(&board, &run) {
+            Some(area) if area.get(board::REFUSAL) != 0 => {
+                let text = area.text(board::TEXT, area.get(board::REFUSAL + 2) as usize);
+                (area.get(board::REFUSAL + 1), sites.of(&text))
+            }
+            _ if request <= before => (0, Site::unseen("(before the program's start)")),
+            _ if verdict.is_bad() => (0, Site::unseen("(nothing that it asked itself was refused)")),
+            _ => {
+                missed += 1;
+                continue;
+            }
+        };
+        trials.push(Trial { request, size, verdict, site, said: run.said });
     }
-    sites::progress_end();
-    Ok(Findings { usual: first.end, requests, places, trials, missed, left_out, elapsed: begin.elapsed() })
+    Ok(Findings { usual: end, requests, before, places, trials, missed, left_out, elapsed: begin.elapsed() })
 }
 
-/// The run without refusals: how it ended, its requests, the first of each place, places.
-fn survey(plan: &Plan, runner: &Runner<'_>) -> Result<(Run, u64, Vec<u64>, usize), Failure> {
+/// What the run without refusals showed.
+struct Survey {
+    end: End,
+    requests: u64,
+    /// Requests from before the program's start.
+    before: u64,
+    /// The first request of each place.
+    numbers: Vec<u64>,
+    /// Places that were told apart.
+    places: usize,
+}
+
+/// The run without refusals.
+fn survey(plan: &Plan, runner: &Runner<'_>) -> Result<Survey, Failure> {
     let board = Board::new()?;
     let run = runner.run(&values(plan, "MEMPOOL_SURVEY", 1), Some(&board), "looking for places")?;
     if run.end == End::Hung {
@@ -175,7 +211,10 @@ fn survey(plan: &Plan, runner: &Runner<'_>) -> Result<(Run, u64, Vec<u64>, usize
     let places = (area.get(board::LOGGED) as usize).min(board::LOG_MOST);
     let mut numbers: Vec<u64> = (0..places).map(|entry| area.get(board::LOG + entry)).filter(|&n| n != 0).collect();
     numbers.sort_unstable();
-    Ok((run, area.get(board::REQUESTS), numbers, places))
+    let requests = area.get(board::REQUESTS);
+    // The first request that is looked at is the first of its place, whatever that is.
+    let before = numbers.first().map_or(requests, |first| first - 1);
+    Ok(Survey { end: run.end, requests, before, numbers, places })
 }
 
 /// What the program itself counted, not what it started.

@@ -21,10 +21,7 @@ struct Row<'a> {
 fn rows(findings: &Findings) -> Vec<Row<'_>> {
     let mut rows: Vec<Row<'_>> = Vec::new();
     for trial in &findings.trials {
-        // Two calls on one line are two sites.
-        let same = |row: &&mut Row<'_>| {
-            row.verdict == trial.verdict && row.first.site.frames.last() == trial.site.frames.last()
-        };
+        let same = |row: &&mut Row<'_>| row.verdict == trial.verdict && row.first.site.is_same(&trial.site);
         match rows.iter_mut().find(same) {
             Some(row) => row.trials += 1,
             None => rows.push(Row { verdict: trial.verdict, first: trial, trials: 1 }),
@@ -53,16 +50,19 @@ pub fn table(plan: &Plan, findings: &Findings) -> String {
 }
 
 fn write_table(out: &mut String, plan: &Plan, findings: &Findings) -> std::fmt::Result {
-    let Findings { usual, requests, places, trials, missed, left_out, elapsed } = findings;
+    let Findings { usual, requests, before, places, trials, missed, left_out, elapsed } = findings;
     let program = plan.subject.program.display();
-    writeln!(out, "{program}: {requests} requests from {places} places; without a refusal it ends with {usual}")?;
+    writeln!(
+        out,
+        "{program}: {requests} requests, {before} before its start, the others from {places} places; without a refusal it ends with {usual}"
+    )?;
     writeln!(out, "{} runs with one refusal each, in {:.1} s\n", trials.len(), elapsed.as_secs_f64())?;
     writeln!(out, "{:<8} {:<13} {:>5} {:>9} {:>10}  site", "verdict", "", "runs", "request", "bytes")?;
     let rows = rows(findings);
     for row in &rows {
         let (verdict, detail) = words(row.verdict);
         let Trial { request, size, site, .. } = row.first;
-        let bytes = Bytes(*size as usize).to_string();
+        let bytes = if *size == 0 { "-".to_owned() } else { Bytes(*size as usize).to_string() };
         writeln!(out, "{verdict:<8} {detail:<13} {:>5} {request:>9} {bytes:>10}  {}", row.trials, site.short())?;
         if row.verdict.is_bad() {
             for frame in site.frames.iter().rev().skip(1) {
@@ -87,6 +87,13 @@ fn write_table(out: &mut String, plan: &Plan, findings: &Findings) -> std::fmt::
             let settings = super::values(plan, "MEMPOOL_FAIL_NTH", row.first.request);
             writeln!(out, "  {}", shell::run(&settings, &plan.subject))
         }
+        None if rows.is_empty() && requests == before => {
+            writeln!(
+                out,
+                "nothing was tried: it asks for nothing itself, and --all alone refuses what comes before its start"
+            )
+        }
+        None if rows.is_empty() => writeln!(out, "no request was refused, so nothing is known"),
         None => writeln!(out, "every site tried can bear a refusal"),
     }
 }
@@ -98,6 +105,7 @@ pub fn json(plan: &Plan, findings: &Findings) -> String {
         "program": plan.subject.program.to_string_lossy(),
         "usual": findings.usual.to_string(),
         "requests": findings.requests,
+        "before": findings.before,
         "places": findings.places,
         "runs": findings.trials.len(),
         "missed": findings.missed,

@@ -1,8 +1,6 @@
 //! Where a request came from: frames, with function and line where the program was built to tell.
 
 use std::collections::HashMap;
-use std::io::IsTerminal;
-use std::time::Duration;
 
 use object::{Object, ObjectKind};
 
@@ -25,8 +23,10 @@ pub struct Frame {
 /// Where a request came from.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Site {
-    /// Innermost first, up to the one that is the site's name.
+    /// Innermost first, up to the one that is the site's name; none for a request that nobody saw.
     pub frames: Vec<Frame>,
+    /// What the site is called without.
+    pub otherwise: &'static str,
 }
 
 impl Frame {
@@ -44,10 +44,20 @@ impl Frame {
 }
 
 impl Site {
+    /// One that is known by its name alone.
+    pub fn unseen(otherwise: &'static str) -> Self {
+        Self { frames: Vec::new(), otherwise }
+    }
+
+    /// Whether both have the same name. Two calls on one line are two sites.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.frames.last(), self.otherwise) == (other.frames.last(), other.otherwise)
+    }
+
     /// Short, for a table: the site's name, and by which library calls.
     pub fn short(&self) -> String {
         let mut names = self.frames.iter().rev().map(Frame::short);
-        names.next().unwrap_or_else(|| "unknown".into())
+        names.next().unwrap_or_else(|| self.otherwise.into())
     }
 }
 
@@ -78,7 +88,7 @@ impl Names {
                 break;
             }
         }
-        Site { frames }
+        Site { frames, otherwise: "unknown" }
     }
 
     fn frame(&mut self, address: u64, start: u64, path: &str, nearest: &str) -> Frame {
@@ -101,10 +111,10 @@ impl Names {
         }
         let inlined = module.loader.find_frames(frame.offset).ok().and_then(|mut frames| frames.next().ok().flatten());
         let function = inlined.and_then(|frame| frame.function);
-        if let Some(name) = function.as_ref().and_then(|name| name.demangle().ok()) {
-            frame.function = name.into_owned();
+        if let Some(name) = function.as_ref().and_then(|function| function.raw_name().ok()) {
+            frame.function = readable(&name);
         } else if let Some(symbol) = module.loader.find_symbol(frame.offset) {
-            frame.function = addr2line::demangle_auto(symbol.into(), None).into_owned();
+            frame.function = readable(symbol);
         }
         frame
     }
@@ -119,16 +129,30 @@ impl Module {
     }
 }
 
-/// Shows how far a drill of more than a second is, on a terminal.
-pub fn progress(text: &str, elapsed: Duration) {
-    if std::io::stderr().is_terminal() && elapsed > Duration::from_secs(1) {
-        eprint!("\r{text}, {} s\x1b[K", elapsed.as_secs());
-    }
+/// What the source calls a function. Names as C has them stay: one letter may mean a type to a demangler.
+fn readable(name: &str) -> String {
+    let is_mangled = name.starts_with("_Z") || name.starts_with("_R");
+    if is_mangled { addr2line::demangle_auto(name.into(), None).into_owned() } else { name.into() }
 }
 
-/// Takes the progress line away.
-pub fn progress_end() {
-    if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_cxx_and_rust_are_made_readable_and_those_of_c_stay() {
+        let cases = [
+            ("f", "f"),
+            ("i", "i"),
+            ("v", "v"),
+            ("Ss", "Ss"),
+            ("main", "main"),
+            ("_Z1fi", "f(int)"),
+            ("_ZN4core3fmt5Write9write_fmt17h0123456789abcdefE", "core::fmt::Write::write_fmt"),
+            ("_RNvC6_123foo3bar", "123foo::bar"),
+        ];
+        for (name, shown) in cases {
+            assert_eq!(readable(name), shown);
+        }
     }
 }
