@@ -5,7 +5,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{folder, run};
+use common::{folder, plain, run};
 
 /// Runs a tool; its standard output.
 fn tool(command: &mut Command) -> String {
@@ -93,6 +93,7 @@ fn the_released_library_panics_nowhere_and_needs_no_malloc() {
     let tls = segments.lines().find(|line| line.trim_start().starts_with("TLS")).expect("a TLS segment");
     assert_eq!(tls.split_whitespace().nth(5), Some("0x000040"), "64 bytes of static TLS: {tls}");
     hot_paths_are_short(&library);
+    no_refusal_leads_back_to_itself(&library);
 }
 
 /// Instructions from the entry to the first return, which is where the hot paths end.
@@ -109,6 +110,25 @@ fn hot_paths_are_short(library: &Path) {
     let listing = tool(Command::new("objdump").args(["-d", "--no-show-raw-insn"]).arg(library));
     let (malloc, free) = (instructions(&listing, "malloc"), instructions(&listing, "free"));
     assert!(malloc <= 20 && free <= 35, "malloc {malloc}, free {free}");
+}
+
+/// A watched program whose first requests are refused one by one, those among them that load what finds return addresses. A debug build has that
+/// loaded from the start.
+fn no_refusal_leads_back_to_itself(library: &Path) {
+    let board = folder().join(format!("board-{}", std::process::id()));
+    let words = mempool::process::board::WORDS as u64;
+    std::fs::File::create(&board).and_then(|file| file.set_len(8 * words)).expect("the folder is writable");
+    for request in 1..20 {
+        let mut program = plain("sh");
+        program.args(["-c", "exec 9<>$BOARD; MEMPOOL_BOARD=9 LD_PRELOAD=$LIBRARY exec ls -d /"]);
+        program.env("BOARD", &board).env("LIBRARY", library);
+        program.env("MEMPOOL_FAIL_NTH", request.to_string());
+        let settings = [("SURVEY", "on"), ("EXHAUSTED", "null"), ("COMMIT", "lazy"), ("LOCK", "off")];
+        program.envs(settings.map(|(name, value)| (format!("MEMPOOL_{name}"), value)));
+        let ran = run(&mut program);
+        assert_eq!(ran.signal, None, "request {request}: {}", ran.err);
+    }
+    std::fs::remove_file(board).expect("it is there");
 }
 
 #[test]
