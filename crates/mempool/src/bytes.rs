@@ -90,7 +90,9 @@ const fn unit_shift(unit: &[u8]) -> Result<u32, ParseBytesError> {
     };
     let shift = match letter {
         b'B' if tail.is_empty() => return Ok(0),
-        b'.' | b',' | b'e' | b'E' => return Err(ParseBytesError::Fraction),
+        b'.' | b',' => return Err(ParseBytesError::Fraction),
+        // An exponent; alone it would be the unit beyond those that there are.
+        b'e' | b'E' if matches!(tail, [b'0'..=b'9' | b'+' | b'-', ..]) => return Err(ParseBytesError::Fraction),
         b'K' => 10,
         b'M' => 20,
         b'G' => 30,
@@ -232,6 +234,9 @@ mod tests {
             ("1.5G", E::Fraction),
             ("1,5G", E::Fraction),
             ("1e9", E::Fraction),
+            ("1E-3", E::Fraction),
+            ("16E", E::Unit),
+            ("16EiB", E::Unit),
             ("1KB", E::Ambiguous),
             ("512MB", E::Ambiguous),
             ("2gb", E::Ambiguous),
