@@ -35,9 +35,13 @@ counts:
 bench *ARGS:
     cargo run --release --package mempool-cli -- bench {{ARGS}}
 
-# Measures everything, for an hour, and writes what docs/BENCHMARKS.md and the README show
+# Measures workloads and programs, for an hour, and writes the tables and the picture of docs/BENCHMARKS.md and the README
 benchmarks: peers
-    cargo run --release --package mempool-cli -- bench --pool --json docs/bench.json --markdown docs/BENCHMARKS.md --picture docs/bench.svg --html target/bench.html
+    cargo run --release --package mempool-cli -- bench --scale 0.3 --rounds 3 --json target/bench.json --markdown docs/BENCHMARKS.md --picture docs/bench.svg --html target/bench.html
+
+# What only a pool has, as docs/BENCHMARKS.md shows it
+bench-pool:
+    cargo run --release --package mempool-cli -- bench --quick --pool --only protocol --allocators pool,system
 
 # The hot path beside other allocators in one process
 hot-path *ARGS:
