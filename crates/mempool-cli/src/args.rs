@@ -105,7 +105,7 @@ Examples:
   mempool starve --rounds 9 --seconds 2 --allocators mempool
 
 Kinds: quiet (always), addresses, killer, sleep, throttle, cache, swap, overcommit. Those that this machine does not allow
-are named with the reason.
+are named with the reason. The pool has --exhausted null --process; other variables MEMPOOL_... hold for it.
 
 Exit codes: 0 if the pool's workers did all their requests and others did not or were held up, 1 if a worker of the pool failed,
 3 if nothing is shown, since all did everything, 125 if mempool itself fails.";

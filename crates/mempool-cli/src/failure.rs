@@ -8,8 +8,10 @@
 //! | 128+n | the program died of signal n (as a shell reports it: the program takes the command's place) |
 
 use std::fmt;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
+
+use crate::terminal;
 
 /// The command itself failed.
 pub const OWN: u8 = 125;
@@ -54,8 +56,8 @@ impl Failure {
     /// Prints it to standard error, in colour on a terminal; the exit code.
     pub fn report(&self) -> ExitCode {
         let mut out = std::io::stderr().lock();
-        let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let (red, cyan, plain) = if colour { ("\x1b[1;31m", "\x1b[36m", "\x1b[0m") } else { ("", "", "") };
+        let (red, cyan, plain) =
+            if terminal::has_colours(&out) { ("\x1b[1;31m", "\x1b[36m", "\x1b[0m") } else { ("", "", "") };
         // Nobody is left to tell when standard error is closed.
         let _ = writeln!(out, "{red}mempool:{plain} {}", self.message);
         if !self.fix.is_empty() {

@@ -12,6 +12,7 @@ mod bench;
 mod configure;
 mod doctor;
 mod drill;
+mod ending;
 mod failure;
 mod group;
 mod inherited;
@@ -24,6 +25,7 @@ mod settings;
 mod shell;
 mod size;
 mod starve;
+mod terminal;
 mod watch;
 
 use std::process::ExitCode;

@@ -1,8 +1,11 @@
-//! What a command says beside its result: how far it is, on a terminal. Nothing here fails, since nobody is left to tell when standard error is gone.
+//! Words for people on standard error while a command works. Nobody must hear them: `eprint!` ends the command where standard error cannot be
+//! written to, and what it has measured is lost.
 
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::time::{Duration, Instant};
+
+use crate::terminal::has_control;
 
 /// After so long the line appears.
 const QUIET: Duration = Duration::from_secs(1);
@@ -22,7 +25,7 @@ impl Progress {
     /// Of something that begins now.
     pub fn new() -> Self {
         let begin = Instant::now();
-        Self { is_terminal: std::io::stderr().is_terminal(), begin, next: begin + QUIET, is_shown: false }
+        Self { is_terminal: has_control(&std::io::stderr()), begin, next: begin + QUIET, is_shown: false }
     }
 
     /// Shows `text` and for how long it has been so, if that is due.
@@ -31,7 +34,7 @@ impl Progress {
         if self.is_terminal && now >= self.next {
             self.next = now + PAUSE;
             self.is_shown = true;
-            progress(&format!("{text}, {} s", self.begin.elapsed().as_secs()));
+            show(format_args!("{text}, {} s", self.begin.elapsed().as_secs()));
         }
     }
 }
@@ -39,12 +42,18 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.is_shown {
-            progress("");
+            show("");
         }
     }
 }
 
 /// Puts `text` in place of the line that the cursor is on.
-pub fn progress(text: &str) {
-    let _ = std::io::stderr().lock().write_all(format!("\r{text}\x1b[K").as_bytes());
+fn show(text: impl Display) {
+    say(format_args!("\r{text}\x1b[K"));
+}
+
+/// Writes `text` to standard error, if that can be.
+pub fn say(text: impl Display) {
+    // In one piece, so that others' lines do not come in between.
+    let _ = std::io::stderr().lock().write_all(text.to_string().as_bytes());
 }

@@ -1,7 +1,7 @@
 //! Settings from the environment and from flags, read by the library's own code, so that messages are the same.
 //!
-//! A flag overrides the variable, the variable the default. Only flags that were given become variables of the
-//! program; what the environment says stays as it is.
+//! A flag overrides the variable, the variable the default; a variable that cannot be read is an error all the same.
+//! Only flags that were given become variables of the program; what the environment says stays as it is.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,6 +11,7 @@ use clap::{Arg, ArgMatches};
 use mempool::config::{Config, ConfigError, SETTINGS, Setting};
 
 use crate::failure::Failure;
+use crate::say::say;
 
 /// Flags as they were given: the setting and its text, in the order of the table.
 pub type Given = Vec<(&'static Setting, OsString)>;
@@ -74,6 +75,28 @@ pub fn in_force(given: &Given) -> Result<Config, Failure> {
     }
     config.validate().map_err(refuse)?;
     Ok(config)
+}
+
+/// Says which variables of the environment `command` sets itself, so that what they say does not count.
+pub fn warn_of_own(command: &str, own: &[&str]) {
+    for name in own.iter().filter(|name| std::env::var_os(name).is_some()) {
+        say(format_args!("mempool: {name} does not count: `mempool {command}` sets {}\n", plain(own)));
+    }
+}
+
+/// Settings that cannot be together: of the environment, if it has any, or one of them with those that `command` sets itself.
+pub fn contradicts(command: &str, own: &[&str], error: ConfigError) -> Failure {
+    let failure = refuse(error);
+    if !SETTINGS.iter().any(|setting| std::env::var_os(setting.env).is_some()) {
+        return failure;
+    }
+    failure.fix(format_args!("`mempool {command}` sets {}; unset the variable that does not go with it", plain(own)))
+}
+
+/// The names of settings by those of their variables.
+fn plain(variables: &[&str]) -> String {
+    let known = |name: &&str| SETTINGS.iter().find(|setting| setting.env == *name).map(|setting| setting.name);
+    variables.iter().filter_map(known).collect::<Vec<_>>().join(", ")
 }
 
 fn refuse(error: ConfigError) -> Failure {

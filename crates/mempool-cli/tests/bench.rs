@@ -3,14 +3,20 @@
 
 mod common;
 
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
-use common::{Folder, assert_has, clean, fails, mempool, run, stderr, stdout, succeeds};
+use common::{Folder, assert_has, clean, fails, lives, mempool, run, send, stderr, stdout, succeeds, until};
 use serde_json::Value;
 
 /// A benchmark of little work.
 fn little(arguments: &[&str]) -> std::process::Command {
-    let mut command = mempool(["bench", "--rounds", "2", "--scale", "0.01", "--threads", "2", "--json"]);
+    let mut command = mempool(["bench"]);
+    for (flag, value) in [("--rounds", "2"), ("--scale", "0.01"), ("--threads", "2"), ("--json", "-")] {
+        if !arguments.contains(&flag) {
+            command.args([flag, value]);
+        }
+    }
     command.args(arguments);
     command
 }
@@ -122,8 +128,8 @@ fn memory_that_is_not_zero_or_not_aligned_is_told() {
         "void *malloc(size_t n) { char *p = heap + __atomic_fetch_add(&top, ((n + 31) & ~15ul), __ATOMIC_RELAXED);
         p[n / 2] = 1; return p; }\n";
     let dirty = peer(&folder, "dirty", &format!("{HEAD}{source}{TAIL}"));
-    let arguments = ["--peer", &dirty, "--allocators", "system,dirty", "--only", "calloc,aligned"];
-    let output = run(little(&arguments).args(["--scale", "0.001"]));
+    let arguments = ["--peer", &dirty, "--allocators", "system,dirty", "--only", "calloc,aligned", "--scale", "0.001"];
+    let output = run(&mut little(&arguments));
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap_or_else(|_| panic!("{}", stderr(&output)));
     assert_has(result(row(&report, "calloc"), "dirty")["error"].as_str().unwrap(), &["objects were not zero"]);
     assert_has(result(row(&report, "aligned"), "dirty")["error"].as_str().unwrap(), &["addresses were not aligned"]);
@@ -145,13 +151,84 @@ fn who_dies_is_reported_with_the_signal() {
 #[test]
 fn an_exhausted_pool_is_reported_with_what_it_said() {
     // One thread: of two that are refused at once, one may end the process before the other has written the verdict.
-    let mut command = mempool(["bench", "--rounds", "2", "--scale", "0.01", "--threads", "1", "--json"]);
-    command.args(["--allocators", "pool,system", "--only", "replace-1e5"]);
-    command.env("MEMPOOL_SEGMENT", "8M").env("MEMPOOL_EXHAUSTED", "null").env("MEMPOOL_MAX_SEGMENT", "0");
-    let output = run(&mut command);
+    let arguments = ["--threads", "1", "--allocators", "pool,system", "--only", "steady", "--set", "live=1M"];
+    let output = run(&mut little(&arguments));
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
-    assert_has(result(row(&report, "replace-1e5"), "pool")["error"].as_str().unwrap(), &["exit code 3", "exhausted"]);
+    assert_has(result(row(&report, "steady"), "pool")["error"].as_str().unwrap(), &["exit code 3", "exhausted"]);
+}
+
+/// What the benchmark needs it sets itself; what it does not set is the user's; what cannot be read is an error.
+#[test]
+fn settings_of_the_environment_hold_where_the_benchmark_has_none() {
+    let protocol = || little(&["--allocators", "pool,system", "--only", "protocol,steady-small", "--rounds", "1"]);
+    let own =
+        [("EXHAUSTED", "null"), ("SEGMENT", "1M"), ("MAX_SEGMENT", "0"), ("COMMIT", "eager"), ("SMALL", "system")];
+    for (name, value) in own {
+        let output = run(protocol().env(format!("MEMPOOL_{name}"), value));
+        assert_eq!(output.status.code(), Some(0), "{name}: {}{}", stderr(&output), stdout(&output));
+        let said =
+            format!("MEMPOOL_{name} does not count: `mempool bench` sets small, commit, lock, exhausted, segment");
+        assert_has(&stderr(&output), &[&said]);
+    }
+    assert_has(&fails(protocol().env("MEMPOOL_SEGMNT", "1M"), 125), &["did you mean MEMPOOL_SEGMENT?"]);
+    let said = fails(protocol().env("MEMPOOL_HUGE_PAGES", "required"), 125);
+    assert_has(&said, &["huge_pages=required needs commit=eager", "fix: `mempool bench` sets small, commit, "]);
+    let report = run(protocol().env("MEMPOOL_FAIL_NTH", "1").env("MEMPOOL_FAIL_ABOVE", "1"));
+    assert_eq!(report.status.code(), Some(1), "the pool is the one that was asked for");
+}
+
+#[test]
+fn nobody_who_listens_is_no_failure() {
+    let arguments = ["--allocators", "pool,system", "--only", "protocol"];
+    // Without a PATH real programs are missing, which is said.
+    let words = "exec \"$0\" \"$@\" 2>/dev/full";
+    let mut command = clean("/bin/sh");
+    command.args(["-c", words, common::MEMPOOL]).args(little(&arguments).get_args()).env("PATH", "/nowhere");
+    let report: Value = serde_json::from_str(&succeeds(&mut command)).unwrap();
+    assert!(result(row(&report, "protocol"), "pool")["error"].is_null());
+}
+
+#[test]
+fn a_signal_leaves_nothing_behind() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let folder = Folder::new(&format!("bench-signal-{signal}"));
+        let (script, note) = ("sleep 300 & echo $! >$0.new; mv $0.new $0; wait", folder.path("note"));
+        let mut command = little(&["--allocators", "pool,system", "--", "sh", "-c", script, &note]);
+        let mut child = command.env("TMPDIR", &folder.0).spawn().unwrap();
+        let count = || std::fs::read_dir(&folder.0).unwrap().count();
+        until("the program's start", || std::path::Path::new(&note).exists());
+        let sleeper = std::fs::read_to_string(&note).unwrap();
+        assert!(lives(sleeper.trim()) && count() == 2, "the folder and the note");
+        send(child.id(), signal);
+        assert_eq!(child.wait().unwrap().signal(), Some(signal));
+        until("the program's end", || !lives(sleeper.trim()));
+        assert_eq!(count(), 1, "the note alone");
+    }
+}
+
+/// The dynamic linker goes on without a library that it cannot load: that would compare the C library with itself.
+#[test]
+fn an_allocator_that_does_not_serve_has_no_figures() {
+    let folder = Folder::new("bench-absent");
+    // A program, which looks like a library and cannot be loaded as one.
+    let source = "void *malloc(unsigned long n) { return 0; } void mempool_preload_contains(void) {} int main(void) {}";
+    let library = folder.compile("absent.so", source, &["-pie", "-fPIE", "-rdynamic", "-fno-builtin"]);
+    let peer = format!("absent={library}");
+    let arguments = ["--peer", &peer, "--allocators", "pool,absent,system", "--only", "protocol"];
+    let output = run(little(&arguments).env("MEMPOOL_LIBRARY", &library));
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    for contender in ["pool", "absent"] {
+        let result = result(row(&report, "protocol"), contender);
+        assert_has(
+            result["error"].as_str().expect("an error"),
+            &["malloc is served by ", "/libc.so.6, not by ", &library],
+        );
+        assert!(result["runs"].as_array().unwrap().is_empty(), "{result:#}");
+    }
+    let mut command = little(&["--peer", "libc=/etc/passwd"]);
+    assert_has(&fails(&mut command, 125), &["/etc/passwd: is no shared library; give a library that has malloc"]);
 }
 
 #[test]
@@ -201,6 +278,7 @@ fn bad_orders_are_refused_with_the_way_out() {
         (["--set", "nothing=3"], ["has no parameter nothing", "it has count, most"]),
         (["--peer", "x=/no/such"], ["/no/such", "No such file"]),
         (["--from", "/etc/passwd"], ["/etc/passwd", "--json FILE"]),
+        (["--json=-", "--json=x"], ["--json", "cannot be used multiple times"]),
     ] {
         assert_has(&fails(&mut little(&arguments), 125), &parts);
     }

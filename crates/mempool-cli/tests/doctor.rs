@@ -273,7 +273,13 @@ fn without_its_library_nothing_can_be_run() {
     std::fs::copy(MEMPOOL, &alone).unwrap();
     let (code, report) = machine.doctor_of(&alone, &[]);
     let missing = ["libmempool_preload.so is not in"];
-    says(&report, "library", "short", &missing, "build it with `cargo build");
+    says(
+        &report,
+        "library",
+        "short",
+        &["`mempool run` fails: libmempool_preload.so is not in"],
+        "build it with `cargo build",
+    );
     assert_eq!((code, &report["verdict"]), (1, &Value::from("6 of 7 promises hold; not: library.")));
     let (code, report) = machine.doctor_of(&alone, &["--", "sh"]);
     says(&report, "library", "fails", &missing, "MEMPOOL_LIBRARY");

@@ -3,10 +3,12 @@
 
 mod common;
 
+use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 
 use common::{
     Folder, assert_has, clean, fails, mempool, on_pool, run, set_mode, stderr, stdout, succeeds, table_of, tables,
+    terminal,
 };
 
 const MAIN: &str = "int main(void) { return 7; }";
@@ -66,6 +68,11 @@ fn stats_go_to_standard_error_and_nothing_else_does() {
     assert_eq!((table.segment, table.refused), (16 << 20, 0));
     assert!(table.slabs > 0);
     assert_eq!(tables(&stderr(&output)).len(), 1);
+    // The line before the table, which docs/STATS.md explains with those of the table.
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/STATS.md")).unwrap();
+    let first = stderr(&output).lines().next().unwrap_or_default().replace(|c: char| c.is_ascii_digit(), "");
+    assert_eq!(first, "mempool: process  (ls)");
+    assert_has(&page, &["| `mempool: process N (NAME)` |"]);
     assert_eq!(stderr(&run(&mut mempool(["run", "--stats=off", "--segment", "16M", "ls"]))), "");
 }
 
@@ -83,7 +90,9 @@ fn a_flag_overrides_the_environment_and_that_the_default() {
     command.env("MEMPOOL_NAME", "mine").env("MEMPOOL_COMMIT", "eager");
     assert_eq!(succeeds(&mut command), "8M lazy mine off\n");
     // A bad value in the environment is an error even where a flag overrides it: nothing is ignored.
-    fails(flagged().env("MEMPOOL_SEGMENT", "much"), 125);
+    assert_has(&fails(flagged().env("MEMPOOL_SEGMENT", "8MB"), 125), &["MEMPOOL_SEGMENT=8MB: KB, MB, GB and TB"]);
+    // Whether it is in range, and goes with the others, is asked of what is in force.
+    assert_eq!(segment(flagged().env("MEMPOOL_SEGMENT", "1")), 8 << 20);
 }
 
 #[test]
@@ -107,6 +116,25 @@ fn settings_are_refused_with_the_librarys_messages() {
     for (flags, message) in cases {
         let said = fails(&mut mempool(["run"].iter().chain(flags).chain(&["--", "true"])), 125);
         assert_has(&said, &["mempool: ", message]);
+    }
+}
+
+#[test]
+fn colours_are_for_terminals_that_have_them() {
+    let said = |kind: &str, colours: &str| {
+        let (mut shown, written) = terminal();
+        let mut command = mempool(["run", "--segment", "1K", "--", "true"]);
+        let child = command.env("TERM", kind).env("NO_COLOR", colours).stderr(written).spawn();
+        drop(command);
+        assert_eq!(child.unwrap().wait().unwrap().code(), Some(125));
+        let mut bytes = Vec::new();
+        // Nobody writes any more, which a terminal reports as an error behind all that was written.
+        let _ = shown.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    assert_has(&said("xterm", ""), &["\x1b[1;31mmempool:\x1b[0m segment is 1 KiB"]);
+    for plain in [said("dumb", ""), said("xterm", "1")] {
+        assert!(plain.starts_with("mempool: segment is 1 KiB"), "{plain:?}");
     }
 }
 
@@ -297,6 +325,39 @@ fn the_library_is_found_or_named() {
     assert_has(&said, &["has a blank or a colon", "fix: copy it elsewhere"]);
     std::fs::copy(&deps, folder.path("libmempool_preload.so")).unwrap();
     table_of(&stderr(&run(&mut copy())), "ls");
+}
+
+/// The dynamic linker would run the program without a library that it cannot load, or on one that has no pool.
+#[test]
+fn what_is_not_the_library_is_refused() {
+    let folder = Folder::new("no-library");
+    let deps = std::path::Path::new(common::MEMPOOL).with_file_name("deps").join("libmempool_preload.so");
+    let image = std::fs::read(deps).unwrap();
+    let mut foreign = image.clone();
+    foreign[18..20].copy_from_slice(&[243, 0]);
+    for (name, content) in [("half.so", &image[..image.len() / 2]), ("head.so", &image[..64]), ("foreign.so", &foreign)]
+    {
+        std::fs::write(folder.path(name), content).unwrap();
+    }
+    folder.compile("other.so", "int other;", &["-shared", "-fPIC"]);
+    folder.compile("program", "int main(void) { return 0; }\nvoid mempool_preload_contains(void) {}", &["-no-pie"]);
+    for (path, wrong) in [
+        ("/etc/passwd".to_owned(), "is no shared library"),
+        (folder.path("half.so"), "is no whole library"),
+        (folder.path("head.so"), "is no whole library"),
+        (folder.path("foreign.so"), "is a library for riscv64, where one for"),
+        (folder.path("other.so"), "is a library without mempool_preload_contains"),
+        (folder.path("program"), "is a program and no shared library"),
+    ] {
+        let message = format!("mempool: MEMPOOL_LIBRARY={path}: {wrong}");
+        for command in ["run --segment 16M -- true", "bench --only protocol --allocators pool,system"] {
+            let said = fails(mempool(command.split(' ')).env("MEMPOOL_LIBRARY", &path), 125);
+            assert_has(&said, &[&message, "fix: set MEMPOOL_LIBRARY to the path of libmempool_preload.so"]);
+        }
+        let told = run(mempool(["doctor", "--", "true"]).env("MEMPOOL_LIBRARY", &path));
+        assert_eq!(told.status.code(), Some(2), "{}", stdout(&told));
+        assert_has(&stdout(&told), &[wrong, "No pool serves so: "]);
+    }
 }
 
 #[test]

@@ -3,7 +3,12 @@
 
 mod common;
 
-use common::{Folder, assert_has, fails, mempool, run, stderr, stdout};
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use common::{Folder, assert_has, fails, mempool, run, send, stderr, stdout, terminal, until};
 use serde_json::Value;
 
 fn starve(arguments: &[&str]) -> (i32, Value) {
@@ -136,6 +141,10 @@ fn what_cannot_be_done_here_is_named() {
 fn bad_arguments_are_refused() {
     let said = fails(&mut mempool(["starve", "--limit", "100M"]), 125);
     assert_has(&said, &["--limit is 100 MiB, but must be at least 128 MiB: the segment and room for the process"]);
+    let said = fails(&mut mempool(["starve", "--limit", "4096T"]), 125);
+    assert_has(&said, &["--limit is 4096 TiB, but may be at most ", "three quarters", "available", "fix: --limit "]);
+    assert_has(&fails(&mut mempool(["starve", "--limit", "16E"]), 125), &["--limit", "unknown unit; use K, M, G, T"]);
+    assert_has(&fails(&mut mempool(["starve", "--limit", "99999999T"]), 125), &["more bytes than an address"]);
     assert_has(
         &fails(&mut mempool(["starve", "--segment", "100"]), 125),
         &["segment is 100 bytes, but must be from 256 KiB"],
@@ -145,4 +154,74 @@ fn bad_arguments_are_refused() {
     assert_has(&fails(&mut mempool(["starve", "--limit", "1GB"]), 125), &["--limit", "KB, MB, GB and TB mean"]);
     assert_has(&fails(&mut mempool(["starve", "--kinds", "hunger"]), 125), &["no such kind", "killer, sleep"]);
     assert_has(&fails(&mut mempool(["starve", "--allocators", "x"]), 125), &["no such allocator", "mempool, glibc"]);
+}
+
+/// Cgroups of `process` below `folder`.
+fn cgroups(folder: &Path, process: u32, depth: usize) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path());
+    folders
+        .flat_map(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let own = name.starts_with(&format!("mempool-starve-{process}-"));
+            let below = if depth > 0 { cgroups(&path, process, depth - 1) } else { Vec::new() };
+            own.then_some(path).into_iter().chain(below)
+        })
+        .collect()
+}
+
+#[test]
+fn a_signal_leaves_nothing_behind() {
+    let of = |process| cgroups(Path::new("/sys/fs/cgroup"), process, 6);
+    for (signal, kind) in
+        [(libc::SIGINT, "killer"), (libc::SIGTERM, "sleep"), (libc::SIGHUP, "cache"), (libc::SIGTERM, "addresses")]
+    {
+        let mut command = mempool(["starve", "--seconds", "5", "--allocators", "mempool", "--kinds", kind]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let begin = std::time::Instant::now();
+        // Behind a quiet run; where no cgroup can be made there is only that.
+        let inside =
+            |path: &PathBuf| std::fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|all| !all.is_empty());
+        while !of(child.id()).iter().any(inside) && begin.elapsed().as_secs() < 9 && child.try_wait().unwrap().is_none()
+        {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let workers = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap_or_default();
+        assert!(!workers.is_empty(), "{kind}");
+        send(child.id(), signal);
+        assert_eq!(child.wait().unwrap().signal(), Some(signal), "{kind}");
+        assert!(of(child.id()).is_empty(), "{kind}");
+        until("the workers' end", || !workers.split_whitespace().any(common::lives));
+    }
+}
+
+#[test]
+fn a_terminal_that_goes_away_is_no_failure() {
+    let (mut shown, written) = terminal();
+    let mut command = mempool(["starve", "--seconds", "1", "--kinds", "quiet", "--allocators", "glibc", "--json"]);
+    let child = command.env("TERM", "xterm").stdout(Stdio::piped()).stderr(written).spawn().unwrap();
+    drop(command);
+    shown.read_exact(&mut [0; 10]).expect("a progress line");
+    drop(shown);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "nothing is taken away, and nothing shown");
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(runs(&report, "quiet").len(), 2);
+}
+
+/// The environment's settings are the pool's, but for those that the command sets itself; none is ignored without a word.
+#[test]
+fn settings_of_the_environment_hold() {
+    let starve = || mempool(["starve", "--seconds", "1", "--kinds", "quiet", "--allocators", "mempool"]);
+    assert_has(&fails(starve().env("MEMPOOL_SEGMNT", "1M"), 125), &["did you mean MEMPOOL_SEGMENT?"]);
+    assert_has(&fails(starve().env("MEMPOOL_LOCK", "maybe"), 125), &["MEMPOOL_LOCK=maybe: accepted: off, try"]);
+    let said = fails(starve().env("MEMPOOL_MAX_SEGMENT", "1G"), 125);
+    assert_has(&said, &["max_segment", "fix: `mempool starve` sets segment, exhausted, process, name; unset"]);
+    let said = fails(starve().env("MEMPOOL_EXHAUSTED", "abort"), 3);
+    assert_eq!(
+        said,
+        "mempool: MEMPOOL_EXHAUSTED does not count: `mempool starve` sets segment, exhausted, process, name\n"
+    );
+    let said = fails(starve().env("MEMPOOL_FAIL_ABOVE", "1"), 1);
+    assert_eq!(said, "", "the pool is the one that was asked for, and fails");
 }

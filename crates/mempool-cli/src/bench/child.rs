@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,8 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::ending::{self, Kept, Thing};
+
 /// Between two looks at a child's memory: rare enough to cost nothing.
 const SAMPLE: Duration = Duration::from_millis(20);
+
+/// Bytes that are kept of the begin of what a child says to standard error, and of the end: what lies between tells nothing, and may be endless.
+const SAID: u64 = 16 << 10;
 
 /// How a child ended and what it used.
 pub struct Ended {
@@ -39,6 +44,8 @@ pub struct Ended {
 /// A child that runs.
 pub struct Running {
     child: Child,
+    /// Until it is waited for.
+    kept: Kept,
     begin: Instant,
     watcher: JoinHandle<Vec<(f64, u64)>>,
     over: Arc<AtomicBool>,
@@ -68,7 +75,9 @@ pub fn contents(mut file: File) -> io::Result<String> {
 /// Starts `command`, without input; it is ended when it runs longer than `limit`.
 pub fn start(command: &mut Command, limit: Duration) -> io::Result<Running> {
     let stderr = scratch()?;
-    command.stdin(Stdio::null()).stderr(stderr.try_clone()?);
+    let said = stderr.try_clone()?;
+    // A group of its own, so that what it starts ends with it.
+    command.stdin(Stdio::null()).stderr(stderr.try_clone()?).process_group(0);
     // SAFETY: between fork and exec only `prctl` is called, which is safe there.
     unsafe {
         command.pre_exec(|| {
@@ -78,17 +87,24 @@ pub fn start(command: &mut Command, limit: Duration) -> io::Result<Running> {
         });
     }
     let begin = Instant::now();
-    let child = command.spawn()?;
+    let (child, kept) = ending::keep(|| command.spawn(), |child| Thing::Group(child.id()))?;
     let (over, late) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let watcher = {
         let (id, over, late) = (child.id(), over.clone(), late.clone());
-        std::thread::spawn(move || watch(id, begin, limit, &over, &late))
+        std::thread::spawn(move || watch(id, begin, limit, &over, &late, &said))
     };
-    Ok(Running { child, begin, watcher, over, late, stderr })
+    Ok(Running { child, kept, begin, watcher, over, late, stderr })
 }
 
-/// Samples the memory of the process until it is over.
-fn watch(id: u32, begin: Instant, limit: Duration, over: &AtomicBool, late: &AtomicBool) -> Vec<(f64, u64)> {
+/// Samples the memory of the process until it is over, and keeps what it says short.
+fn watch(
+    id: u32,
+    begin: Instant,
+    limit: Duration,
+    over: &AtomicBool,
+    late: &AtomicBool,
+    said: &File,
+) -> Vec<(f64, u64)> {
     // SAFETY: asks for a constant of the system.
     let page = u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096);
     let path = format!("/proc/{id}/statm");
@@ -99,12 +115,37 @@ fn watch(id: u32, begin: Instant, limit: Duration, over: &AtomicBool, late: &Ato
             samples.push((begin.elapsed().as_secs_f64(), pages * page));
         }
         if begin.elapsed() > limit && !late.swap(true, Relaxed) {
-            // SAFETY: the child is not waited for yet, so the number is still its own.
-            unsafe { libc::kill(id as libc::pid_t, libc::SIGKILL) };
+            // SAFETY: the child is not waited for yet, so the number is still its own group's.
+            unsafe { libc::kill(-id.cast_signed(), libc::SIGKILL) };
         }
+        shorten(said);
         std::thread::park_timeout(SAMPLE);
     }
     samples
+}
+
+/// Gives back the memory of what lies between begin and end.
+fn shorten(said: &File) {
+    let bytes = said.metadata().map_or(0, |about| about.len());
+    if bytes > 4 * SAID {
+        let (mode, from) = (libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, SAID.cast_signed());
+        // SAFETY: the number is that of an open file, whose middle nobody reads.
+        unsafe { libc::fallocate(said.as_raw_fd(), mode, from, (bytes - 2 * SAID).cast_signed()) };
+    }
+}
+
+/// Begin and end of what was said, on lines of their own.
+fn ends(mut said: File) -> io::Result<String> {
+    let all = said.metadata()?.len();
+    let mut bytes = Vec::new();
+    said.rewind()?;
+    (&mut said).take(SAID).read_to_end(&mut bytes)?;
+    if all > SAID {
+        bytes.push(b'\n');
+        said.seek(SeekFrom::Start(SAID.max(all - SAID)))?;
+        said.take(SAID).read_to_end(&mut bytes)?;
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 impl Running {
@@ -120,6 +161,7 @@ impl Running {
             }
         };
         let wall_seconds = self.begin.elapsed().as_secs_f64();
+        drop(self.kept);
         self.over.store(true, Relaxed);
         self.watcher.thread().unpark();
         let memory = self.watcher.join().unwrap_or_default();
@@ -127,7 +169,7 @@ impl Running {
         // SAFETY: filled by the call; zeroes are a value of it anyway.
         let usage = unsafe { usage.assume_init() };
         let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
-        let said = telling(&contents(self.stderr)?).to_owned();
+        let said = telling(&ends(self.stderr)?).to_owned();
         let sampled = memory.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
         Ok(Ended {
             status: ExitStatus::from_raw(status),
@@ -203,6 +245,19 @@ mod tests {
         assert_eq!(end("kill -SEGV $$", second).failure().unwrap(), "killed by SIGSEGV");
         let late = end("sleep 60", Duration::from_millis(50));
         assert!(late.late && late.failure().unwrap().starts_with("ended after"), "{:?}", late.failure());
+    }
+
+    #[test]
+    fn of_much_that_is_said_begin_and_end_are_kept() {
+        let script = "echo first >&2; head -c 300M /dev/zero >&2; echo >&2; sleep 0.1; echo LAST >&2; exit 3";
+        for (last, said) in [("mempool: exhausted", "mempool: exhausted"), ("more", "first")] {
+            let script = script.replace("LAST", &format!("'{last}'"));
+            let running = start(Command::new("sh").args(["-c", &script]), Duration::from_secs(60)).unwrap();
+            let stderr = running.stderr.try_clone().unwrap();
+            assert_eq!(running.wait().unwrap().failure().unwrap(), format!("exit code 3: {said}"));
+            let held = std::os::unix::fs::MetadataExt::blocks(&stderr.metadata().unwrap()) * 512;
+            assert!(held <= 1 << 20, "{held} bytes of memory");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::library::{self, PRELOAD};
-use crate::peers;
+use crate::{peers, program, settings};
 
 /// The contender that all others are compared with.
 pub const POOL: &str = "pool";
@@ -73,7 +73,6 @@ impl Contender {
     pub fn environment(&self, mode: Mode, threads: usize) -> Vec<(String, OsString)> {
         let mut all: Vec<(String, OsString)> =
             pool_settings(mode, threads).map(|(name, value)| (name.into(), value.into())).into();
-        all.retain(|(name, _)| std::env::var_os(name).is_none());
         all.extend(self.settings.iter().map(|(name, value)| (name.clone(), value.into())));
         if let Some(library) = &self.library {
             all.push((PRELOAD.into(), library.into()));
@@ -93,8 +92,22 @@ pub fn is_pool(name: &str) -> bool {
     POOLS.contains(&name)
 }
 
-/// The pool's settings for a workload; a variable that is set outside overrides each.
-fn pool_settings(mode: Mode, threads: usize) -> [(&'static str, String); 5] {
+/// Checks the settings of the environment, and that they go with those that the pool gets here.
+pub fn check_settings() -> Result<(), Failure> {
+    let given = settings::from_environment()?;
+    let own = pool_settings(Mode::Lazy, 1).map(|(name, _)| name);
+    settings::warn_of_own("bench", &own);
+    for mode in [Mode::Lazy, Mode::Ready] {
+        let mut config = given;
+        let set = |(name, value): &(&str, String)| config.apply(name.as_bytes(), value.as_bytes());
+        let set = pool_settings(mode, 1).iter().try_for_each(set).and_then(|()| config.validate());
+        set.map_err(|error| settings::contradicts("bench", &own, error))?;
+    }
+    Ok(())
+}
+
+/// The pool's settings for a workload, whatever the environment says.
+fn pool_settings(mode: Mode, threads: usize) -> [(&'static str, String); 6] {
     let (commit, lock, exhausted) = match mode {
         Mode::Lazy => ("lazy", "off", "grow"),
         Mode::Ready => ("eager", "try", "null"),
@@ -105,6 +118,7 @@ fn pool_settings(mode: Mode, threads: usize) -> [(&'static str, String); 5] {
         Mode::Ready => (format!("{}M", 256 + 64 * threads), "0".into()),
     };
     [
+        ("MEMPOOL_SMALL", "slab".into()),
         ("MEMPOOL_COMMIT", commit.into()),
         ("MEMPOOL_LOCK", lock.into()),
         ("MEMPOOL_EXHAUSTED", exhausted.into()),
@@ -129,6 +143,8 @@ pub fn given(text: &str) -> Result<(String, PathBuf), String> {
         return Err(format!("{name:?} cannot be a peer's name"));
     }
     let found = Path::new(path).canonicalize().map_err(|error| format!("{path}: {error}"))?;
+    program::check_library(&found, "malloc")
+        .map_err(|wrong| format!("{path}: {wrong}; give a library that has malloc"))?;
     Ok((name.to_owned(), found))
 }
 
@@ -155,10 +171,20 @@ pub fn find(given: &[(String, PathBuf)], heap: bool) -> Result<(Vec<Contender>, 
 mod tests {
     use super::*;
 
+    /// This process's C library: a file that has a malloc.
+    fn c_library() -> String {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let path = maps.split_whitespace().find(|word| word.starts_with('/') && word.contains("/libc.so"));
+        path.expect("a C library").into()
+    }
+
     #[test]
     fn peers_are_given_by_name_and_path() {
-        assert_eq!(given("mine=/bin/sh").unwrap().0, "mine");
-        for bad in ["/bin/sh", "=/bin/sh", "pool=/bin/sh", "system=/bin/sh", "mine=/no/such.so"] {
+        let library = c_library();
+        assert_eq!(given(&format!("mine={library}")).unwrap().0, "mine");
+        let bad = ["", "=", "pool=", "system="].map(|name| format!("{name}{library}"));
+        let no_library = ["mine=/no/such.so", "mine=/etc/passwd", "mine=/dev/null", "mine=/bin/sh"].map(String::from);
+        for bad in bad.iter().chain(&no_library) {
             assert!(given(bad).is_err(), "{bad}");
         }
     }

@@ -28,7 +28,7 @@ mod table;
 mod trace;
 
 use std::fs::File;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::os::fd::FromRawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,7 +36,10 @@ use std::time::{Duration, Instant};
 
 use mempool_bench::ROWS;
 
+use crate::ending::{self, Thing};
 use crate::failure::Failure;
+use crate::say::say;
+use crate::terminal;
 use contenders::{Contender, Missing};
 use machine::Machine;
 use measure::{Effort, Task, Work};
@@ -96,8 +99,7 @@ fn write(order: &Order, report: &Report) -> Result<(), Failure> {
     match order.json.as_deref() {
         Some(path) if path.as_os_str() == "-" => print(&json)?,
         path => {
-            let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-            print(&table::text(report, &table::Colours::new(colour)))?;
+            print(&table::text(report, &table::Colours::new(terminal::has_colours(&std::io::stdout()))))?;
             path.map_or(Ok(()), |path| save(path, &json))?;
         }
     }
@@ -129,6 +131,8 @@ fn list() -> String {
 }
 
 fn measured(order: &Order) -> Result<Report, Failure> {
+    contenders::check_settings()?;
+    ending::by_signal();
     let begin = Instant::now();
     let machine = Machine::here();
     let folder = Folder::new()?;
@@ -173,9 +177,9 @@ fn measured(order: &Order) -> Result<Report, Failure> {
 /// Says at once who cannot take part, not only in the report.
 fn warn(missing: &[Missing], notes: &[String]) {
     for missing in missing {
-        eprintln!("mempool: not found: {}; to get it: {}", missing.name, missing.get);
+        say(format_args!("mempool: not found: {}; to get it: {}\n", missing.name, missing.get));
     }
-    notes.iter().for_each(|note| eprintln!("mempool: {note}"));
+    notes.iter().for_each(|note| say(format_args!("mempool: {note}\n")));
 }
 
 /// Those that `--allocators` names, in its order; all without.
@@ -216,8 +220,8 @@ fn tasks(
             tasks.push(Task { work: Work::Workload(row), threads: *threads, contenders: contenders.clone() });
         }
     }
-    let failed = |error| Failure::own(format_args!("{}: {error}", folder.0.display()));
-    let (programs, notes) = programs::all(&folder.0, effort.scale).map_err(failed)?;
+    let failed = |error| Failure::own(format_args!("{}: {error}", folder.path.display()));
+    let (programs, notes) = programs::all(&folder.path, effort.scale).map_err(failed)?;
     for program in programs.into_iter().filter(|program| order.wants(&program.name, order.quick)) {
         tasks.push(Task { work: Work::Program(program), threads: 1, contenders: all.to_vec() });
     }
@@ -244,25 +248,32 @@ fn with_suppliers(row: &mempool_bench::Row, all: &[Contender]) -> Vec<Contender>
 }
 
 /// A folder of this benchmark alone, which disappears with it.
-struct Folder(PathBuf);
+struct Folder {
+    path: PathBuf,
+    _kept: ending::Kept,
+}
 
 impl Folder {
     fn new() -> Result<Self, Failure> {
         let path = std::env::temp_dir().join(format!("mempool-bench-{}", std::process::id()));
-        let made = std::fs::create_dir_all(&path);
-        made.map_err(|error| Failure::own(format_args!("{}: {error}", path.display())))?;
-        Ok(Self(path))
+        let made = ending::keep(|| std::fs::create_dir_all(&path), |()| Thing::Folder(path.clone()));
+        let ((), kept) = made.map_err(|error| Failure::own(format_args!("{}: {error}", path.display())))?;
+        Ok(Self { path, _kept: kept })
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = std::fs::remove_dir_all(&self.path);
     }
 }
 
 /// Does a workload in this process and writes the report to the inherited file.
 pub fn work(order: &WorkerOrder) -> Result<ExitCode, Failure> {
+    // Who starts a worker by hand may name libraries in other ways.
+    if order.report.is_some() {
+        crate::library::check_serves()?;
+    }
     let row = mempool_bench::Row::find(&order.row).ok_or_else(|| Failure::own(format_args!("no row {}", order.row)))?;
     let mut job = row.job(order.threads, order.scale, &order.set).map_err(Failure::own)?;
     if let Some(supplier) = &order.supplier {

@@ -77,9 +77,11 @@ Examples:
   mempool bench --pool --only none               what only a pool has: smallest segments, start-up, ...
   mempool bench --list                           what there is and what it stands for
 
-The pool runs with --commit lazy --exhausted grow, and prefaulted and locked where latency is measured; variables
-MEMPOOL_... override that. Exit codes: 0 if all work was done, 1 if the pool, the system's allocator or a given
-peer failed or did it wrong (a peer that was merely found may: the report says so), 125 if mempool itself fails.";
+The pool runs with --commit lazy --exhausted grow, and prefaulted and locked where latency is measured. That and the
+rest of small, commit, lock, exhausted, segment and max_segment is set here; other variables MEMPOOL_... hold for it.
+
+Exit codes: 0 if all work was done, 1 if the pool, the system's allocator or a given peer failed or did it wrong (a peer
+that was merely found may: the report says so), 125 if mempool itself fails.";
 
 impl Order {
     /// Whether a row is to be measured; one that is left out by default is if it is named.
@@ -129,7 +131,6 @@ fn share() -> Arg {
 pub fn command() -> Command {
     Command::new("bench")
         .about("Compares the pool with other allocators: workloads, real programs, your own")
-        .args_override_self(true)
         .override_usage("mempool bench [OPTIONS] [-- PROGRAM [ARGS]...]")
         .after_help(EXAMPLES)
         .arg(

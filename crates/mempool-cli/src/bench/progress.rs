@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::terminal;
+
 /// A bar on standard error.
 pub struct Progress {
     bar: ProgressBar,
@@ -11,9 +13,13 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Of `steps` runs in `rounds` rounds; invisible where standard error is no terminal.
+    /// Of `steps` runs in `rounds` rounds; invisible where standard error is no terminal, or one that cannot write a line again.
     pub fn new(steps: usize, rounds: usize) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::stderr());
+        let target = match terminal::has_control(&std::io::stderr()) {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
+        };
+        let bar = ProgressBar::with_draw_target(Some(steps as u64), target);
         let style = ProgressStyle::with_template("{bar:24} {pos}/{len} runs, {eta} left: {msg}");
         if let Ok(style) = style {
             bar.set_style(style);

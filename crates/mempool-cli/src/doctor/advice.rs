@@ -95,7 +95,7 @@ fn in_reserved_pages(machine: &Machine, values: &Values) -> bool {
 }
 
 /// The least that is available: by the machine, or by a cgroup, whose file comes along.
-fn available(machine: &Machine) -> Option<(usize, Option<String>)> {
+pub fn available(machine: &Machine) -> Option<(usize, Option<String>)> {
     let groups = machine
         .cgroups
         .iter()

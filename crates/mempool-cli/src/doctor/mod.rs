@@ -7,8 +7,8 @@ mod advice;
 mod machine;
 
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use mempool::bytes::Bytes;
@@ -17,9 +17,14 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::settings::{self, Given, Shown};
-use crate::{library, program};
+use crate::{library, program, terminal};
 use advice::{Finding, State};
 use machine::Machine;
+
+/// The memory that this process may take now, and the file of the cgroup that says so, if one does; None where that is not shown.
+pub fn available() -> Option<(usize, Option<String>)> {
+    advice::available(&Machine::read(Path::new("/")))
+}
 
 /// What to look at.
 pub struct Order {
@@ -52,7 +57,7 @@ pub fn show(order: &Order) -> Result<ExitCode, Failure> {
     };
     let text = match order.json {
         true => as_json(&config, &findings, code),
-        false => as_text(&config, &findings, code, std::io::stdout().is_terminal()),
+        false => as_text(&config, &findings, code, terminal::has_colours(&std::io::stdout())),
     };
     let written = std::io::stdout().lock().write_all(text.as_bytes());
     written.map_err(|error| Failure::own(format_args!("standard output: {error}")))?;
@@ -64,6 +69,10 @@ pub fn show(order: &Order) -> Result<ExitCode, Failure> {
 fn about_library(has_program: bool) -> Finding {
     let without = if has_program { State::Fails } else { State::Short };
     let found = library::find().map(|path| format!("`mempool run` loads {}.", path.display()));
+    let found = found.map_err(|failure| match has_program {
+        true => failure,
+        false => Failure { message: format!("`mempool run` fails: {}", failure.message), ..failure },
+    });
     checked("library", found, without)
 }
 
@@ -127,8 +136,7 @@ fn verdict(findings: &[Finding], code: u8) -> String {
     }
 }
 
-fn as_text(config: &Config, findings: &[Finding], code: u8, terminal: bool) -> String {
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+fn as_text(config: &Config, findings: &[Finding], code: u8, colour: bool) -> String {
     let paint = |state| match state {
         _ if !colour => ("", ""),
         State::Holds => ("\x1b[32m", "\x1b[0m"),

@@ -17,7 +17,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use object::{Object, ObjectSymbol};
+use object::{Object, ObjectKind, ObjectSymbol, ReadCache, ReadRef};
 
 use crate::failure::Failure;
 use elf::Kind;
@@ -66,8 +66,41 @@ pub fn check(path: &Path) -> Result<PathBuf, Failure> {
 pub fn has_malloc(path: &Path) -> bool {
     // What may not be read, or not understood, is not known to.
     let Ok(content) = std::fs::read(path) else { return false };
-    let Ok(program) = object::File::parse(&*content) else { return false };
-    program.dynamic_symbols().any(|symbol| symbol.is_definition() && symbol.name_bytes() == Ok(b"malloc"))
+    object::File::parse(&*content).is_ok_and(|program| defines(&program, "malloc"))
+}
+
+fn defines<'data, R: ReadRef<'data>>(file: &object::File<'data, R>, name: &str) -> bool {
+    file.dynamic_symbols().any(|symbol| symbol.is_definition() && symbol.name_bytes() == Ok(name.as_bytes()))
+}
+
+/// Checks that `path` is a shared library of this machine's kind that defines `symbol`: what the dynamic linker cannot load it leaves out, and
+/// the program runs without.
+///
+/// # Errors
+/// What is wrong, to stand behind the path and a colon.
+pub fn check_library(path: &Path, symbol: &str) -> Result<(), String> {
+    let own = std::env::consts::ARCH;
+    // Opening what is no plain file may wait for ever.
+    if !path.metadata().map_err(|error| error.to_string())?.is_file() {
+        return Err("is no file".into());
+    }
+    let mut file = File::open(path).map_err(|error| error.to_string())?;
+    match elf::kind(&mut file).map_err(|error| error.to_string())? {
+        Kind::Dynamic(_) | Kind::Static => {}
+        Kind::OtherWidth => return Err(format!("is a 32-bit library, where a 64-bit one for {own} is needed")),
+        Kind::OtherMachine(machine) => {
+            return Err(format!("is a library for {machine}, where one for {own} is needed"));
+        }
+        Kind::Script | Kind::NoProgram | Kind::Unknown => return Err("is no shared library".into()),
+    }
+    // Of a library of many megabytes only its symbols are read.
+    let content = ReadCache::new(file);
+    let library = object::File::parse(&content).map_err(|error| format!("is no whole library: {error}"))?;
+    match library.kind() {
+        ObjectKind::Dynamic if defines(&library, symbol) => Ok(()),
+        ObjectKind::Dynamic => Err(format!("is a library without {symbol}")),
+        _ => Err("is a program and no shared library".into()),
+    }
 }
 
 /// Checks one file; the interpreter if it is a script.

@@ -1,12 +1,13 @@
 //! Memory cgroups: where one can be made, with which limit, what happened in it.
+#![allow(unsafe_code)]
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use super::kinds::Kind;
+use crate::ending::{self, Kept, Thing};
 
 /// Where cgroups can be made.
 #[derive(Clone, Debug)]
@@ -17,11 +18,16 @@ pub struct Place {
     pub version: u32,
 }
 
-/// A memory cgroup that goes away when dropped. Its processes must have ended.
+/// A memory cgroup that goes away when dropped, and processes that are still in it.
 pub struct Cgroup {
     path: PathBuf,
     version: u32,
+    /// None in tests.
+    _kept: Option<Kept>,
 }
+
+/// How the names of all begin; the number of the process that made it follows, and what it is for.
+const PREFIX: &str = "mempool-starve-";
 
 /// Where this process may make memory cgroups, found out by making one; or why it may not.
 pub fn place() -> Result<Place, String> {
@@ -35,6 +41,7 @@ fn find_place() -> Result<Place, String> {
     for (mount, own, version) in candidates(Path::new("/sys/fs/cgroup"), &own) {
         for folder in [mount.join(&own), mount.clone()] {
             let place = Place { folder, version };
+            sweep(&place.folder);
             match Cgroup::make(&place, "probe") {
                 Ok(_) => return Ok(place),
                 Err(error) if place.folder.is_dir() => {
@@ -46,6 +53,25 @@ fn find_place() -> Result<Place, String> {
         }
     }
     Err(refusal.unwrap_or_else(|| "no memory controller is mounted below /sys/fs/cgroup".into()))
+}
+
+/// Removes the cgroups in `folder` whose makers were killed and could not.
+fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let maker = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<i32>().ok());
+        if maker.is_some_and(is_gone) {
+            // One in which somebody still is, seen from elsewhere, stays.
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+fn is_gone(process: libc::pid_t) -> bool {
+    // SAFETY: plain numbers; signal 0 asks and sends nothing.
+    process > 0
+        && unsafe { libc::kill(process, 0) } != 0
+        && io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
 }
 
 /// Mounts below `root`, the process's own cgroup in each, and the version: memory controllers alone.
@@ -70,9 +96,9 @@ fn candidates(root: &Path, own: &str) -> Vec<(PathBuf, PathBuf, u32)> {
 
 impl Cgroup {
     fn make(place: &Place, name: &str) -> io::Result<Self> {
-        let path = place.folder.join(format!("mempool-starve-{}-{name}", std::process::id()));
-        fs::create_dir(&path)?;
-        let made = Self { path, version: place.version };
+        let path = place.folder.join(format!("{PREFIX}{}-{name}", std::process::id()));
+        let ((), kept) = ending::keep(|| fs::create_dir(&path), |()| Thing::Cgroup(path.clone()))?;
+        let made = Self { path, version: place.version, _kept: Some(kept) };
         let file = if made.version == 1 { "memory.limit_in_bytes" } else { "memory.max" };
         // Without the controller the folder is there and the file is not.
         fs::metadata(made.path.join(file)).map(|_| made)
@@ -120,15 +146,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // What just ended may still be counted for a moment.
-        for _ in 0..50 {
-            match fs::remove_dir(&self.path) {
-                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
-                    std::thread::sleep(Duration::from_millis(10))
-                }
-                _ => return,
-            }
-        }
+        ending::remove_cgroup(&self.path);
     }
 }
 
@@ -147,7 +165,7 @@ mod tests {
     #[test]
     fn limits_are_written_as_each_version_and_kind_wants_them() {
         let of = |version, kind| {
-            let group = Cgroup { path: PathBuf::from("/nonexistent"), version };
+            let group = Cgroup { path: PathBuf::from("/nonexistent"), version, _kept: None };
             group.settings(kind, 7).into_iter().map(|(file, value)| format!("{file}={value}")).collect::<Vec<_>>()
         };
         assert_eq!(of(1, Kind::Sleep), ["memory.limit_in_bytes=7", "memory.oom_control=1"]);
@@ -165,7 +183,7 @@ mod tests {
         fs::write(root.join("cgroup.controllers"), "cpu memory\n").expect("a file");
         let found = candidates(&root, "0::/user.slice\n");
         assert_eq!(found, [(root.clone(), PathBuf::from("user.slice"), 2)]);
-        let group = Cgroup { path: made.clone(), version: 2 };
+        let group = Cgroup { path: made.clone(), version: 2, _kept: None };
         group.set(Kind::Throttle, 64 << 20).expect("files can be written");
         assert_eq!(fs::read_to_string(made.join("memory.high")).expect("a file"), "67108864");
         assert!(!made.join("memory.max").exists());
@@ -174,9 +192,26 @@ mod tests {
         fs::write(made.join("memory.events"), "low 0\nhigh 9\nmax 1\noom 2\noom_kill 3\n").expect("a file");
         assert_eq!((group.kills(), group.entrance()), (3, made.join("cgroup.procs")));
         // A folder in which nobody may write.
-        let locked = Cgroup { path: root.join("nothing-here"), version: 2 };
+        let locked = Cgroup { path: root.join("nothing-here"), version: 2, _kept: None };
         assert!(locked.set(Kind::Throttle, 1).is_err_and(|why| why.contains("nothing-here/memory.high")));
         drop(group);
+        fs::remove_dir_all(&root).expect("our own folder");
+    }
+
+    #[test]
+    fn what_a_killed_runner_left_is_removed_and_nothing_else() {
+        let root = std::env::temp_dir().join(format!("mempool-sweep-{}", std::process::id()));
+        let mut ended = std::process::Command::new("true").spawn().expect("a process");
+        ended.wait().expect("its end");
+        let of = |process: u32, kind: &str| root.join(format!("{PREFIX}{process}-{kind}"));
+        let (left, used, own) = (of(ended.id(), "sleep"), of(ended.id(), "killer"), of(std::process::id(), "sleep"));
+        let strangers = [root.join("mempool-starve"), root.join("other-1"), root.join("mempool-starve-x-sleep")];
+        for folder in [&left, &own, &used.join("somebody")].into_iter().chain(&strangers) {
+            fs::create_dir_all(folder).expect("a folder");
+        }
+        sweep(&root);
+        assert!(!left.exists());
+        assert!([&used, &own].into_iter().chain(&strangers).all(|folder| folder.exists()));
         fs::remove_dir_all(&root).expect("our own folder");
     }
 

@@ -27,14 +27,16 @@ mod runner;
 mod service;
 mod watch;
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use mempool::bytes::Bytes;
 use mempool::config::{Config, Exhausted};
 
 use crate::failure::Failure;
 use crate::peers::{self, Missing, Peer};
+use crate::{doctor, ending, settings, terminal};
 use kinds::ALL;
 pub use kinds::Kind;
 use outcome::Outcome;
@@ -112,13 +114,10 @@ impl Side {
 
 /// Runs every worker and prints what became of them.
 pub fn show(plan: &Plan) -> Result<ExitCode, Failure> {
-    let least = plan.segment.saturating_add(ROOM);
-    if plan.limit < least {
-        let (limit, least) = (mempool::bytes::Bytes(plan.limit), mempool::bytes::Bytes(least));
-        let message = format!("--limit is {limit}, but must be at least {least}: the segment and room for the process");
-        return Err(Failure::own(message));
-    }
-    config(plan.segment).validate().map_err(Failure::own)?;
+    check_limit(plan, doctor::available())?;
+    settings::warn_of_own("starve", &OWN);
+    config(plan.segment)?.validate().map_err(|error| settings::contradicts("starve", &OWN, error))?;
+    ending::by_signal();
     let (kinds, left_out) = chosen(&plan.kinds)?;
     let (sides, missing) = sides(&plan.allocators)?;
     let own = apart();
@@ -158,6 +157,28 @@ pub fn show(plan: &Plan) -> Result<ExitCode, Failure> {
     let report = Report { plan, millis, outcomes, counted, left_out, missing, apart: own };
     publish(plan, &report)?;
     Ok(report.exit_code())
+}
+
+/// Checks that worker and hog have room within `--limit`, and the machine around them has, too.
+fn check_limit(plan: &Plan, available: Option<(usize, Option<String>)>) -> Result<(), Failure> {
+    let (limit, least) = (Bytes(plan.limit), plan.segment.saturating_add(ROOM));
+    if plan.limit < least {
+        let least = Bytes(least);
+        let message = format!("--limit is {limit}, but must be at least {least}: the segment and room for the process");
+        return Err(Failure::own(message));
+    }
+    let Some((room, file)) = available else { return Ok(()) };
+    let most = room / 4 * 3;
+    if plan.limit > most {
+        let source = file.unwrap_or_else(|| "MemAvailable of /proc/meminfo".into());
+        let message = format!(
+            "--limit is {limit}, but may be at most {:#}: three quarters of the {:#} that are available ({source}), since a hog takes all of it",
+            Bytes(most),
+            Bytes(room)
+        );
+        return Err(Failure::own(message).fix(format_args!("--limit {}M or less", most >> 20)));
+    }
+    Ok(())
 }
 
 /// The processors that are left to hogs and the runner.
@@ -238,13 +259,17 @@ fn publish(plan: &Plan, report: &Report<'_>) -> Result<(), Failure> {
     };
     plan.html.as_ref().map_or(Ok(()), |path| write(path, html::page(report)))?;
     plan.svg.as_ref().map_or(Ok(()), |path| write(path, html::picture(report)))?;
-    let text = if plan.json { report.json() } else { report.table(std::io::stdout().is_terminal()) };
+    let text = if plan.json { report.json() } else { report.table(terminal::has_colours(&std::io::stdout())) };
     let written = std::io::stdout().lock().write_all(text.as_bytes());
     written.map_err(|error| Failure::own(format_args!("standard output: {error}")))
 }
 
-fn config(segment: usize) -> Config {
-    Config::process().segment(segment).exhausted(Exhausted::Null).lock_process(true).name("starve")
+/// The settings that the command sets itself; the others are the environment's.
+const OWN: [&str; 4] = ["MEMPOOL_SEGMENT", "MEMPOOL_EXHAUSTED", "MEMPOOL_PROCESS", "MEMPOOL_NAME"];
+
+fn config(segment: usize) -> Result<Config, Failure> {
+    let given = settings::from_environment()?;
+    Ok(given.segment(segment).exhausted(Exhausted::Null).lock_process(true).name("starve"))
 }
 
 /// The worker's process.
@@ -252,6 +277,7 @@ pub fn work(order: &WorkerOrder) -> Result<ExitCode, Failure> {
     let board = board::open(order.board).map_err(|error| Failure::own(format_args!("shared memory: {error}")))?;
     // The hog's thread never ends and counts on it.
     let board = Box::leak(Box::new(board));
+    crate::library::check_serves()?;
     enter(order)?;
     if order.kind == Kind::Addresses {
         limit(libc::RLIMIT_AS, order.limit)?;
@@ -259,7 +285,7 @@ pub fn work(order: &WorkerOrder) -> Result<ExitCode, Failure> {
     if order.pool {
         let segment = usize::try_from(order.segment).unwrap_or(usize::MAX);
         crate::ALLOCATOR
-            .to_pool(&config(segment))
+            .to_pool(&config(segment)?)
             .map_err(|error| Failure::own(format_args!("the pool cannot be made: {error}")).fix(error.hint()))?;
     }
     harden_stack();
@@ -334,3 +360,39 @@ pub type Refusals = Vec<(Kind, String)>;
 
 /// What the report says of peers that are not here.
 pub type Absent = Vec<Missing>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_leaves_the_machine_its_memory() {
+        let plan = |limit| Plan {
+            millis: 0,
+            rounds: 1,
+            limit,
+            segment: 64 << 20,
+            kinds: Vec::new(),
+            allocators: Vec::new(),
+            json: false,
+            html: None,
+            svg: None,
+        };
+        let said = |limit, available| check_limit(&plan(limit), available).err().map(|failure| failure.message);
+        let machine = Some((4 << 30, None));
+        assert_eq!((said(256 << 20, machine.clone()), said(3 << 30, machine.clone())), (None, None));
+        assert_eq!((said(3 << 40, None), said(128 << 20, None)), (None, None));
+        assert!(said(127 << 20, None).is_some_and(|why| why.contains("must be at least 128 MiB")));
+        assert_eq!(
+            said(4 << 40, machine).as_deref(),
+            Some(
+                "--limit is 4 TiB, but may be at most 3 GiB: three quarters of the 4 GiB that are available (MemAvailable \
+                 of /proc/meminfo), since a hog takes all of it"
+            )
+        );
+        let group = Some((300 << 20, Some("/sys/fs/cgroup/memory.max".to_owned())));
+        let failure = check_limit(&plan(256 << 20), group).expect_err("too much");
+        assert!(failure.message.contains("at most 225 MiB") && failure.message.contains("(/sys/fs/cgroup/memory.max)"));
+        assert_eq!(failure.fix, "--limit 225M or less");
+    }
+}

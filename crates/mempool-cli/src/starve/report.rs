@@ -79,9 +79,8 @@ impl Report<'_> {
             .then(|| outcome.latency[2] as f64 / quiet as f64)
     }
 
-    /// The table for people; in colour where the output is a terminal.
-    pub fn table(&self, terminal: bool) -> String {
-        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    /// The table for people, in colour where that is wanted.
+    pub fn table(&self, colour: bool) -> String {
         let (bold, red, plain) = if colour { ("\x1b[1m", "\x1b[31m", "\x1b[0m") } else { ("", "", "") };
         let mut text = format!(
             "A worker does {} requests in {:.1} s on each allocator, while a hog takes the rest of {}.\n",

@@ -1,7 +1,7 @@
 //! Runs one worker against one hog, and sees both end.
 
 use std::fs::File;
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,7 +12,10 @@ use super::cgroup::Cgroup;
 use super::kinds::Kind;
 use super::outcome::{Outcome, grouped, size};
 use super::{Plan, RATE, Side};
+use crate::ending::{self, Kept, Thing};
 use crate::failure::Failure;
+use crate::say::say;
+use crate::terminal;
 
 /// A worker that finishes no request for so long has stopped for good.
 const STOPPED: Duration = Duration::from_millis(1000);
@@ -57,10 +60,11 @@ pub fn run(plan: &Plan, order: &Order<'_>, progress: &Progress) -> Result<Outcom
     let (board, file) = board::create((millis * RATE / 1000).max(1)).map_err(|error| own("shared memory", &error))?;
     let cgroup = if kind.in_cgroup() { Some(Cgroup::new(kind, plan.limit).map_err(Failure::own)?) } else { None };
     let run = Run { plan, kind, side, processor, board, file, cgroup };
-    let mut worker = run.start("starve-worker").map_err(|error| own("cannot start the worker", &error))?;
+    let (mut worker, kept) = run.start("starve-worker").map_err(|error| own("cannot start the worker", &error))?;
     let mut hog = None;
     let watched = run.watch(&mut worker, &mut hog, progress);
-    if let Some(mut hog) = hog {
+    drop(kept);
+    if let Some((mut hog, _)) = hog {
         // One that has ended already needs no end.
         let _ = hog.kill();
         let _ = hog.wait();
@@ -77,7 +81,7 @@ pub fn run(plan: &Plan, order: &Order<'_>, progress: &Progress) -> Result<Outcom
 
 impl Run<'_> {
     /// Starts a process of this command: the worker or the hog.
-    fn start(&self, what: &str) -> io::Result<Child> {
+    fn start(&self, what: &str) -> io::Result<(Child, Kept)> {
         let mut command = Command::new(std::env::current_exe()?);
         let numbers = [self.plan.limit as i64, self.plan.segment as i64, self.file.as_raw_fd().into()];
         let pool = matches!(self.side, Side::Pool);
@@ -92,7 +96,8 @@ impl Run<'_> {
             _ => command.env_remove(crate::library::PRELOAD),
         };
         let stderr = if what == "starve-worker" { Stdio::piped() } else { Stdio::null() };
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn()
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+        ending::keep(|| command.spawn(), |child| Thing::Process(child.id()))
     }
 
     /// Waits for the worker's end, with a progress line on a terminal. Starts the hog when the worker says so, and again
@@ -100,22 +105,22 @@ impl Run<'_> {
     fn watch(
         &self,
         worker: &mut Child,
-        hog: &mut Option<Child>,
+        hog: &mut Option<(Child, Kept)>,
         progress: &Progress,
     ) -> io::Result<(ExitStatus, bool)> {
-        let terminal = io::stderr().is_terminal();
+        let terminal = terminal::has_control(&io::stderr());
         let (mut begun, mut changed, mut shown) = (0, Instant::now(), Instant::now());
         let mut stopped = false;
         loop {
             if let Some(status) = worker.try_wait()? {
                 if terminal {
-                    eprint!("\r\x1b[K");
+                    say("\r\x1b[K");
                 }
                 return Ok((status, stopped));
             }
             if self.kind.has_hog_process() && self.board.starve.load(Relaxed) == 1 {
                 let gone = match hog {
-                    Some(hog) => hog.try_wait()?.is_some(),
+                    Some((hog, _)) => hog.try_wait()?.is_some(),
                     None => true,
                 };
                 if gone {
@@ -136,7 +141,7 @@ impl Run<'_> {
             }
             if terminal && shown.elapsed() > Duration::from_millis(100) {
                 shown = Instant::now();
-                eprint!("\r{}\x1b[K", self.line(progress));
+                say(format_args!("\r{}\x1b[K", self.line(progress)));
             }
             std::thread::sleep(Duration::from_millis(2));
         }

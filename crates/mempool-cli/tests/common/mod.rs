@@ -1,6 +1,8 @@
 //! What the tests of the command share: starting it in a clean environment, files of their own, reading its table.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, unsafe_code)]
 
+use std::fs::File;
+use std::os::fd::FromRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -67,6 +69,41 @@ pub fn succeeds(command: &mut Command) -> String {
 pub fn assert_has(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "no {part:?} in:\n{text}");
+    }
+}
+
+/// A terminal: who reads what is shown on it, and who writes.
+pub fn terminal() -> (File, File) {
+    let (mut shown, mut written) = (-1, -1);
+    let (name, mode, size) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: two live numbers, and no wishes. The descriptors are new and nobody else's.
+    unsafe {
+        assert_eq!(libc::openpty(&raw mut shown, &raw mut written, name, mode, size), 0, "a terminal");
+        libc::fcntl(shown, libc::F_SETFD, libc::FD_CLOEXEC);
+        libc::fcntl(written, libc::F_SETFD, libc::FD_CLOEXEC);
+        (File::from_raw_fd(shown), File::from_raw_fd(written))
+    }
+}
+
+/// Sends a signal to a process.
+pub fn send(process: u32, signal: i32) {
+    // SAFETY: plain numbers.
+    unsafe { libc::kill(process.cast_signed(), signal) };
+}
+
+/// Whether there is such a process; one that is only to be waited for is none.
+pub fn lives(process: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim_start().starts_with('Z'))
+}
+
+/// Waits until `done`, for 20 seconds at most.
+#[track_caller]
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let begin = std::time::Instant::now();
+    while !done() {
+        assert!(begin.elapsed().as_secs() < 20, "{what}: not in 20 s");
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
 
