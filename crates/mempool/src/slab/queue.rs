@@ -14,6 +14,7 @@
 use core::cell::Cell;
 use core::num::NonZeroUsize;
 
+use super::SlabTier;
 use super::local::LocalHeap;
 use super::protocol::Slab;
 use crate::segment::Slots;
@@ -183,5 +184,51 @@ impl Bin {
         if self.head.get() == me {
             self.head.set(next);
         }
+    }
+}
+
+impl SlabTier {
+    /// Puts an own slab in the queue of its class. False when its links are still in use in another thread's queue,
+    /// from which it was stolen: then it can't be queued here.
+    pub(super) fn link(&self, local: &LocalHeap, slab: &Slab<'_>) -> bool {
+        let wanted = slab.shape().class;
+        if slab.linked() == (local.id, wanted) {
+            return true;
+        }
+        self.unlink_anywhere(local, slab);
+        // An empty slab may be stolen, carved and adopted by others between our adoption and this line, so that two
+        // threads link it at once: the one that wins the word may write the links. If that is the one that doesn't own
+        // the slab any more, its queue holds a slab that can't be claimed, as after any other theft.
+        let bin = local.bin(wanted as usize).filter(|_| slab.claim_links(local.id, wanted));
+        if let Some(bin) = bin {
+            bin.enqueue(&self.slots, slab);
+        }
+        bin.is_some()
+    }
+
+    /// As [`Self::unlink`], for a slab of the thread's that may have been stolen from its queue of another class and cut anew: that queue is one
+    /// that others look through if a cache ends.
+    pub(super) fn unlink_anywhere(&self, local: &LocalHeap, slab: &Slab<'_>) {
+        let (thread, class) = slab.linked();
+        if thread != local.id {
+            return;
+        }
+        if class == slab.shape().class {
+            self.unlink(local, slab);
+        } else {
+            self.undisturbed(|| self.unlink(local, slab));
+        }
+    }
+
+    /// Takes `slab` out of the queue of `local` that it is linked in, if any. That is one of a class in use, or nobody else looks through queues.
+    pub(super) fn unlink(&self, local: &LocalHeap, slab: &Slab<'_>) {
+        let (thread, class) = slab.linked();
+        if thread != local.id {
+            return;
+        }
+        if let Some(bin) = local.bin(class as usize) {
+            bin.dequeue(&self.slots, slab);
+        }
+        slab.unlink();
     }
 }
