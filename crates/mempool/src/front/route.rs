@@ -224,6 +224,9 @@ impl Core {
             }
             return Some(address);
         }
+        if len >= self.slot_fragments() {
+            self.give_idle_spares();
+        }
         let run = if request.zeroed { self.take_zeroed(len, align) } else { self.frag.take(len, align) }?;
         self.count_taken(len);
         self.note_taken(len);

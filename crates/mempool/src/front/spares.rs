@@ -17,9 +17,14 @@ const PART: usize = 64;
 /// Fragments of the longest run that is kept: that of the largest slot.
 const MOST: usize = 256;
 
-/// Spare runs: slot and fragments of each, 0 for none.
+/// Spare runs.
 #[derive(Default)]
-pub struct Spares([AtomicU64; ENTRIES]);
+pub struct Spares {
+    /// Slot and fragments of each, 0 for none.
+    entries: [AtomicU64; ENTRIES],
+    /// Whether there are any that no slab wanted since a large run was taken from the page-frag tier.
+    idle: AtomicU64,
+}
 
 /// A slot and its run's fragments in one word, and back.
 const fn pack(slot: usize, fragments: usize) -> u64 {
@@ -30,7 +35,7 @@ impl Core {
     /// The entries in use; none in small pools, in which nothing is parked.
     fn spares(&self) -> &[AtomicU64] {
         let most = if self.parking.most == 0 { 0 } else { self.slabs.slots.count() / PART };
-        &self.spares.0[..most.min(ENTRIES)]
+        &self.spares.entries[..most.min(ENTRIES)]
     }
 
     /// A spare run of so many fragments, the caller's own now: its slot. O(1).
@@ -43,6 +48,7 @@ impl Core {
             {
                 continue;
             }
+            self.spares.idle.store(0, Relaxed);
             let start = slot * self.slot_fragments();
             match self.frag.unpark(start, fragments) {
                 Some(run) if run.start == start => return Some(slot),
@@ -69,5 +75,20 @@ impl Core {
             self.frag.give_parked(run.start, run.len);
         }
         true
+    }
+
+    /// Before a large run is taken from the page-frag tier: gives the spares back that lay idle since the last one was, so that large runs are not laid around
+    /// them for good.
+    pub(super) fn give_idle_spares(&self) {
+        if self.spares.idle.swap(1, Relaxed) == 0 {
+            return;
+        }
+        for entry in self.spares() {
+            let seen = if entry.load(Relaxed) == 0 { 0 } else { entry.swap(0, Acquire) };
+            let (slot, fragments) = ((seen >> 16) as usize, seen as usize & 0xffff);
+            if seen != 0 {
+                self.frag.give_parked(slot * self.slot_fragments(), fragments);
+            }
+        }
     }
 }
