@@ -248,6 +248,19 @@ static void levels(void) {
     mempool_fini();
 }
 
+/* What the verdict on the last request that was refused says. */
+static void says_on_request(const char *words) {
+    char text[4096];
+    int file[2];
+    ssize_t length;
+    CHECK(pipe(file) == 0 && mp_verdict_print(file[1], 0) == MEMPOOL_OK);
+    length = read(file[0], text, sizeof(text) - 1);
+    CHECK(length > 0);
+    text[length < 0 ? 0 : length] = 0;
+    CHECK(strstr(text, words) != NULL);
+    CHECK(close(file[0]) == 0 && close(file[1]) == 0);
+}
+
 /* Two tenants: one fails alone at its cap; what is set aside for the other is there when nothing else is. */
 static void budgets(void) {
     mempool_config_t config;
@@ -279,9 +292,11 @@ static void budgets(void) {
         count++;
     }
     CHECK(errno == ENOMEM && count > 400 && count <= 524);
+    says_on_request("over budget");
     CHECK(mp_budget_used(small) <= 512 << 10);
     GIVES_NULL(mp_cache_alloc(&cache), ENOMEM, "100 bytes");
     CHECK(mp_budget_enter(0, &before) == MEMPOOL_OK && before == small);
+    says_on_request("over budget");
     mine = mp_malloc(1000);
     CHECK(mine != NULL && mp_usable_size(mine) >= 1000);
     mine = mp_realloc(mine, 3000);

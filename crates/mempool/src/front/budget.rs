@@ -128,7 +128,7 @@ impl fmt::Display for BudgetError {
                 )
             }
             Self::NoLocalHeap => {
-                f.write_str("the thread has no local heap of its own; max_threads sets how many can have one")
+                f.write_str("the thread has no local heap of its own: no memory was left for one when it asked, or max_threads have one already")
             }
         }
     }

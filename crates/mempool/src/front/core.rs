@@ -82,9 +82,10 @@ pub struct Events {
     pub grown_unlocked: AtomicU64,
     /// Of those, bytes that were to lie in huge OS pages and do not.
     pub grown_small: AtomicU64,
-    /// Bytes and alignment of the last of them; alignment 0: there was none.
+    /// Bytes and alignment of the last of them, alignment 0: there was none; and its class plus one, 0 for none.
     pub refused_size: AtomicU64,
     pub refused_align: AtomicU64,
+    pub refused_class: AtomicU64,
     /// When the last verdict was written, in nanoseconds; 0: never.
     pub verdict_at: AtomicU64,
 }

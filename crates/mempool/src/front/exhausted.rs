@@ -284,7 +284,7 @@ impl Core {
 
     /// The request cannot be served: the policy.
     fn refuse(&self, plea: &Plea<'_>, tried: &Tried) {
-        self.note_refusal(plea.request);
+        self.note_refusal(plea);
         let ends = plea.fail == Fail::Policy && self.config.exhausted == Exhausted::Abort;
         if ends || (plea.fail != Fail::Try && self.may_write()) {
             self.write_verdict(plea, tried);
@@ -297,7 +297,7 @@ impl Core {
     /// What the C library gave; the policy holds for its refusals, too, of which there is less to say.
     pub(super) fn served_by_system(&self, object: *mut u8, request: &Request, fail: Fail) -> *mut u8 {
         if object.is_null() {
-            self.note_refusal(request);
+            self.note_refusal(&Plea { request, class: None, fail });
             if fail == Fail::Policy && self.config.exhausted == Exhausted::Abort {
                 let (size, align, name) = (Bytes(request.size), Bytes(request.align), self.config.name.as_str());
                 let asked = format_args!("exhausted: {size} asked (alignment {align}), pool \"{name}\"");
@@ -309,10 +309,11 @@ impl Core {
         object
     }
 
-    fn note_refusal(&self, request: &Request) {
+    fn note_refusal(&self, plea: &Plea<'_>) {
         self.events.refused.fetch_add(1, Relaxed);
-        self.events.refused_size.store(request.size as u64, Relaxed);
-        self.events.refused_align.store(request.align as u64, Relaxed);
+        self.events.refused_size.store(plea.request.size as u64, Relaxed);
+        self.events.refused_align.store(plea.request.align as u64, Relaxed);
+        self.events.refused_class.store(plea.class.map_or(0, |class| class as u64 + 1), Relaxed);
     }
 
     /// Whether the last verdict is old enough for another one.

@@ -326,12 +326,15 @@ impl Core {
         kept
     }
 
-    /// The figures of the last request that was refused: a verdict on it as things are now; None when none was.
-    pub(crate) fn last_refused(&self) -> Option<Request> {
+    /// The verdict on the last request that was refused, as things are now, given to `f`; None when none was.
+    pub(crate) fn last_verdict<R>(&self, f: impl FnOnce(&Verdict<'_>) -> R) -> Option<R> {
         use crate::sync::Ordering::Relaxed;
         let align = self.events.refused_align.load(Relaxed) as usize;
-        let size = self.events.refused_size.load(Relaxed) as usize;
-        (align != 0).then_some(Request { size, align, zeroed: false })
+        let request = Request { size: self.events.refused_size.load(Relaxed) as usize, align, zeroed: false };
+        // Of a named cache or a budget's scope, unless that has ended since.
+        let class = self.events.refused_class.load(Relaxed).checked_sub(1).map(|class| class as usize);
+        let class = class.filter(|&class| self.slabs.shape(class).is_some()).or_else(|| self.class_for(&request));
+        (align != 0).then(|| f(&Verdict::of(self, &request, class, &Tried::default())))
     }
 
     /// The verdict on a request of the program, as things are now.

@@ -312,11 +312,8 @@ pub unsafe fn on_reclaim(level: usize, callback: Callback, argument: *mut u8) ->
 /// that was refused. None when there is no process pool, or none was.
 pub fn with_verdict<R>(size: Option<(usize, usize)>, f: impl FnOnce(&dyn ::core::fmt::Display) -> R) -> Option<R> {
     let core = core()?;
-    let request = match size {
-        Some((size, align)) => Request { size, align: align.max(GRANULE), zeroed: false },
-        None => core.last_refused()?,
-    };
-    Some(f(&core.verdict(&request)))
+    let Some((size, align)) = size else { return core.last_verdict(|verdict| f(verdict)) };
+    Some(f(&core.verdict(&Request { size, align: align.max(GRANULE), zeroed: false })))
 }
 
 /// Makes a budget, as [`Pool::budget`](crate::Pool::budget): its number. The process pool is made if there is none.
