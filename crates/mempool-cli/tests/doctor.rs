@@ -10,6 +10,7 @@ use serde_json::Value;
 struct Machine(Folder);
 
 const LIMITS: &str = "Limit                     Soft Limit           Hard Limit           Units     \n\
+Max data size             unlimited            unlimited            bytes     \n\
 Max stack size            8388608              unlimited            bytes     \n\
 Max core file size        0                    unlimited            bytes     \n\
 Max locked memory         LOCK                 HARD                 bytes     \n\
@@ -105,7 +106,7 @@ fn memory_is_bounded_by_the_machine_and_by_each_cgroup() {
     let machine = Machine::good("memory");
     let (code, report) = machine.doctor(&["--segment", "5G"]);
     assert_eq!(code, 2);
-    says(&report, "present", "fails", &["The machine has 4 GiB", "5 GiB"], "--segment 4096M");
+    says(&report, "present", "fails", &["The machine has 4 GiB", "5 GiB"], "--segment 4087M");
     assert_has(report["verdict"].as_str().unwrap(), &["No pool serves so: present."]);
     // A group above the process's own.
     let group = |file: &str, text: &str| machine.set(&format!("sys/fs/cgroup/user/{file}"), text);
@@ -114,7 +115,7 @@ fn memory_is_bounded_by_the_machine_and_by_each_cgroup() {
     group("memory.stat", "anon 1\ninactive_file 52428800\nactive_file 52428800\n");
     let (code, report) = machine.doctor(&["--segment", "400M"]);
     assert_eq!(code, 2);
-    says(&report, "present", "fails", &["cgroup", "user/memory.max", "312 MiB"], "echo 629145600 | sudo tee");
+    says(&report, "present", "fails", &["cgroup", "user/memory.max", "312 MiB"], "echo 631242752 | sudo tee");
     assert_eq!(machine.doctor(&["--segment", "300M"]).0, 0);
     group("memory.high", "419430400\n");
     says(&machine.doctor(&["--segment", "300M"]).1, "present", "fails", &["memory.high"], "MemoryMax=");
@@ -199,15 +200,19 @@ fn strict_overcommit_and_address_limits_can_forbid_a_pool() {
     machine.set("proc/sys/vm/overcommit_memory", "2\n");
     let (code, report) = machine.doctor(&["--segment", "1G"]);
     assert_eq!(code, 2);
-    says(&report, "overcommit", "fails", &["is 2", "1 GiB"], "overcommit_ratio");
+    says(&report, "overcommit", "fails", &["is 2", "1 GiB"], "sysctl vm.overcommit_memory=0");
     assert_eq!(machine.doctor(&["--segment", "100M"]).0, 0);
     let limits = LIMITS.replace("LOCK", "unlimited").replace("HARD", "unlimited");
     let limited = limits.replace("Max address space         unlimited", "Max address space         1073741824");
     machine.set("proc/self/limits", &limited);
     says(&machine.doctor(&["--segment", "2G"]).1, "addresses", "fails", &["1 GiB", "2 GiB"], "ulimit -v");
     says(&machine.doctor(&["--segment", "100M"]).1, "addresses", "holds", &[], "");
+    let limited = limits.replace("Max data size             unlimited", "Max data size             1073741824");
+    machine.set("proc/self/limits", &limited);
+    says(&machine.doctor(&["--segment", "2G"]).1, "data", "fails", &["1 GiB", "2 GiB"], "ulimit -d");
+    says(&machine.doctor(&["--segment", "100M"]).1, "data", "holds", &[], "");
     let grow = ["--segment", "1G", "--exhausted", "grow", "--max-segment", "64G"];
-    says(&Machine::good("grow").doctor(&grow).1, "growth", "short", &["64 GiB", "4 GiB"], "--max-segment 4096M");
+    says(&Machine::good("grow").doctor(&grow).1, "growth", "short", &["64 GiB", "4 GiB"], "--max-segment 4087M");
 }
 
 #[test]

@@ -29,7 +29,10 @@ fn kib(status: &str, name: &str) -> usize {
 #[test]
 fn a_lock_that_is_required_and_refused_names_need_limit_and_every_way_out() {
     let said = fails(&mut without_rights(&["run", "--segment", "64M", "--lock", "required", "--", "true"]), 125);
-    assert_has(&said, &["cannot lock", "MiB", "the lock limit is 8 MiB", "may raise it to 8 MiB"]);
+    assert_has(
+        &said,
+        &["cannot lock", "MiB", "the lock limit, for all that the process locks, is 8 MiB", "may raise that to 8 MiB"],
+    );
     assert_has(&said, &["ulimit -l", "limits.conf", "LimitMEMLOCK=", "--ulimit memlock", "CAP_IPC_LOCK", "lock=try"]);
 }
 
@@ -38,7 +41,10 @@ fn a_lock_that_is_tried_and_refused_is_reported() {
     let output = run(&mut without_rights(&["run", "--segment", "64M", "--stats", "--", "true"]));
     assert!(output.status.success());
     assert_has(&line(&stderr(&output), "lock "), &["try: 0 bytes locked; cannot lock 64 MiB"]);
-    assert_has(&line(&stderr(&output), "lock "), &["the lock limit is 8 MiB", "may raise it to 8 MiB", "ulimit -l"]);
+    assert_has(
+        &line(&stderr(&output), "lock "),
+        &["the lock limit, for all that the process locks, is 8 MiB", "may raise that to 8 MiB", "ulimit -l"],
+    );
     let said = fails(&mut without_rights(&["run", "--segment", "64M", "--strict", "--", "true"]), 125);
     assert_has(&said, &["cannot lock"]);
 }

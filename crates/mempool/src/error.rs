@@ -175,7 +175,10 @@ impl fmt::Display for InitError {
             }
             Self::LockLimit { need, soft, hard } => {
                 let (need, soft, hard) = (Bytes(*need), Limit(*soft), Limit(*hard));
-                write!(f, "cannot lock {need}: the lock limit is {soft}, and this process may raise it to {hard}")?;
+                write!(
+                    f,
+                    "cannot lock {need}: the lock limit, for all that the process locks, is {soft}, and it may raise that to {hard}"
+                )?;
             }
             Self::Memory { need, available, bound } => {
                 let of = match bound {

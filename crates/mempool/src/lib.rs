@@ -41,7 +41,7 @@ mod verify;
 
 pub use config::Config;
 pub use error::{AllocError, InitError};
-pub use segment::{Granted, Shortfalls};
+pub use segment::{Granted, Shortfalls, memory_for};
 pub use text::Text;
 #[cfg(not(loom))]
 pub use {

@@ -70,6 +70,7 @@ pub fn findings(machine: &Machine, config: &Config) -> Vec<Finding> {
     all.push(memory(machine, values));
     all.extend(growth(machine, config));
     all.extend(addresses(machine, config));
+    all.extend(data(machine, config));
     all.push(overcommit(machine, config));
     all.push(lock(machine, values));
     all.push(swap(machine, values));
@@ -104,21 +105,23 @@ pub fn available(machine: &Machine) -> Option<(usize, Option<String>)> {
 }
 
 fn memory(machine: &Machine, values: &Values) -> Finding {
-    let need = values.segment;
+    // As the pool asks.
+    let need = mempool::memory_for(values.segment);
     if values.commit == Commit::Lazy {
         let says = "commit=lazy takes memory at the first touch: a request may fault, and may end in the killer when the machine is full.";
         return finding("present", State::Short, says.into()).fix("--commit eager".into());
     }
-    if values.huge_page_size > 0 {
-        return finding(
-            "present",
-            State::Holds,
-            "Huge OS pages that were set aside are present from the start.".into(),
-        );
+    if in_reserved_pages(machine, values) {
+        let says = "Huge OS pages that were set aside are present from the start.";
+        return finding("present", State::Holds, says.into());
     }
     let Some((room, file)) = available(machine) else { return unknown("present", "Available memory") };
     let of = file.as_ref().map_or("The machine has".into(), |file| format!("The memory cgroup leaves ({file})"));
-    let says = format!("{of} {:#} available; the segment needs {} at init.", Bytes(room), Bytes(need));
+    let says = format!(
+        "{of} {:#} available; the segment needs {} at init, and page tables.",
+        Bytes(room),
+        Bytes(values.segment)
+    );
     if room >= need {
         return finding("present", State::Holds, says);
     }
@@ -129,9 +132,15 @@ fn memory(machine: &Machine, values: &Values) -> Finding {
             // systemd writes a backslash into the names of some groups.
             quoted(&file)
         ),
-        None => format!("--segment {}M or less, or add memory", room >> 20),
+        None => format!("--segment {}M", most_in(room) >> 20),
     };
     finding("present", State::Fails, says).fix(fix)
+}
+
+/// The largest segment that can be made present where so much is available.
+const fn most_in(room: usize) -> usize {
+    let apart = mempool::memory_for(room) - room;
+    room.saturating_sub(apart)
 }
 
 fn limit_of(machine: &Machine, file: &str) -> usize {
@@ -148,7 +157,22 @@ fn growth(machine: &Machine, config: &Config) -> Option<Finding> {
     Some(match room >= most {
         true => finding("growth", State::Holds, says),
         false => finding("growth", State::Short, says + " Growth ends where memory does.")
-            .fix(format!("--max-segment {}M or less, or a larger --segment instead", room >> 20)),
+            .fix(format!("--max-segment {}M", most_in(room) >> 20)),
+    })
+}
+
+/// Memory that may be written to counts against its own limit from where it is committed.
+fn data(machine: &Machine, config: &Config) -> Option<Finding> {
+    let limit = machine.data??;
+    let need = config.values().segment;
+    let says = format!(
+        "The data of a process are limited to {} (ulimit -d); the pool's count, {}.",
+        Bytes(limit),
+        Bytes(need)
+    );
+    Some(match limit > need {
+        true => finding("data", State::Holds, says),
+        false => finding("data", State::Fails, says).fix("ulimit -d unlimited".into()),
     })
 }
 
@@ -178,8 +202,7 @@ fn overcommit(machine: &Machine, config: &Config) -> Finding {
     );
     match room >= need {
         true => finding("overcommit", State::Holds, says),
-        false => finding("overcommit", State::Fails, says)
-            .fix("sudo sysctl vm.overcommit_ratio=90 (or higher), or a smaller --segment".into()),
+        false => finding("overcommit", State::Fails, says).fix("sudo sysctl vm.overcommit_memory=0".into()),
     }
 }
 
@@ -222,7 +245,7 @@ fn swap(machine: &Machine, values: &Values) -> Finding {
             match locked {
                 true => finding("swap", State::Holds, says + "the locked segment never goes there."),
                 false => finding("swap", State::Short, says + "a segment that is not locked may go there.")
-                    .fix("see lock; or sudo swapoff -a".into()),
+                    .fix("sudo swapoff -a".into()),
             }
         }
         None => unknown("swap", "Swap"),
@@ -314,7 +337,7 @@ fn program(machine: &Machine, values: &Values) -> Vec<Finding> {
             lacking(values, Wish::Try),
             "The lock limit has no room for the program's text, libraries and stack beside the segment.".into(),
         )
-        .fix(format!("ulimit -l {} (see lock)", (values.segment + (64 << 20)).div_ceil(1024))),
+        .fix(format!("ulimit -l {}", (values.segment + (64 << 20)).div_ceil(1024))),
     };
     let score = machine.score.unwrap_or(0);
     let says = format!("The out-of-memory score is {score}, and process=on asks for {SCORE}");

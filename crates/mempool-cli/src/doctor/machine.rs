@@ -53,6 +53,8 @@ pub struct Machine {
     pub lock: Option<(Limit, Limit)>,
     /// RLIMIT_AS, soft.
     pub addresses: Option<Limit>,
+    /// RLIMIT_DATA, soft.
+    pub data: Option<Limit>,
     /// RLIMIT_STACK, soft.
     pub stack: Option<Limit>,
     /// RLIMIT_CORE, soft.
@@ -91,6 +93,7 @@ impl Machine {
             overcommit: word("proc/sys/vm/overcommit_memory").and_then(|mode| mode.parse().ok()),
             lock: limit(&limits, "Max locked memory"),
             addresses: limit(&limits, "Max address space").map(|(soft, _)| soft),
+            data: limit(&limits, "Max data size").map(|(soft, _)| soft),
             stack: limit(&limits, "Max stack size").map(|(soft, _)| soft),
             core: limit(&limits, "Max core file size").map(|(soft, _)| soft),
             capabilities: capabilities.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()),

@@ -50,14 +50,18 @@ const ERRNOS: [Errno; 15] = [
 ];
 
 /// What can be done about a refusal, where the call says more than the errno does.
-const HINTS: [(&str, i32, &str); 13] = [
+const HINTS: [(&str, i32, &str); 14] = [
     (
         "mlock",
         12,
         "RLIMIT_MEMLOCK counts all that the process locks (VmLck in /proc/self/status): raise it, by `ulimit -l`, LimitMEMLOCK=, memlock in limits.conf or --ulimit memlock of a container, or grant CAP_IPC_LOCK",
     ),
     ("mlock", 11, "the kernel could not lock part of it now: see MemAvailable in /proc/meminfo, and try again"),
-    ("mlock", 1, "RLIMIT_MEMLOCK is 0: raise it, or grant CAP_IPC_LOCK (--cap-add IPC_LOCK of a container)"),
+    (
+        "mlock",
+        1,
+        "RLIMIT_MEMLOCK is 0, or a seccomp filter forbids it: raise the one or change the other, or grant CAP_IPC_LOCK (--cap-add IPC_LOCK of a container)",
+    ),
     (
         "mlock of the stack",
         12,
@@ -68,6 +72,11 @@ const HINTS: [(&str, i32, &str); 13] = [
         "mmap",
         12,
         "see ulimit -v, the memory cgroup and /proc/sys/vm/overcommit_memory; for huge OS pages /sys/kernel/mm/hugepages/*/nr_hugepages",
+    ),
+    (
+        "madvise",
+        22,
+        "this kernel has no transparent huge OS pages, or this process may not have them (prctl PR_SET_THP_DISABLE): set huge_pages=off, or ask for reserved ones by huge_page_size",
     ),
     ("mbind", 22, "there is no such memory node, or it has no memory: see /sys/devices/system/node/has_memory"),
     ("mbind", 1, "a seccomp filter forbids it: for a container, --cap-add SYS_NICE or another profile"),
@@ -97,6 +106,8 @@ const HINTS: [(&str, i32, &str); 13] = [
 impl OsError {
     /// No errno: the call went well, and what came of it falls short.
     pub const SHORT: i32 = 0;
+    /// Not permitted.
+    pub const EPERM: i32 = 1;
     /// No memory, or a limit is reached.
     pub const ENOMEM: i32 = 12;
     /// The kernel does not know or does not allow the request.

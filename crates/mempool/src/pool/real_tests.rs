@@ -59,6 +59,11 @@ fn memory_that_is_not_there_is_an_error_before_it_is_touched() {
         assert!(!os.calls().contains(&"prefault") && !os.calls().contains(&"commit"));
         Pool::on(os, &config.commit(Commit::Lazy)).expect("a pool that takes memory when it is touched");
         Pool::on(os, &config.segment(4 * MIB)).expect("a pool that fits");
+        // Page tables, and what the kernel takes ahead, are not the segment's.
+        for left in [0, MIB, 2 * MIB] {
+            os.set_available(64 * MIB + left, bound);
+            assert_eq!(Pool::on(os, &config).is_ok(), left == 2 * MIB, "{left}");
+        }
     }
 }
 
@@ -105,6 +110,22 @@ fn a_lock_that_is_required_names_need_limits_and_every_way_out() {
     for (place, text) in texts.iter().enumerate() {
         assert!(texts.iter().skip(place + 1).all(|other| other != text), "{text}");
     }
+}
+
+#[test]
+fn locks_that_are_refused_for_different_reasons_have_different_words() {
+    let words = |errno, limit| {
+        let os = Fake::new();
+        os.limit_locks(limit);
+        os.fail("lock", 1, errno, Strike::ForEver);
+        error(os, &small().lock(Wish::Required)).to_string()
+    };
+    // Beyond the limit, which all locked memory counts against; forbidden; not now; forbidden, but not by the limit.
+    let all = [words(12, 8 * MIB), words(1, 0), words(11, 8 * MIB), words(1, 8 * MIB)];
+    assert!(all[0].contains("lock limit, for all that the process locks, is 8 MiB"), "{}", all[0]);
+    assert!(all[1].contains("is 0 bytes"), "{}", all[1]);
+    assert!(all[2].contains("EAGAIN") && !all[2].contains("lock limit"), "{}", all[2]);
+    assert!(all[3].contains("EPERM") && all[3] != all[1], "{}", all[3]);
 }
 
 #[test]
@@ -214,7 +235,7 @@ fn the_table_says_what_can_be_done_about_a_refusal() {
     let os = Fake::new();
     os.limit_locks(MIB);
     let pool = Pool::on(os, &small().segment(4 * MIB)).expect("a pool");
-    let limit = "try: 0 bytes locked; cannot lock 4 MiB: the lock limit is 1 MiB";
+    let limit = "try: 0 bytes locked; cannot lock 4 MiB: the lock limit, for all that the process locks, is 1 MiB";
     let table = pool.table().to_string();
     assert!(table.contains(limit) && table.contains("ulimit -l") && table.contains("CAP_IPC_LOCK"), "{table}");
     drop(pool);

@@ -7,5 +7,5 @@ pub mod slot;
 
 pub use header::{Header, MAGIC, NAME_LEN, VERSION};
 pub use layout::{CACHE_WORDS, Layout, Needs, Wish};
-pub use real::{Granted, Report, Shortfalls, make_huge, make_program_real, make_real};
+pub use real::{Granted, Report, Shortfalls, make_huge, make_program_real, make_real, memory_for};
 pub use slot::{HALF_LINE, LINE_WORDS, Owner, Slot, SlotGeometry, Slots, State};

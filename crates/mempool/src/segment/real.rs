@@ -127,8 +127,17 @@ pub unsafe fn make_real(
     Ok(())
 }
 
-/// Whether so much memory is to be had; an error that says what bounds it where it is not.
-fn require_memory(os: &dyn Os, need: usize) -> Result<(), InitError> {
+/// What a system must have so that `bytes` can be made present: also the page tables for it (8 bytes for each of 4 KiB), and what the kernel
+/// takes from a memory cgroup ahead of need.
+#[must_use]
+pub const fn memory_for(bytes: usize) -> usize {
+    const AHEAD: usize = 1 << 20;
+    bytes.saturating_add(bytes / 512).saturating_add(AHEAD)
+}
+
+/// Whether `bytes` can be made present; an error that says what bounds it where they cannot. Without a margin the killer would decide.
+fn require_memory(os: &dyn Os, bytes: usize) -> Result<(), InitError> {
+    let need = memory_for(bytes);
     // A system that does not tell is believed to have it: touching it will show.
     match os.available() {
         Ok(room) if room.bytes < need => Err(InitError::Memory { need, available: room.bytes, bound: room.bound }),
@@ -263,8 +272,12 @@ unsafe fn lock(
 }
 
 fn lock_error(os: &dyn Os, need: usize, error: OsError) -> InitError {
+    // The limit is what was in the way if there is one and the kernel says so: other errors have other remedies.
+    let (over, none) = (error.errno == OsError::ENOMEM, error.errno == OsError::EPERM);
     match os.lock_limit() {
-        Ok(limit) if limit.soft < need => InitError::LockLimit { need, soft: limit.soft, hard: limit.hard },
+        Ok(limit) if over && limit.soft < usize::MAX || none && limit.soft == 0 => {
+            InitError::LockLimit { need, soft: limit.soft, hard: limit.hard }
+        }
         _ => InitError::Os { what: "lock memory", bytes: need, error },
     }
 }
