@@ -102,7 +102,7 @@ Examples:
   mempool starve
   mempool starve --seconds 10 --html starve.html
   mempool starve --kinds addresses,killer --json
-  mempool starve --rounds 9 --seconds 2 --allocators mempool
+  mempool starve --rounds 9 --seconds 2 --allocators mempool --isolate
 
 Kinds: quiet (always), addresses, killer, sleep, throttle, cache, swap, overcommit. Those that this machine does not allow
 are named with the reason. The pool has --exhausted null --process; other variables MEMPOOL_... hold for it.
@@ -273,6 +273,9 @@ fn starve_command() -> Command {
                 .default_value("1")
                 .value_parser(value_parser!(u64).range(1..=99)),
         )
+        .arg(Arg::new("isolate").long("isolate").action(ArgAction::SetTrue).help(
+            "Keeps the kernel's own work off the workers' processor meanwhile, so that what writes files out does not delay them (root)",
+        ))
         .arg(bytes("limit").help("What worker and hog may have together").default_value("256M"))
         .arg(bytes("segment").help("The pool's segment").default_value("64M"))
         .arg(
@@ -403,6 +406,7 @@ fn starve_plan(matches: &ArgMatches) -> starve::Plan {
     starve::Plan {
         millis: matches.get_one::<u64>("seconds").copied().unwrap_or(0) * 1000,
         rounds: matches.get_one::<u64>("rounds").map_or(1, |rounds| *rounds as usize),
+        isolate: matches.get_flag("isolate"),
         limit: bytes("limit"),
         segment: bytes("segment"),
         kinds: words("kinds"),

@@ -1,4 +1,4 @@
-//! What would outlive the command: processes that it started, folders and cgroups. A signal that ends the command ends them first.
+//! What would outlive the command: processes that it started, folders, cgroups, settings of the system. A signal that ends the command ends them first.
 //!
 //! ```text
 //!   by_signal   SIGINT, SIGTERM and SIGHUP go to a thread that waits for them; it ends all that is kept, and then the command by that signal
@@ -6,7 +6,7 @@
 //!   drop        somebody else has seen to its end
 //! ```
 //!
-//! *Limits:* SIGKILL leaves folders and cgroups behind. A signal that the command was started with ignored stays so.
+//! *Limits:* SIGKILL leaves folders, cgroups and settings behind. A signal that the command was started with ignored stays so.
 #![allow(unsafe_code)]
 
 use std::io::ErrorKind;
@@ -25,6 +25,8 @@ pub enum Thing {
     Folder(PathBuf),
     /// A cgroup, with processes that were started for it.
     Cgroup(PathBuf),
+    /// A setting of the system that is to be this again.
+    Text(PathBuf, String),
 }
 
 /// Everything kept, in the order in which it was made.
@@ -89,7 +91,7 @@ fn end(signal: libc::c_int) -> ! {
     let all = all();
     // Processes first, so that nobody writes to a folder any more.
     all.iter().filter(|thing| matches!(thing, Thing::Process(_) | Thing::Group(_))).for_each(undo);
-    all.iter().filter(|thing| matches!(thing, Thing::Folder(_) | Thing::Cgroup(_))).for_each(undo);
+    all.iter().filter(|thing| !matches!(thing, Thing::Process(_) | Thing::Group(_))).for_each(undo);
     // SAFETY: the signal's action is the default one, which ends the process; zeroes are a value of the set.
     unsafe {
         let mut only: libc::sigset_t = std::mem::zeroed();
@@ -107,6 +109,7 @@ fn undo(thing: &Thing) {
         Thing::Group(id) => kill(-id.cast_signed()),
         Thing::Folder(path) => remove(|| std::fs::remove_dir_all(path)),
         Thing::Cgroup(path) => remove_cgroup(path),
+        Thing::Text(path, text) => _ = std::fs::write(path, text),
     }
 }
 

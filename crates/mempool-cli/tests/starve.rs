@@ -195,6 +195,32 @@ fn a_signal_leaves_nothing_behind() {
     }
 }
 
+/// The mask is another one while it runs, and the same afterwards, however it ends; where it may not be set that is said.
+#[test]
+fn the_kernels_work_is_kept_off_for_the_time_of_a_run() {
+    let mask = || std::fs::read_to_string("/sys/devices/virtual/workqueue/cpumask").unwrap_or_default();
+    let before = mask();
+    for signal in [None, Some(libc::SIGTERM)] {
+        let mut command =
+            mempool(["starve", "--isolate", "--seconds", "2", "--kinds", "quiet", "--allocators", "glibc"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let begin = std::time::Instant::now();
+        while mask() == before && child.try_wait().unwrap().is_none() && begin.elapsed().as_secs() < 20 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        if mask() == before {
+            let output = child.wait_with_output().unwrap();
+            assert_eq!(output.status.code(), Some(125));
+            assert_has(&stderr(&output), &["--isolate", "fix: "]);
+            continue;
+        }
+        signal.into_iter().for_each(|signal| send(child.id(), signal));
+        let status = child.wait().unwrap();
+        assert_eq!((status.signal(), status.code()), (signal, signal.is_none().then_some(3)));
+        assert_eq!(mask(), before);
+    }
+}
+
 #[test]
 fn a_terminal_that_goes_away_is_no_failure() {
     let (mut shown, written) = terminal();

@@ -54,7 +54,7 @@ fn write_table(out: &mut String, plan: &Plan, found: &Found) -> std::fmt::Result
         if bound.segment > 0 {
             writeln!(
                 out,
-                "certain      {:>12}  suffices in every order of such requests",
+                "certain      {:>12}  suffices in every order, if no more is alive of anything at once",
                 Bytes(bound.segment).to_string()
             )?;
         } else {

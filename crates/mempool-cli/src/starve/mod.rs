@@ -21,6 +21,7 @@ mod hog;
 mod html;
 mod kinds;
 mod outcome;
+mod processors;
 mod records;
 mod report;
 mod runner;
@@ -40,6 +41,7 @@ use crate::{doctor, ending, settings, terminal};
 use kinds::ALL;
 pub use kinds::Kind;
 use outcome::Outcome;
+use processors::{apart, isolate, keep_to, processors};
 use report::Report;
 
 /// What `mempool starve` was asked for. Sizes are bytes.
@@ -48,6 +50,8 @@ pub struct Plan {
     pub millis: u64,
     /// Runs of the pool's worker in each kind, of which the medians count; others have one. More than one take longer.
     pub rounds: usize,
+    /// Keeps the kernel's own work off the workers' processor meanwhile.
+    pub isolate: bool,
     /// What worker and hog may have together.
     pub limit: usize,
     /// The pool's segment.
@@ -121,6 +125,7 @@ pub fn show(plan: &Plan) -> Result<ExitCode, Failure> {
     let (kinds, left_out) = chosen(&plan.kinds)?;
     let (sides, missing) = sides(&plan.allocators)?;
     let own = apart();
+    let _isolated = if plan.isolate { Some(isolate(own)?) } else { None };
     let rounds = plan.rounds.max(1);
     let runs = (kinds.len() * (sides.len() - 1 + rounds)) as u64;
     // Not shorter for more rounds: a hog needs its time to take everything.
@@ -183,40 +188,6 @@ fn check_limit(plan: &Plan, available: Option<(usize, Option<String>)>) -> Resul
 
 /// The processors that are left to hogs and the runner.
 static OTHERS: std::sync::OnceLock<Vec<usize>> = std::sync::OnceLock::new();
-
-/// The processors that this process may run on.
-fn processors() -> Vec<usize> {
-    // SAFETY: all zeros is the empty set, and the call fills at most the size it is told.
-    let set = unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set);
-        set
-    };
-    // SAFETY: numbers within the set.
-    (0..libc::CPU_SETSIZE as usize).filter(|number| unsafe { libc::CPU_ISSET(*number, &set) }).collect()
-}
-
-/// Keeps the calling thread, and what it starts, to these processors.
-fn keep_to(processors: &[usize]) {
-    // SAFETY: all zeros is the empty set; numbers within it; the call reads it. Where it is refused all stays as it is.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        processors.iter().for_each(|number| libc::CPU_SET(*number, &mut set));
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
-    }
-}
-
-/// Leaves the last processor to the workers, so that what is measured is the lack of memory and not of processors. Its
-/// number; None where there is only one.
-fn apart() -> Option<usize> {
-    let all = processors();
-    let (last, others) = all.split_last()?;
-    if others.is_empty() {
-        return None;
-    }
-    keep_to(others);
-    Some(*last)
-}
 
 /// The pool and those of the allocators that are here, and those that are not.
 fn sides(names: &[String]) -> Result<(Vec<Side>, Vec<Missing>), Failure> {
@@ -370,6 +341,7 @@ mod tests {
         let plan = |limit| Plan {
             millis: 0,
             rounds: 1,
+            isolate: false,
             limit,
             segment: 64 << 20,
             kinds: Vec::new(),

@@ -141,6 +141,13 @@ impl Report<'_> {
              have a processor of their own and real-time priority, where the machine allows it. The pool: {}, process=on.",
             size(self.plan.segment as u64)
         );
+        let _ = match self.plan.isolate {
+            true => writeln!(text, "The kernel's own work was kept off that processor (--isolate)."),
+            false => writeln!(
+                text,
+                "The kernel's own work runs there, too, which shows where files are written out; --isolate keeps it off."
+            ),
+        };
         if self.plan.rounds > 1 {
             let _ = writeln!(
                 text,
@@ -201,7 +208,7 @@ impl Report<'_> {
             .collect();
         let all = json!({
             "plan": plan, "counted": self.counted.iter().map(Outcome::json).collect::<Vec<_>>(),
-            "processor_of_its_own": self.apart.is_some(), "runs": self.outcomes.iter().map(run).collect::<Vec<_>>(), "left_out": left_out,
+            "processor_of_its_own": self.apart.is_some(), "isolated": self.plan.isolate, "runs": self.outcomes.iter().map(run).collect::<Vec<_>>(), "left_out": left_out,
             "exit_code": self.code(), "verdict": self.verdict(),
         });
         format!("{all:#}\n")

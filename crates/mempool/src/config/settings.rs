@@ -129,7 +129,7 @@ pub static SETTINGS: &[Setting] = &[
         "Bytes of the segment, metadata included: 256 KiB to 16 TiB.",
         c, text, bytes(text)?, segment, v => Compact(v), process_default: "512M"),
     row!("max_segment", "MEMPOOL_MAX_SEGMENT", "--max-segment", "0", BYTES_VALUES,
-        "Bytes that the segment may grow to, with `exhausted=grow` alone: at least `segment`; 0 means four times `segment`.",
+        "Bytes that the segment may grow to, with `exhausted=grow` alone: at least `segment`; 0 means four times `segment`. The metadata for all of it, 2%, are there from the start, beside at least a slot of data.",
         c, text, bytes(text)?, max_segment, v => Compact(v)),
     row!("small", "MEMPOOL_SMALL", "--small", "slab", "slab, heap, system",
         "Who serves small requests: `slab` is fastest and checks every free; `heap` packs tightest, for tiny segments; `system` hands everything to the C library, and the pool is not autonomous.",
