@@ -198,18 +198,29 @@ unsafe fn put_behind(object: *mut c_void, call: &'static str) {
 #[inline(never)]
 unsafe fn put_elsewhere(object: *mut c_void, call: &'static str) {
     // SAFETY: contract. What it does makes no system call, so errno stays.
-    if !unsafe { process::push_elsewhere(object.cast(), call) } && !object.is_null() {
-        // SAFETY: contract. What this thread has before there is a pool came from the C library.
-        keeping_errno(|| unsafe {
-            if !start::ready() {
-                c_library::free(object.cast());
-            } else if let Some(free) = cxx::free_of_another().filter(|_| !process::is_known(object.cast())) {
-                free(object);
-            } else {
-                process::free_cold(object.cast(), call);
-            }
-        });
+    unsafe {
+        if !process::push_elsewhere(object.cast(), call) && !object.is_null() {
+            put_last(object, call);
+        }
     }
+}
+
+/// What remains.
+///
+/// # Safety
+/// As for [`put`], and `object` is not null.
+#[inline(never)]
+unsafe fn put_last(object: *mut c_void, call: &'static str) {
+    // SAFETY: contract. What this thread has before there is a pool came from the C library.
+    keeping_errno(|| unsafe {
+        if !start::ready() {
+            c_library::free(object.cast());
+        } else if let Some(free) = cxx::free_of_another().filter(|_| !process::is_known(object.cast())) {
+            free(object);
+        } else {
+            process::free_cold(object.cast(), call);
+        }
+    });
 }
 
 /// As [`put`], with a size and an alignment to check.

@@ -170,6 +170,14 @@ impl Frag {
         Some(run)
     }
 
+    /// As [`Frag::take_internal`], from `range`, a part of the reserve. Linear in the range.
+    #[must_use]
+    pub fn take_internal_within(&self, range: core::ops::Range<usize>, len: usize) -> Option<Run> {
+        let run = self.claim_within(range, len, 1)?;
+        self.touch(run, &mut |_| {});
+        Some(run)
+    }
+
     /// Ends the run that begins at fragment `start`, if one shorter than a cell does and `wanted` wants so many fragments, but keeps
     /// them: they are the caller's own, as those of [`Frag::take_internal`]. Of several callers, and of those that give it, one is told so. O(1).
     pub fn set_aside(&self, start: usize, wanted: impl FnOnce(usize) -> bool) -> Option<Run> {

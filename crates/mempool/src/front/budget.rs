@@ -322,7 +322,12 @@ impl Core {
     /// Makes the budget `scope` (its number plus one, 0: none) that of the calling thread's requests; what it was. From
     /// then on the thread's hot path finds no local heap, until the scope is none again.
     pub(crate) fn enter_budget(&self, scope: u8) -> Result<u8, BudgetError> {
-        let local = self.own().or_else(|| self.join()).ok_or(BudgetError::NoLocalHeap)?;
+        // What is set aside for the budget is for whoever asks in its name, also for a new thread's local heap in a full pool.
+        let number = (scope as usize).checked_sub(1);
+        let set_aside = number
+            .and_then(|number| self.budget_entry(number))
+            .map_or(0..0, |entry| entry.from.load(Relaxed) as usize..entry.to.load(Relaxed) as usize);
+        let local = self.own().or_else(|| self.join_within(set_aside)).ok_or(BudgetError::NoLocalHeap)?;
         let before = local.budget.replace(scope);
         if scope != 0 {
             self.hide_local();

@@ -269,6 +269,11 @@ impl Core {
     /// Gives the calling thread a local heap of its own.
     #[cold]
     pub(super) fn join(&self) -> Option<&LocalHeap> {
+        self.join_within(0..0)
+    }
+
+    /// As above; where nothing is free otherwise, with a local heap from `range` of the reserve.
+    pub(super) fn join_within(&self, range: core::ops::Range<usize>) -> Option<&LocalHeap> {
         // In a drill every request takes the long way: see `drill`.
         let words = tls::words().filter(|_| !self.drill.is_on())?;
         let key = KEY.load(Acquire);
@@ -281,7 +286,7 @@ impl Core {
         let token = self.token();
         let known = if may_know { self.threads.find(token) } else { None };
         let index = known.or_else(|| self.threads.claim(token))?;
-        let Some(local) = self.local_heap(index, known.is_none()) else {
+        let Some(local) = self.local_heap(index, known.is_none(), range) else {
             self.threads.vacate(index);
             return None;
         };
@@ -329,12 +334,13 @@ impl Core {
         }
     }
 
-    /// The local heap of directory entry `index`, made if there is none yet, emptied if `fresh`.
-    fn local_heap(&self, index: usize, fresh: bool) -> Option<&LocalHeap> {
+    /// The local heap of directory entry `index`, made if there is none yet, if need be in `range` of the reserve; emptied if `fresh`.
+    fn local_heap(&self, index: usize, fresh: bool, range: core::ops::Range<usize>) -> Option<&LocalHeap> {
         let word = self.threads.entry(index).1;
         let mut address = word.load(Relaxed) as usize;
         if address == 0 {
-            let run = self.frag.take_internal(fragments_for(self.local_bytes()), 1)?;
+            let len = fragments_for(self.local_bytes());
+            let run = self.frag.take_internal(len, 1).or_else(|| self.frag.take_internal_within(range, len))?;
             address = self.data + run.start * FRAGMENT;
         } else if !fresh {
             // SAFETY: this entry is the calling thread's, and so is the local heap that it wrote.

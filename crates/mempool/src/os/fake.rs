@@ -443,8 +443,8 @@ unsafe impl Os for Fake {
         Ok(state.available.unwrap_or(Available { bytes: usize::MAX, bound: Bound::Machine }))
     }
 
-    fn lock_program(&self) -> (usize, Result<(), OsError>) {
-        (4096, self.state().enter("lock_program"))
+    fn lock_program(&self) -> (usize, usize, Result<(), OsError>) {
+        (4096, 8192, self.state().enter("lock_program"))
     }
 
     fn prefault_stack(&self, _: usize) -> Result<(), OsError> {

@@ -333,7 +333,7 @@ unsafe impl Os for Linux {
         unsafe { huge::place(range, nodes) }
     }
 
-    fn lock_program(&self) -> (usize, Result<(), OsError>) {
+    fn lock_program(&self) -> (usize, usize, Result<(), OsError>) {
         program::lock()
     }
 

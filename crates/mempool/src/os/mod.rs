@@ -326,9 +326,9 @@ pub unsafe trait Os: Sync {
     /// The system does not tell.
     fn available(&self) -> Result<Available, OsError>;
 
-    /// Locks the program as it is now: text, constants, data, libraries, main stack. The bytes locked, and the first
+    /// Locks the program as it is now: text, constants, data, libraries, main stack. The bytes locked, those that were to be, and the first
     /// refusal; what was not refused stays locked.
-    fn lock_program(&self) -> (usize, Result<(), OsError>);
+    fn lock_program(&self) -> (usize, usize, Result<(), OsError>);
 
     /// Makes `bytes` of the calling thread's stack present.
     ///

@@ -98,8 +98,8 @@ unsafe impl Os for NoOs {
     fn available(&self) -> Result<Available, OsError> {
         Ok(Available { bytes: usize::MAX, bound: Bound::Machine })
     }
-    fn lock_program(&self) -> (usize, Result<(), OsError>) {
-        (0, lacking("lock_program"))
+    fn lock_program(&self) -> (usize, usize, Result<(), OsError>) {
+        (0, 0, lacking("lock_program"))
     }
     fn prefault_stack(&self, _: usize) -> Result<(), OsError> {
         lacking("prefault_stack")

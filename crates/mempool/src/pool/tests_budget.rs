@@ -256,6 +256,28 @@ fn errors_have_figures() {
 }
 
 #[test]
+fn a_new_thread_has_a_budgets_minimum_in_a_full_pool() {
+    let pool = config().reserve(1 << 20).build().expect("a pool");
+    let (sure, other) = (pool.budget("sure", 512 << 10, 1 << 20), pool.budget("other", 0, 1 << 20));
+    let (sure, other) = (sure.expect("a budget"), other.expect("a budget"));
+    let mut rest = fill(|| pool.try_alloc(layout(10_000)));
+    rest.extend(fill(|| pool.try_alloc(layout(10))));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_eq!(other.scope(|| ()), Err(BudgetError::NoLocalHeap), "nothing is set aside for it");
+            let objects = sure.scope(|| fill(|| pool.try_alloc(layout(1000)))).expect("what is set aside will do");
+            assert!(objects.len() > 300, "{}", objects.len());
+            free_all(&pool, objects);
+        });
+    });
+    pool.verify().expect("a sound pool");
+    free_all(&pool, rest);
+    collect(&pool);
+    assert_eq!(pool.stats().live(), 0);
+    pool.verify().expect("a sound pool");
+}
+
+#[test]
 fn threads_share_a_cap() {
     let pool = config().build().expect("a pool");
     let tenant = pool.budget("a", 0, 1 << 20).expect("a budget");

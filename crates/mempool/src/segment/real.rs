@@ -336,10 +336,10 @@ pub fn make_program_real(os: &dyn Os, values: &Values, granted: &mut Granted) ->
     if let Err(error) = os.prefault_stack(STACK) {
         refused(values.strict, "make the stack present", STACK, error, &mut short.stack)?;
     }
-    let (locked, done) = os.lock_program();
+    let (locked, need, done) = os.lock_program();
     granted.program = locked;
     if let Err(error) = done {
-        refused(values.strict, "lock the program's text, libraries and stack", 0, error, &mut short.program)?;
+        refused(values.strict, "lock the program's text, libraries and stack", need, error, &mut short.program)?;
     }
     if let Err(error) = os.lower_oom_score(OOM_SCORE) {
         refused(values.strict, "lower the out-of-memory score to -900", 0, error, &mut short.oom_score)?;

@@ -172,7 +172,8 @@ fn the_program_is_locked_and_its_stack_is_there() {
         // SAFETY: reads a live struct. Without the right the limit stays, and the lock is refused.
         unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
         Linux.prefault_stack(256 << 10).expect("a stack");
-        let (locked, done) = Linux.lock_program();
+        let (locked, wanted, done) = Linux.lock_program();
+        assert!(locked <= wanted && wanted > MIB, "{locked} {wanted}");
         let text = fs::read_to_string("/proc/self/status").expect("a status");
         let counted =
             text.lines().find_map(|line| line.strip_prefix("VmLck:")?.split_whitespace().next()?.parse::<usize>().ok());

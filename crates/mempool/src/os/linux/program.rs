@@ -62,10 +62,11 @@ pub(super) fn mapping(line: &[u8]) -> Option<(usize, usize, Kind, bool)> {
     Some((start, end, kind, name.is_empty() && usable))
 }
 
-/// Locks the program. Bytes that are locked now, and the first refusal.
-pub fn lock() -> (usize, Result<(), OsError>) {
-    let (mut locked, mut result) = (0, Ok(()));
+/// Locks the program. Bytes that are locked now, those that were to be, and the first refusal.
+pub fn lock() -> (usize, usize, Result<(), OsError>) {
+    let (mut locked, mut wanted, mut result) = (0, 0, Ok(()));
     let mut take = |start, end| {
+        wanted += end - start;
         // SAFETY: locking changes no content. A mapping that is gone meanwhile is an error.
         match outcome("mlock", unsafe { libc::mlock(core::ptr::without_provenance(start), end - start) }) {
             Ok(()) => locked += end - start,
@@ -84,9 +85,13 @@ pub fn lock() -> (usize, Result<(), OsError>) {
                 take(start, end);
             }
         }),
-        false => Err(OsError { call: "mlock of the stack", errno: OsError::ENOMEM }),
+        false => {
+            // As far as it may grow.
+            wanted = wanted.saturating_add(stack_limit());
+            Err(OsError { call: "mlock of the stack", errno: OsError::ENOMEM })
+        }
     };
-    (locked, images.and(result).and(stack))
+    (locked, wanted, images.and(result).and(stack))
 }
 
 /// Whether the stack can be locked without harm: a locked stack that outgrows the lock limit kills the process.
