@@ -231,6 +231,17 @@ fn the_program_is_made_real_when_asked_and_reported_part_by_part() {
 }
 
 #[test]
+fn a_program_that_must_be_locked_names_need_and_limits() {
+    let os = Fake::new();
+    os.limit_locks(16 * MIB);
+    os.fail("lock_program", 1, 12, Strike::ForEver);
+    let text = error(os, &small().lock_process(true).strict(true)).to_string();
+    for part in ["cannot lock 8 KiB", "is 16 MiB", "ulimit -l", "LimitMEMLOCK", "CAP_IPC_LOCK"] {
+        assert!(text.contains(part), "{text:?} lacks {part:?}");
+    }
+}
+
+#[test]
 fn the_table_says_what_can_be_done_about_a_refusal() {
     let os = Fake::new();
     os.limit_locks(MIB);

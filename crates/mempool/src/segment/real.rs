@@ -268,17 +268,21 @@ unsafe fn lock(
         let _ = unsafe { os.unlock(range) };
     }
     granted.short.lock = Some(error);
-    if values.strict || values.lock == Wish::Required { Err(lock_error(os, bytes, error)) } else { Ok(()) }
+    if values.strict || values.lock == Wish::Required {
+        Err(lock_error(os, "lock memory", bytes, error))
+    } else {
+        Ok(())
+    }
 }
 
-fn lock_error(os: &dyn Os, need: usize, error: OsError) -> InitError {
+fn lock_error(os: &dyn Os, what: &'static str, need: usize, error: OsError) -> InitError {
     // The limit is what was in the way if there is one and the kernel says so: other errors have other remedies.
     let (over, none) = (error.errno == OsError::ENOMEM, error.errno == OsError::EPERM);
     match os.lock_limit() {
         Ok(limit) if over && limit.soft < usize::MAX || none && limit.soft == 0 => {
             InitError::LockLimit { need, soft: limit.soft, hard: limit.hard }
         }
-        _ => InitError::Os { what: "lock memory", bytes: need, error },
+        _ => InitError::Os { what, bytes: need, error },
     }
 }
 
@@ -339,7 +343,10 @@ pub fn make_program_real(os: &dyn Os, values: &Values, granted: &mut Granted) ->
     let (locked, need, done) = os.lock_program();
     granted.program = locked;
     if let Err(error) = done {
-        refused(values.strict, "lock the program's text, libraries and stack", need, error, &mut short.program)?;
+        short.program = Some(error);
+        if values.strict {
+            return Err(lock_error(os, "lock the program's text, libraries and stack", need, error));
+        }
     }
     if let Err(error) = os.lower_oom_score(OOM_SCORE) {
         refused(values.strict, "lower the out-of-memory score to -900", 0, error, &mut short.oom_score)?;
@@ -383,7 +390,7 @@ impl fmt::Display for Report<'_> {
         let commit = if values.commit == Commit::Eager { "eager" } else { "lazy" };
         show("commit", &commit, format_args!("{} bytes present at init", granted.present), None)?;
         // In the words of an error at init, which names need and limit.
-        let unlocked = short.lock.map(|error| lock_error(*os, values.segment, error));
+        let unlocked = short.lock.map(|error| lock_error(*os, "lock memory", values.segment, error));
         let unlocked = unlocked.as_ref().map(|error| error as Show<'_>);
         show("lock", &wish(values.lock), format_args!("{} bytes locked", granted.locked), unlocked)?;
         let mut line = |name: &str, asked: Show<'_>, got: fmt::Arguments<'_>, refused: Option<OsError>| {
