@@ -68,9 +68,9 @@ fn count(id: libc::pid_t) -> Option<u64> {
     let (mut since, mut between, mut marks) = (0u64, None, 0);
     loop {
         let mut status = 0;
-        // Any traced thread; the only children that are not traced are waited for by their numbers, and there is none.
+        // Any thread that this one traces; what other threads of this process started is theirs to wait for.
         // SAFETY: the status lives through the call.
-        let thread = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL) };
+        let thread = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
         if thread < 0 {
             return None;
         }
@@ -106,5 +106,17 @@ mod tests {
     #[test]
     fn a_program_without_marks_has_no_count() {
         assert_eq!(count_calls(&mut Command::new("true")), None);
+    }
+
+    #[test]
+    fn the_children_of_other_threads_are_left_to_them() {
+        let mut other = Command::new("true").spawn().unwrap();
+        // SAFETY: all bits zero are a value, which the call writes to.
+        unsafe {
+            let mut about: libc::siginfo_t = std::mem::zeroed();
+            assert_eq!(libc::waitid(libc::P_PID, other.id(), &raw mut about, libc::WEXITED | libc::WNOWAIT), 0);
+        }
+        std::thread::spawn(|| count_calls(&mut Command::new("true"))).join().unwrap();
+        assert!(other.wait().unwrap().success());
     }
 }
