@@ -84,6 +84,23 @@ impl Frag {
         rest
     }
 
+    /// Whether a fragment right before or behind `run` is free now, as far as the bits tell. O(1).
+    pub fn is_beside_free(&self, run: Run) -> bool {
+        let open = self.charted();
+        let is_free = |at: usize| {
+            (open.low..open.high).contains(&at)
+                && read(self.parts.busy(), at / CELL_BITS, !0) >> (at % CELL_BITS) & 1 == 0
+        };
+        is_free(run.start.wrapping_sub(1)) || is_free(run.end())
+    }
+
+    /// Whether no more than a part of the open range, given as a shift, is free in one piece, as far as the guide knows. O(1).
+    pub fn is_room_short(&self, part: u32) -> bool {
+        let (open, known) = (self.open(), self.charted().high);
+        let longest = self.node(self.shape.levels.saturating_sub(1), 0).max;
+        longest.max(open.high - known) <= (open.high - open.low) >> part
+    }
+
     pub(super) fn set_entry(&self, start: usize, says: u32) {
         if let Some(entry) = self.parts.length().get(start / CELL_BITS) {
             // Release pairs with the Acquire of those who read it: they see what was done before.

@@ -12,7 +12,7 @@
 use core::num::NonZeroUsize;
 
 use super::core::Core;
-use super::store::{LEAST, Store};
+use super::store::{LEAST, Store, longest_for};
 use crate::config::{Commit, Exhausted, Values};
 use crate::frag::Run;
 use crate::slab::LocalHeap;
@@ -34,6 +34,12 @@ const MORE: u32 = 2;
 const MORE_MOST: usize = 16384;
 /// Each of the common store's runs is looked at for memory that is hardly used once while so many times what it holds comes to it.
 const ROUNDS: usize = 64;
+/// After so many requests in turn for which no parked run is just right, with none parked in between, a thread takes and frees no more; in a
+/// pool that was exhausted before, after fewer.
+const MISSES: usize = 8;
+const MISSES_EXHAUSTED: usize = 2;
+/// Room is short when no more than so much of the open range, as a shift, is free in one piece.
+const SHORT: u32 = 3;
 /// How often one who finds the common store taken looks again: some microseconds, as long as joining its runs may take.
 const PATIENCE: u32 = 400;
 
@@ -127,8 +133,28 @@ impl Core {
         {
             return None;
         }
-        let (len, align) = (fragments_for(size), (align / FRAGMENT).max(1));
-        if len >= COMMON { self.unpark_common(len, align) } else { self.unpark_from(self.store(local)?, len, align) }
+        let (len, align, own) = (fragments_for(size), (align / FRAGMENT).max(1), self.store(local)?);
+        let fitting = if len < COMMON {
+            self.unpark_fitting(own, own, len, align)
+        } else {
+            self.common.with(|store| self.unpark_fitting(own, store, len, align))?
+        };
+        fitting.or_else(|| {
+            own.missed.set(own.missed.get() + 1);
+            own.tight.set(self.is_room_short(own));
+            // Then `unpark` takes more care.
+            if own.tight.get() {
+                return None;
+            }
+            if len < COMMON { self.unpark_longer(own, len, align) } else { self.unpark_common(own, len, align) }
+        })
+    }
+
+    /// Whether room is short, or the thread with this store seems to take what there is. What is parked then serves requests of exactly
+    /// its length, and no run is laid around what free memory lies beside, since each such place may take the room for another one.
+    fn is_room_short(&self, own: &Store) -> bool {
+        let most = if self.events.exhausted.load(Relaxed) > 0 { MISSES_EXHAUSTED } else { MISSES };
+        !self.parking.roomy && (own.missed.get() >= most || self.frag.is_room_short(SHORT))
     }
 
     /// As `pop_run`, of `len` fragments anywhere, after trying harder: what a store holds is joined first, and what one lacks the
@@ -139,31 +165,55 @@ impl Core {
             return self.pop_short(local, len);
         }
         let own = self.store(local)?;
+        if own.tight.get() {
+            self.give_islands(own);
+        }
         if len < COMMON {
-            self.unpark_from(own, len, 1)
-                .or_else(|| self.tidy(own).then(|| self.unpark_from(own, len, 1))?)
+            self.unpark_from(own, own, len, 1)
+                .or_else(|| self.tidy(own).then(|| self.unpark_from(own, own, len, 1))?)
                 .or_else(|| self.take_more(own, len))
         } else {
-            self.unpark_common(len, 1)
-                .or_else(|| self.tidy(own).then(|| self.unpark_common(len, 1))?)
-                .or_else(|| self.unpark_from(own, len, 1))
+            self.unpark_common(own, len, 1)
+                .or_else(|| self.tidy(own).then(|| self.unpark_common(own, len, 1))?)
+                .or_else(|| self.unpark_from(own, own, len, 1))
         }
     }
 
+    /// Gives back what is parked, in this store or in common, beside free memory, before a run is laid around it.
+    #[cold]
+    #[inline(never)]
+    fn give_islands(&self, own: &Store) {
+        let is_island = |run: Run| self.frag.is_beside_free(run);
+        // First: some of what is tidied goes to the common store.
+        self.tidy(own);
+        let of = |store: &Store| {
+            let mut any = self.tidy(store);
+            store.each(|entry, run| {
+                if is_island(run) {
+                    store.forget(entry);
+                    any |= self.frag.give_parked(run.start, run.len);
+                }
+            });
+            any
+        };
+        // What one gives back may be beside what another has.
+        while self.give_spares(is_island) | of(own) | (self.common.with(of) == Some(true)) {}
+    }
+
     /// A long run from the common store, whose runs are joined before one is cut, so that it reaches less far.
-    fn unpark_common(&self, len: usize, align: usize) -> Option<NonZeroUsize> {
+    fn unpark_common(&self, own: &Store, len: usize, align: usize) -> Option<NonZeroUsize> {
         self.common.with(|store| {
-            self.unpark_fitting(store, len, align).or_else(|| {
+            self.unpark_fitting(own, store, len, align).or_else(|| {
                 self.tidy(store);
-                self.unpark_from(store, len, align)
+                self.unpark_from(own, store, len, align)
             })
         })?
     }
 
     /// A run of `store` that fits, or else the beginning of a longer one, whose rest stays parked.
     #[inline(always)]
-    fn unpark_from(&self, store: &Store, len: usize, align: usize) -> Option<NonZeroUsize> {
-        self.unpark_fitting(store, len, align).or_else(|| self.unpark_longer(store, len, align))
+    fn unpark_from(&self, own: &Store, store: &Store, len: usize, align: usize) -> Option<NonZeroUsize> {
+        self.unpark_fitting(own, store, len, align).or_else(|| self.unpark_longer(store, len, align))
     }
 
     #[inline(never)]
@@ -178,8 +228,9 @@ impl Core {
 
     /// A run of `store` that is hardly longer than it need be.
     #[inline(always)]
-    fn unpark_fitting(&self, store: &Store, len: usize, align: usize) -> Option<NonZeroUsize> {
-        while let Some(run) = store.take(len, align) {
+    fn unpark_fitting(&self, own: &Store, store: &Store, len: usize, align: usize) -> Option<NonZeroUsize> {
+        let most = if own.tight.get() { len } else { longest_for(len) };
+        while let Some(run) = store.take(len, most, align) {
             if let Some(run) = self.frag.unpark(run.start, run.len) {
                 return self.hand_out(store, run);
             }
@@ -209,8 +260,8 @@ impl Core {
             return None;
         }
         let more = (own.out.get() >> MORE).min(MORE_MOST);
-        // Of less nothing could be parked: it would go to who asks, who is not to have more than an eighth too much.
-        let more = if more < LEAST { 0 } else { more };
+        // A multiple, so that a run divided into equal ones leaves nothing over that is too short for another one.
+        let more = more - more % len.max(1);
         let run = self.common.with(|common| self.move_from(common, len, len + more)).flatten();
         let run = run.or_else(|| {
             let run = if self.parking.roomy && more > 0 { self.frag.take(len + more, 1) } else { None }?;
@@ -223,7 +274,7 @@ impl Core {
 
     /// A run of `len` to `most` fragments, or hardly more, that leaves `store`.
     fn move_from(&self, store: &Store, len: usize, most: usize) -> Option<Run> {
-        while let Some(run) = store.take(len, 1).or_else(|| store.take_longer(len, 1)) {
+        while let Some(run) = store.take(len, longest_for(len), 1).or_else(|| store.take_longer(len, 1)) {
             let Some(run) = self.frag.unpark(run.start, run.len) else { continue };
             if run.len < most + LEAST {
                 return Some(run);
@@ -270,6 +321,7 @@ impl Core {
         let Some(run) = self.frag.park(offset / FRAGMENT, self.parking.most) else {
             return self.push_short(local, offset / FRAGMENT);
         };
+        own.missed.set(0);
         if run.len < COMMON {
             own.out.set(own.out.get().saturating_sub(run.len));
         }

@@ -6,6 +6,7 @@
 //! hints: whoever runs out of memory finds parked runs without them, and a hint that is out of date is forgotten.
 
 use super::core::Core;
+use crate::frag::Run;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::units::FRAGMENT;
@@ -80,15 +81,22 @@ impl Core {
     /// Before a large run is taken from the page-frag tier: gives the spares back that lay idle since the last one was, so that large runs are not laid around
     /// them for good.
     pub(super) fn give_idle_spares(&self) {
-        if self.spares.idle.swap(1, Relaxed) == 0 {
-            return;
+        if self.spares.idle.swap(1, Relaxed) != 0 {
+            self.give_spares(|_| true);
         }
+    }
+
+    /// Gives back the spares that `which` says. Whether there were any.
+    pub(super) fn give_spares(&self, which: impl Fn(Run) -> bool) -> bool {
+        let mut any = false;
         for entry in self.spares() {
-            let seen = if entry.load(Relaxed) == 0 { 0 } else { entry.swap(0, Acquire) };
-            let (slot, fragments) = ((seen >> 16) as usize, seen as usize & 0xffff);
-            if seen != 0 {
-                self.frag.give_parked(slot * self.slot_fragments(), fragments);
+            let seen = entry.load(Relaxed);
+            let run = Run { start: (seen >> 16) as usize * self.slot_fragments(), len: seen as usize & 0xffff };
+            // Acquire pairs with `keep_spare`, although the run itself comes by `give_parked`.
+            if seen != 0 && which(run) && entry.compare_exchange(seen, 0, Acquire, Relaxed).is_ok() {
+                any |= self.frag.give_parked(run.start, run.len);
             }
         }
+        any
     }
 }

@@ -32,6 +32,10 @@ pub struct Store {
     held: Cell<usize>,
     /// Of a thread's: fragments of the runs that the thread took, less those that it freed; not below 0, since others may have taken them.
     pub out: Cell<usize>,
+    /// Of a thread's: requests since it last parked a run that no parked run was just right for.
+    pub missed: Cell<usize>,
+    /// Of a thread's: room was short at the last of them ([`Core::is_room_short`](super::core::Core)).
+    pub tight: Cell<bool>,
     /// Fragments of the runs that came to it since [`Store::next_round`] said anything, and the entry that it said then.
     since: Cell<usize>,
     latest: Cell<usize>,
@@ -66,6 +70,8 @@ impl Store {
             new: Cell::new(0),
             held: Cell::new(0),
             out: Cell::new(0),
+            missed: Cell::new(0),
+            tight: Cell::new(false),
             since: Cell::new(0),
             latest: Cell::new(0),
             some: [const { Cell::new(0) }; BINS / 64],
@@ -79,7 +85,8 @@ impl Store {
     /// Empties it, whatever was there before.
     pub fn clear(&self) {
         self.some.iter().chain(&self.bins).chain([&self.used, &self.new]).for_each(|word| word.set(0));
-        [&self.held, &self.out, &self.since, &self.latest].into_iter().for_each(|count| count.set(0));
+        [&self.held, &self.out, &self.missed, &self.since, &self.latest].into_iter().for_each(|count| count.set(0));
+        self.tight.set(false);
     }
 
     /// Whether no entry is unused.
@@ -138,9 +145,9 @@ impl Store {
         self.held.set(self.held.get() + run.len);
     }
 
-    /// Forgets an entry with a run of `len` to `longest_for(len)` fragments that begins at a multiple of `align`: what it said.
+    /// Forgets an entry with a run of `len` to `most` fragments, `longest_for(len)` at most, that begins at a multiple of `align`: what it said.
     #[inline]
-    pub fn take(&self, len: usize, align: usize) -> Option<Run> {
+    pub fn take(&self, len: usize, most: usize, align: usize) -> Option<Run> {
         if len < LEAST {
             return None;
         }
@@ -151,7 +158,7 @@ impl Store {
             while entries != 0 {
                 let entry = entries.trailing_zeros() as usize % ENTRIES;
                 let run = self.at(entry);
-                if run.len >= len && run.len <= longest_for(len) && run.start & (align - 1) == 0 {
+                if run.len >= len && run.len <= most && run.start & (align - 1) == 0 {
                     self.forget_in(b, entry, run);
                     return Some(run);
                 }
@@ -205,6 +212,16 @@ impl Store {
         let next = if behind != 0 { behind } else { used };
         self.latest.set(next.trailing_zeros() as usize % ENTRIES);
         (used != 0).then(|| self.at(self.latest.get()))
+    }
+
+    /// Calls `f` with each entry in use and what it says.
+    pub fn each(&self, mut f: impl FnMut(usize, Run)) {
+        let mut used = self.used.get();
+        while used != 0 {
+            let entry = used.trailing_zeros() as usize % ENTRIES;
+            used &= used - 1;
+            f(entry, self.at(entry));
+        }
     }
 
     /// Calls `f` with each new entry and what it says. What `f` remembers is new the next time.
@@ -298,7 +315,7 @@ mod tests {
                 let want = LEAST << random(8) | random(64);
                 let fits = |run: &Run| run.len >= want && run.len <= longest_for(want);
                 let longer = |run: &Run| bin_of(run.len) > bin_of(want + LEAST);
-                let found = store.take(want, 1);
+                let found = store.take(want, longest_for(want), 1);
                 assert_eq!(found.is_some(), list.iter().any(fits), "{want} in {list:?}");
                 assert!(found.as_ref().is_none_or(fits));
                 let long = if found.is_none() { store.take_longer(want, 1) } else { None };
