@@ -1,7 +1,7 @@
 //! What would outlive the command: processes that it started, folders, cgroups, settings of the system. A signal that ends the command ends them first.
 //!
 //! ```text
-//!   by_signal   SIGINT, SIGTERM and SIGHUP go to a thread that waits for them; it ends all that is kept, and then the command by that signal
+//!   by_signal   SIGINT, SIGQUIT, SIGTERM and SIGHUP go to a thread that waits for them; it ends all that is kept, and then the command by that signal
 //!   keep        makes something and keeps it, in one step as that thread sees it
 //!   drop        somebody else has seen to its end
 //! ```
@@ -62,7 +62,7 @@ pub fn by_signal() {
     let waited = unsafe {
         let mut waited: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut waited);
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP] {
             let mut action: libc::sigaction = std::mem::zeroed();
             libc::sigaction(signal, std::ptr::null(), &raw mut action);
             if action.sa_sigaction != libc::SIG_IGN {

@@ -38,7 +38,7 @@ fn send(signal: &str, process: u32) {
 fn a_signal_ends_the_command_the_program_and_what_it_started() {
     let folder = Folder::new("again-signals");
     let program = folder.script("starts", "#!/bin/sh\nsleep 600 &\necho $! >> \"$1\"\nwait\n");
-    for (name, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
+    for (name, number) in [("INT", 2), ("QUIT", 3), ("TERM", 15), ("HUP", 1)] {
         for task in ["size", "drill"] {
             let numbers = folder.path(&format!("{task}{name}"));
             // Whatever the test's own parent ignores.

@@ -191,7 +191,7 @@ fn nobody_who_listens_is_no_failure() {
 
 #[test]
 fn a_signal_leaves_nothing_behind() {
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+    for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP] {
         let folder = Folder::new(&format!("bench-signal-{signal}"));
         let (script, note) = ("sleep 300 & echo $! >$0.new; mv $0.new $0; wait", folder.path("note"));
         let mut command = little(&["--allocators", "pool,system", "--", "sh", "-c", script, &note]);

@@ -119,6 +119,7 @@ pub struct Findings {
 
 /// Drills the program and prints what was found.
 pub fn show(plan: &Plan) -> Result<ExitCode, Failure> {
+    crate::ending::by_signal();
     check(plan)?;
     let findings = find(plan)?;
     let text = if plan.json { report::json(plan, &findings) } else { report::table(plan, &findings) };

@@ -105,6 +105,7 @@ pub struct Process {
 
 /// Finds the size and prints it.
 pub fn show(plan: &Plan) -> Result<ExitCode, Failure> {
+    crate::ending::by_signal();
     check(plan)?;
     let found = find(plan)?;
     report::print(&if plan.json { report::json(plan, &found) } else { report::table(plan, &found) })?;
