@@ -274,8 +274,7 @@ fn a_program_is_checked_as_run_would() {
 #[test]
 fn without_its_library_nothing_can_be_run() {
     let machine = Machine::good("library");
-    let alone = machine.0.path("mempool");
-    std::fs::copy(MEMPOOL, &alone).unwrap();
+    let alone = machine.0.program("mempool", MEMPOOL);
     let (code, report) = machine.doctor_of(&alone, &[]);
     let missing = ["libmempool_preload.so is not in"];
     says(

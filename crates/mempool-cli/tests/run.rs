@@ -260,8 +260,7 @@ fn programs_with_file_capabilities_are_refused() {
     std::fs::create_dir_all(&folder.0).unwrap();
     set_mode(folder.0.to_str().unwrap(), 0o755);
     let program = folder.compile("seven", MAIN, &[]);
-    let (own, library) = (folder.path("mempool"), folder.path("libmempool_preload.so"));
-    std::fs::copy(common::MEMPOOL, &own).unwrap();
+    let (own, library) = (folder.program("mempool", common::MEMPOOL), folder.path("libmempool_preload.so"));
     let deps = std::path::Path::new(common::MEMPOOL).with_file_name("deps");
     std::fs::copy(deps.join("libmempool_preload.so"), library).unwrap();
     let as_nobody = || {
@@ -304,8 +303,7 @@ fn of_a_script_the_interpreter_counts() {
 #[test]
 fn the_library_is_found_or_named() {
     let folder = Folder::new("library");
-    let alone = folder.path("mempool");
-    std::fs::copy(common::MEMPOOL, &alone).unwrap();
+    let alone = folder.program("mempool", common::MEMPOOL);
     let copy = || {
         let mut command = clean(&alone);
         command.args(["run", "--segment", "16M", "--stats", "--", "ls"]);

@@ -2,7 +2,7 @@
 #![allow(dead_code, missing_docs, unsafe_code)]
 
 use std::fs::File;
-use std::os::fd::FromRawFd;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -74,14 +74,15 @@ pub fn assert_has(text: &str, parts: &[&str]) {
 
 /// A terminal: who reads what is shown on it, and who writes.
 pub fn terminal() -> (File, File) {
-    let (mut shown, mut written) = (-1, -1);
-    let (name, mode, size) = (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
-    // SAFETY: two live numbers, and no wishes. The descriptors are new and nobody else's.
+    // Never without O_CLOEXEC, so that nothing that another test starts meanwhile keeps it open.
+    let shown = File::options().read(true).write(true).open("/dev/ptmx").expect("a terminal");
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: our own descriptor, and plain numbers. The other one is new and nobody else's.
     unsafe {
-        assert_eq!(libc::openpty(&raw mut shown, &raw mut written, name, mode, size), 0, "a terminal");
-        libc::fcntl(shown, libc::F_SETFD, libc::FD_CLOEXEC);
-        libc::fcntl(written, libc::F_SETFD, libc::FD_CLOEXEC);
-        (File::from_raw_fd(shown), File::from_raw_fd(written))
+        assert_eq!((libc::grantpt(shown.as_raw_fd()), libc::unlockpt(shown.as_raw_fd())), (0, 0), "a terminal");
+        let written = libc::ioctl(shown.as_raw_fd(), libc::TIOCGPTPEER, flags);
+        assert!(written >= 0, "a terminal's other end");
+        (shown, File::from_raw_fd(written))
     }
 }
 
@@ -97,12 +98,12 @@ pub fn lives(process: &str) -> bool {
     stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim_start().starts_with('Z'))
 }
 
-/// Waits until `done`, for 20 seconds at most.
+/// Waits until `done`, for a minute at most: what comes is there at once, but on a machine with much else to do.
 #[track_caller]
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let begin = std::time::Instant::now();
     while !done() {
-        assert!(begin.elapsed().as_secs() < 20, "{what}: not in 20 s");
+        assert!(begin.elapsed().as_secs() < 60, "{what}: not in 60 s");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
@@ -128,8 +129,17 @@ impl Folder {
     }
 
     pub fn script(&self, name: &str, content: &str) -> String {
-        let path = self.write(name, content);
-        set_mode(&path, 0o755);
+        let text = self.write(&format!("{name}.text"), content);
+        let path = self.program(name, &text);
+        std::fs::remove_file(text).unwrap();
+        path
+    }
+
+    /// A copy of `from` that can be executed. Made by a process of its own: while a file is open for writing here, what other tests start gets
+    /// the descriptor too, and has it until it is another program; and what anybody may write to is executed by nobody ("text file busy").
+    pub fn program(&self, name: &str, from: impl AsRef<std::ffi::OsStr>) -> String {
+        let path = self.path(name);
+        succeeds(clean("install").args(["-m", "755", "-T"]).arg(from).arg(&path));
         path
     }
 
