@@ -11,12 +11,25 @@ use std::vec::Vec;
 
 const MIB: usize = 1 << 20;
 
-/// A reservation that goes back at the end of a test.
-pub(super) struct Reservation(pub(super) Range);
+/// A part of a reservation, and all of it, which goes back at the end of a test.
+pub(super) struct Reservation(pub(super) Range, Range);
 
 impl Reservation {
     pub(super) fn new(bytes: usize) -> Self {
-        Self(Range::new(Linux.reserve(bytes, 4096).unwrap(), bytes))
+        Self::aligned(bytes, 4096)
+    }
+
+    /// With addresses at both ends that stay reserved and no more: the kernel joins neighbours that are alike, those of other tests too, and counts
+    /// them together.
+    pub(super) fn aligned(bytes: usize, align: usize) -> Self {
+        let whole = Range::new(Linux.reserve(bytes + 2 * align, align).unwrap(), bytes + 2 * align);
+        Self(Range::new(whole.start.wrapping_add(align), bytes), whole)
+    }
+
+    /// Without.
+    pub(super) fn whole(bytes: usize, align: usize) -> Self {
+        let whole = Range::new(Linux.reserve(bytes, align).unwrap(), bytes);
+        Self(whole, whole)
     }
 
     pub(super) fn committed(bytes: usize) -> Self {
@@ -52,7 +65,7 @@ impl Reservation {
         pages.iter().map(|page| page & 1 == 1).collect()
     }
 
-    /// The text of /proc/self/smaps for the mapping that `offset` lies in. The kernel joins neighbours that are alike, another test's too.
+    /// The text of /proc/self/smaps for the mapping that `offset` lies in.
     pub(super) fn smaps(&self, offset: usize) -> String {
         let at = self.0.start.addr() + offset;
         let all = fs::read_to_string("/proc/self/smaps").unwrap();
@@ -69,7 +82,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         // SAFETY: the whole reservation, not used any more.
-        unsafe { Linux.release(self.0) }.unwrap();
+        unsafe { Linux.release(self.1) }.unwrap();
     }
 }
 
@@ -126,9 +139,8 @@ fn numbers_agree_with_libc() {
 fn a_reservation_is_aligned_inaccessible_and_costs_nothing() {
     for align in [4096, 64 << 10, 2 * MIB, 64 * MIB, 1 << 30] {
         for bytes in [4096, 3 * MIB, 1 << 40] {
-            let start = Linux.reserve(bytes, align).unwrap();
-            assert_eq!(start.addr() % align, 0, "{bytes} at {align}");
-            let held = Reservation(Range::new(start, bytes));
+            let held = Reservation::whole(bytes, align);
+            assert_eq!(held.0.start.addr() % align, 0, "{bytes} at {align}");
             let text = held.smaps(0);
             assert!(text.contains(" ---p "), "{text}");
             assert!(text.contains("Rss:                   0 kB"), "{text}");
@@ -266,9 +278,8 @@ fn core_files_can_do_without_a_range() {
 
 #[test]
 fn huge_pages_are_made_or_refused_with_a_reason() {
-    let start = Linux.reserve(4 * MIB, 2 * MIB).unwrap();
-    let held = Reservation(Range::new(start, 4 * MIB));
-    // SAFETY: the whole reservation; committed before it is prefaulted.
+    let held = Reservation::aligned(4 * MIB, 2 * MIB);
+    // SAFETY: in the reservation; committed before it is prefaulted.
     unsafe {
         Linux.commit(held.0).unwrap();
         let advised = Linux.huge_pages_advise(held.0);
@@ -287,13 +298,20 @@ fn huge_pages_are_made_or_refused_with_a_reason() {
 
 #[test]
 fn release_takes_the_mapping_away() {
-    let held = Reservation::committed(MIB);
-    let start = held.0.start;
-    // SAFETY: committed.
-    unsafe { Linux.lock(held.0) }.unwrap();
-    drop(held);
-    let head = std::format!("{:x}-", start.addr());
-    assert!(!fs::read_to_string("/proc/self/maps").unwrap().lines().any(|line| line.starts_with(&head)));
+    // In a child, where no other test maps something of its own there at once.
+    let status = in_child(|| {
+        let held = Reservation::committed(MIB);
+        let head = std::format!("{:x}-", held.0.start.addr());
+        let is_there = || fs::read_to_string("/proc/self/maps").unwrap().lines().any(|line| line.starts_with(&head));
+        // SAFETY: committed.
+        unsafe { Linux.lock(held.0) }.unwrap();
+        let before = is_there();
+        drop(held);
+        if !before || is_there() {
+            Linux.abort();
+        }
+    });
+    assert_eq!(status, 0);
 }
 
 #[test]
@@ -350,15 +368,19 @@ fn a_closed_or_full_stderr_is_no_obstacle() {
             libc::close(2);
         }
         set_errno(5);
-        let begin = Linux.now_ns();
-        Linux.write_stderr(b"to nobody");
-        let (closed, kept) = (Linux.now_ns() - begin, errno());
+        // The shortest of three counts: a thread may have to wait for its processor.
+        let closed = (0..3).map(|_| {
+            let begin = Linux.now_ns();
+            Linux.write_stderr(b"to nobody");
+            Linux.now_ns() - begin
+        });
+        let (closed, kept) = (closed.min().unwrap_or(u64::MAX), errno());
         // SAFETY: a pipe that nobody reads.
         unsafe { libc::dup2(ends[1], 2) };
         let begin = Linux.now_ns();
         Linux.write_stderr(&[b'x'; 100_000]);
         let full = Linux.now_ns() - begin;
-        if kept != 5 || closed > 500_000_000 || !(500_000_000..5_000_000_000).contains(&full) {
+        if kept != 5 || closed > 500_000_000 || !(500_000_000..60_000_000_000).contains(&full) {
             Linux.abort();
         }
     });
