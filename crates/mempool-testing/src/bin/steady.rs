@@ -5,7 +5,7 @@
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use mempool::config::{Exhausted, Small};
 use mempool::{Config, Pool, RawCache};
@@ -119,6 +119,33 @@ fn work(pool: &Pool, cache: &RawCache<'_>, seed: u64, count: u64) {
     }
 }
 
+/// Touches all of the program's and its libraries' code and constants, and each page of their variables: which of them is used for the first time
+/// behind the door depends on how the threads meet. The pool's own memory is left as it is.
+fn touch_program() {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    for line in maps.lines().filter(|line| line.contains(" /")) {
+        let mut words = line.split([' ', '-']);
+        let mut address = || words.next().and_then(|word| usize::from_str_radix(word, 16).ok());
+        let (Some(from), Some(to), Some(rights)) = (address(), address(), words.next()) else { continue };
+        for address in (from..to).step_by(4096).filter(|_| rights.starts_with('r')) {
+            // SAFETY: mapped from the program's or a library's file, readable, and, where it is changed by nothing, writable.
+            unsafe {
+                if rights.starts_with("rw") {
+                    (*(address as *const AtomicU8)).fetch_or(0, Ordering::Relaxed);
+                } else {
+                    (address as *const u8).read_volatile();
+                }
+            }
+        }
+    }
+}
+
+/// Touches so much of the thread's stack as no operation needs.
+#[inline(never)]
+fn touch_stack() {
+    std::hint::black_box(&mut [1u8; 128 << 10]);
+}
+
 fn run(small: Small, count: u64) -> ! {
     let config = Config::new().segment(256 << 20).small(small).exhausted(Exhausted::Null);
     // Lives as long as the process.
@@ -127,7 +154,8 @@ fn run(small: Small, count: u64) -> ! {
     let cache: &'static RawCache<'static> = Box::leak(Box::new(pool.raw_cache("steady", item).expect("a cache")));
     for seed in 1..THREADS as u64 {
         std::thread::spawn(move || {
-            // The first steps join the pool and touch this thread's stack and the program's code.
+            // The first steps join the pool.
+            touch_stack();
             work(pool, cache, seed, 1000);
             READY.fetch_add(1, Ordering::Release);
             while GO.load(Ordering::Acquire) == 0 {
@@ -140,7 +168,9 @@ fn run(small: Small, count: u64) -> ! {
             }
         });
     }
+    touch_stack();
     work(pool, cache, 0, 1000);
+    touch_program();
     while READY.load(Ordering::Acquire) < THREADS as u64 - 1 {
         std::hint::spin_loop();
     }

@@ -152,7 +152,7 @@ fn forks(count: usize) {
                 }
                 i32::from(process::verify().is_err()) * 9
             });
-            assert_eq!(os::wait(pid, 20), Some(0), "child {number}");
+            assert_eq!(os::wait(pid, 120), Some(0), "child {number}");
         }
         stop.store(true, Relaxed);
         threads.into_iter().for_each(|thread| thread.join().expect("a thread that ends well"));
@@ -174,9 +174,9 @@ fn fork_in_threads(count: usize) {
                             drop(churn(&mut Rng::new(number), 100, 50));
                             0
                         });
-                        os::wait(grandchild, 10).unwrap_or(77)
+                        os::wait(grandchild, 60).unwrap_or(77)
                     });
-                    assert_eq!(os::wait(pid, 20), Some(0));
+                    assert_eq!(os::wait(pid, 120), Some(0));
                 }
             }
         };
