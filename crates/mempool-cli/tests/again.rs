@@ -6,27 +6,13 @@ mod common;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
-use common::{Folder, assert_has, clean, fails, mempool, succeeds};
-
-/// Waits until `holds`.
-#[track_caller]
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begin = Instant::now();
-    while !holds() {
-        assert!(begin.elapsed() < Duration::from_secs(20), "{what}: not within 20 s");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
+use common::{Folder, assert_has, clean, fails, lives, mempool, succeeds, until};
 
 /// Whether the processes whose numbers are in `file`, one a line, have all ended, or are only to be waited for.
 fn are_gone(file: &str) -> bool {
     let numbers = std::fs::read_to_string(file).unwrap_or_default();
-    numbers.lines().all(|number| {
-        let status = std::fs::read_to_string(format!("/proc/{number}/status")).unwrap_or_default();
-        status.is_empty() || status.contains("State:\tZ") || status.contains("State:\tX")
-    })
+    numbers.lines().all(|number| !lives(number))
 }
 
 /// Sends a signal to a process.
@@ -60,11 +46,15 @@ fn what_a_program_leaves_behind_is_ended_with_its_run() {
         (folder.script("leaves", "#!/bin/sh\nsleep 600 &\necho $! >> \"$1\"\n"), folder.path("numbers"));
     succeeds(&mut mempool(["size", "--percent", "50", "--", &program, &numbers]));
     until("the end of what was left", || are_gone(&numbers));
-    // One that has left the group lives on, and nobody waits until it has said all.
-    let away = "setsid sleep 3 & exit 0";
-    let begin = Instant::now();
-    succeeds(&mut mempool(["size", "--percent", "50", "--", "sh", "-c", away]));
-    assert!(begin.elapsed() < Duration::from_secs(3));
+    // One that has left the group lives on, and nobody waits until it has said all, which is when it ends. The program ends when it has left.
+    let (leaver, away) =
+        (folder.script("leaver", "#!/bin/sh\necho $$ >> \"$1\"\nexec sleep 600\n"), folder.path("away"));
+    let script = "setsid \"$0\" \"$1\" & until grep -qsx $! \"$1\"; do sleep 0.01; done";
+    succeeds(&mut mempool(["size", "--percent", "50", "--", "sh", "-c", script, &leaver, &away]));
+    let all = std::fs::read_to_string(&away).expect("numbers");
+    let (left, ended): (Vec<&str>, Vec<&str>) = all.lines().partition(|number| lives(number));
+    left.iter().for_each(|number| send("KILL", number.parse().expect("a number")));
+    assert!(!left.is_empty() && ended.is_empty(), "of {all:?} these have ended: {ended:?}");
 }
 
 #[test]
