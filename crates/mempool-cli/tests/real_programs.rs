@@ -8,8 +8,8 @@ mod common;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -300,22 +300,24 @@ fn node_fills_buffers_and_compresses() {
     assert!(table.runs > 1000, "{table:?}");
 }
 
-/// A redis-server on a free loopback port, and a connection to it.
+/// A redis-server on a socket of its own, which nobody else can take meanwhile as a port that is free, and a connection to it.
 struct Redis {
     server: Child,
-    port: u16,
-    stream: BufReader<TcpStream>,
+    socket: PathBuf,
+    stream: BufReader<UnixStream>,
 }
 
 impl Redis {
     fn start(mut command: Command, folder: &Folder) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        // Its path has to be a short one.
+        let socket = std::env::temp_dir().join(format!("mempool-redis-{}", std::process::id()));
+        let _ = std::fs::remove_file(&socket);
+        command.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"]).arg(&socket);
         command.args(["--enable-debug-command", "local"]).current_dir(&folder.0);
         let mut server = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let start = Instant::now();
         let stream = loop {
-            match TcpStream::connect(("127.0.0.1", port)) {
+            match UnixStream::connect(&socket) {
                 Ok(stream) => break stream,
                 Err(error) if start.elapsed() > Duration::from_secs(60) || server.try_wait().unwrap().is_some() => {
                     let _ = server.kill();
@@ -326,7 +328,7 @@ impl Redis {
             }
         };
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        Self { server, port, stream: BufReader::new(stream) }
+        Self { server, socket, stream: BufReader::new(stream) }
     }
 
     /// Sends commands in one go and compares each reply with the wanted one, as the protocol writes it.
@@ -369,6 +371,7 @@ impl Drop for Redis {
         // It has ended already, unless the test failed.
         let _ = self.server.kill();
         let _ = self.server.wait();
+        let _ = std::fs::remove_file(&self.socket);
     }
 }
 
@@ -396,7 +399,7 @@ fn work_redis(redis: &mut Redis) -> String {
     let digest = redis.ask("DEBUG DIGEST");
     let kinds = "set,get,incr,lpush,rpush,lpop,sadd,hset,spop,zadd,lrange_100,mset";
     let mut benchmark = plain("redis-benchmark");
-    benchmark.args(["-h", "127.0.0.1", "-p", &redis.port.to_string(), "-n", "20000", "-c", "20", "-P", "16"]);
+    benchmark.arg("-s").arg(&redis.socket).args(["-n", "20000", "-c", "20", "-P", "16"]);
     benchmark.args(["-r", "10000", "-d", "300", "--csv", "-t", kinds]);
     let output = run(&mut benchmark);
     let text = stdout(&output);
