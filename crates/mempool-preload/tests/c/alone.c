@@ -20,6 +20,11 @@ int main(void) {
     pthread_t thread;
     void *most = malloc(48 << 20);
     long one = most ? refusal() : -1;
+    /* The least of three: who does not wait may still have to wait for a processor. */
+    for (int i = 0; i < 2; i++) {
+        long again = refusal();
+        if (again < one) one = again;
+    }
     pthread_create(&thread, NULL, sleeper, NULL);
     printf("%ld %ld\n", one, refusal());
     return 0;
