@@ -128,9 +128,9 @@ pub fn remove_cgroup(path: &Path) {
     });
 }
 
-/// Tries again for a while: what has just been killed may still be counted, or write its last.
+/// Tries again for a while: what has just been killed may still be counted, or write its last, and giving back its memory takes time on a busy machine.
 fn remove(attempt: impl Fn() -> std::io::Result<()>) {
-    for _ in 0..100 {
+    for _ in 0..1000 {
         match attempt() {
             Err(error) if matches!(error.kind(), ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty) => {
                 std::thread::sleep(Duration::from_millis(10));

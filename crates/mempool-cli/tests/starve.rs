@@ -6,7 +6,7 @@ mod common;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use common::{Folder, assert_has, fails, mempool, run, send, stderr, stdout, terminal, until};
 use serde_json::Value;
@@ -17,6 +17,31 @@ fn starve(arguments: &[&str]) -> (i32, Value) {
     let text = stdout(&output);
     let report = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in:\n{text}"));
     (output.status.code().expect("an exit code"), report)
+}
+
+/// The report of runs that are so long, of `lengths` in seconds, that the hogs took everything while there was time to feel it, as `told` sees in the
+/// report. How long that takes is the machine's matter. What holds of all runs is checked of those that were too short, too, by `each`.
+fn starve_long_enough(
+    lengths: [&str; 3],
+    arguments: &[&str],
+    each: impl Fn(i32, &Value),
+    told: impl Fn(&Value) -> bool,
+) -> Value {
+    let mut report = Value::Null;
+    for seconds in lengths {
+        let code;
+        (code, report) = starve(&[&["--seconds", seconds], arguments].concat());
+        each(code, &report);
+        if told(&report) {
+            break;
+        }
+    }
+    report
+}
+
+/// Whether the hog had taken all when at most one in `part` of the requests was begun.
+fn is_starved_before(run: &Value, part: u64) -> bool {
+    run["starved_at_request"].as_u64().is_some_and(|request| request * part < number(&run["planned"]))
 }
 
 fn number(value: &Value) -> u64 {
@@ -39,21 +64,30 @@ fn assert_whole(run: &Value) {
 
 #[test]
 fn without_addresses_the_pool_does_all_and_glibc_does_not() {
-    let (code, report) = starve(&["--seconds", "2", "--rounds", "3", "--kinds", "addresses", "--allocators", "glibc"]);
-    assert_eq!((code, number(&report["exit_code"])), (0, 0), "{report:#}");
+    let each = |code: i32, report: &Value| {
+        // 3: nobody was starved.
+        assert!(report["exit_code"] == code && (code == 0 || code == 3), "{report:#}");
+        assert_whole(runs(report, "addresses")[0]);
+        let quiet = runs(report, "quiet");
+        assert!(quiet.len() == 2 && quiet.iter().all(|run| run["done"] == run["planned"]), "{report:#}");
+    };
+    // While the load still grows for the first time.
+    let told = |report: &Value| runs(report, "addresses").iter().all(|run| is_starved_before(run, 10));
+    let arguments = ["--rounds", "3", "--kinds", "addresses", "--allocators", "glibc"];
+    let report = starve_long_enough(["2", "8", "32"], &arguments, each, told);
+    assert_eq!(number(&report["exit_code"]), 0, "{report:#}");
     let (quiet, starved) = (runs(&report, "quiet"), runs(&report, "addresses"));
-    assert_eq!((quiet.len(), starved.len()), (2, 2));
+    assert_eq!(starved.len(), 2);
     assert_eq!((number(&quiet[0]["rounds"]), number(&starved[0]["rounds"]), number(&starved[1]["rounds"])), (3, 3, 1));
-    assert_whole(starved[0]);
-    assert!(quiet.iter().all(|run| run["done"] == run["planned"] && number(&run["planned"]) == 2000), "{report:#}");
-    let glibc = starved[1];
-    assert!(number(&glibc["done"]) < 1500 && number(&glibc["wrong"]) == 0, "{glibc:#}");
+    let (planned, glibc) = (number(&quiet[0]["planned"]), starved[1]);
+    assert_eq!(planned, number(&report["plan"]["milliseconds"]));
+    assert!(number(&glibc["done"]) < planned / 4 * 3 && number(&glibc["wrong"]) == 0, "{glibc:#}");
     let sum: u64 = ["done", "failed", "wrong", "not_tried"].iter().map(|count| number(&glibc[count])).sum();
-    assert_eq!(sum, 2000);
+    assert_eq!(sum, planned);
     for run in starved {
         // Nothing was left: the limit but for the process itself and the segment.
         assert!(number(&run["hog"]["bytes"]) > 100 << 20 && number(&run["hog"]["refused"]) > 0, "{run:#}");
-        assert!(number(&run["starved_at_request"]) < 200, "{run:#}");
+        assert!(is_starved_before(run, 10), "{run:#}");
         let times = ["p50", "p99", "p99.9", "max"].map(|name| number(&run["latency_ns"][name]));
         assert!(times[0] > 0 && times.is_sorted(), "{times:?}");
     }
@@ -68,11 +102,21 @@ fn without_addresses_the_pool_does_all_and_glibc_does_not() {
 /// Each kind that takes place in a memory cgroup, where one can be made; where not, each is named with the reason.
 #[test]
 fn in_a_full_cgroup_the_pool_does_all() {
-    let (code, report) =
-        starve(&["--seconds", "1", "--kinds", "killer,sleep,throttle,cache,swap", "--allocators", "glibc"]);
-    assert!(code == 0 || code == 3, "{report:#}");
+    const KINDS: [&str; 5] = ["killer", "sleep", "throttle", "cache", "swap"];
+    let each = |code: i32, report: &Value| {
+        assert!(code == 0 || code == 3, "{report:#}");
+        KINDS.iter().filter_map(|kind| runs(report, kind).first().copied()).for_each(assert_whole);
+    };
+    let stops = |run: &Value| run["stopped"] == true && number(&run["not_tried"]) > 0;
+    // Who needs no more than at the first peak of the load, an eighth behind the beginning, does not feel what is taken later.
+    let told = |report: &Value| {
+        let felt = runs(report, "sleep").get(1).is_none_or(|glibc| stops(glibc) || is_starved_before(glibc, 8));
+        felt && KINDS.iter().filter_map(|kind| runs(report, kind).first().copied()).all(|run| is_starved_before(run, 2))
+    };
+    let arguments = ["--kinds", &KINDS.join(","), "--allocators", "glibc"];
+    let report = starve_long_enough(["1", "5", "25"], &arguments, each, told);
     let reasons = report["left_out"].as_array().expect("reasons");
-    for kind in ["killer", "sleep", "throttle", "cache", "swap"] {
+    for kind in KINDS {
         let runs = runs(&report, kind);
         let reason = reasons.iter().find(|reason| reason["kind"] == kind);
         match reason {
@@ -82,13 +126,12 @@ fn in_a_full_cgroup_the_pool_does_all() {
             }
             None => {
                 assert_eq!(runs.len(), 2, "{kind}");
-                assert_whole(runs[0]);
-                assert!(number(&runs[0]["hog"]["bytes"]) > 100 << 20 && runs[0]["starved_at_request"].is_u64());
+                assert!(number(&runs[0]["hog"]["bytes"]) > 100 << 20 && is_starved_before(runs[0], 2), "{:#}", runs[0]);
             }
         }
         if kind == "sleep" && reason.is_none() {
             let glibc = runs[1];
-            assert!(glibc["stopped"] == true && number(&glibc["not_tried"]) > 0, "{glibc:#}");
+            assert!(stops(glibc), "{glibc:#}");
             assert_has(glibc["ended"].as_str().expect("words"), &["stopped for good"]);
         }
     }
@@ -170,23 +213,44 @@ fn cgroups(folder: &Path, process: u32, depth: usize) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Waits until `seen`, or the command has ended.
+fn until_ended(child: &mut Child, mut seen: impl FnMut(u32) -> bool) {
+    while !seen(child.id()) && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn a_signal_leaves_nothing_behind() {
     let of = |process| cgroups(Path::new("/sys/fs/cgroup"), process, 6);
     for (signal, kind) in
         [(libc::SIGINT, "killer"), (libc::SIGTERM, "sleep"), (libc::SIGHUP, "cache"), (libc::SIGTERM, "addresses")]
     {
-        let mut command = mempool(["starve", "--seconds", "5", "--allocators", "mempool", "--kinds", kind]);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let begin = std::time::Instant::now();
-        // Behind a quiet run; where no cgroup can be made there is only that.
+        let start = || {
+            let mut command = mempool(["starve", "--seconds", "5", "--allocators", "mempool", "--kinds", kind]);
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        };
+        let workers = |process: u32| {
+            std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default()
+        };
         let inside =
             |path: &PathBuf| std::fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|all| !all.is_empty());
-        while !of(child.id()).iter().any(inside) && begin.elapsed().as_secs() < 9 && child.try_wait().unwrap().is_none()
-        {
-            std::thread::sleep(std::time::Duration::from_millis(20));
+        let is_limited = |worker: &str| {
+            let limits = std::fs::read_to_string(format!("/proc/{worker}/limits")).unwrap_or_default();
+            limits.lines().any(|line| line.starts_with("Max address space") && !line.contains("unlimited"))
+        };
+        let mut child = start();
+        // Behind a quiet run.
+        until_ended(&mut child, |process| {
+            of(process).iter().any(inside) || workers(process).split_whitespace().any(is_limited)
+        });
+        if let Some(status) = child.try_wait().unwrap() {
+            // Where no cgroup can be made there is only that.
+            assert!(matches!(status.code(), Some(0 | 3)), "{kind}: {status}");
+            child = start();
+            until_ended(&mut child, |process| !workers(process).is_empty());
         }
-        let workers = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap_or_default();
+        let workers = workers(child.id());
         assert!(!workers.is_empty(), "{kind}");
         send(child.id(), signal);
         assert_eq!(child.wait().unwrap().signal(), Some(signal), "{kind}");
@@ -200,23 +264,21 @@ fn a_signal_leaves_nothing_behind() {
 fn the_kernels_work_is_kept_off_for_the_time_of_a_run() {
     let mask = || std::fs::read_to_string("/sys/devices/virtual/workqueue/cpumask").unwrap_or_default();
     let before = mask();
-    for signal in [None, Some(libc::SIGTERM)] {
+    // The second is ended long before its time.
+    for (signal, seconds) in [(None, "2"), (Some(libc::SIGTERM), "60")] {
         let mut command =
-            mempool(["starve", "--isolate", "--seconds", "2", "--kinds", "quiet", "--allocators", "glibc"]);
+            mempool(["starve", "--isolate", "--seconds", seconds, "--kinds", "quiet", "--allocators", "glibc"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let begin = std::time::Instant::now();
-        while mask() == before && child.try_wait().unwrap().is_none() && begin.elapsed().as_secs() < 20 {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+        until_ended(&mut child, |_| mask() != before);
+        let ended = child.try_wait().unwrap().is_some();
+        signal.filter(|_| !ended).into_iter().for_each(|signal| send(child.id(), signal));
+        let output = child.wait_with_output().unwrap();
+        match output.status.code() {
+            Some(125) => assert_has(&stderr(&output), &["--isolate", "fix: "]),
+            // By itself, where the mask was not to be seen changed: it left that processor out before.
+            Some(code) => assert!(code == 3 && (signal.is_none() || ended), "{code}"),
+            None => assert_eq!(output.status.signal(), signal),
         }
-        if mask() == before {
-            let output = child.wait_with_output().unwrap();
-            assert_eq!(output.status.code(), Some(125));
-            assert_has(&stderr(&output), &["--isolate", "fix: "]);
-            continue;
-        }
-        signal.into_iter().for_each(|signal| send(child.id(), signal));
-        let status = child.wait().unwrap();
-        assert_eq!((status.signal(), status.code()), (signal, signal.is_none().then_some(3)));
         assert_eq!(mask(), before);
     }
 }

@@ -86,17 +86,16 @@ impl Drop for Isolation {
 /// There is but one processor, or the system refuses.
 pub fn isolate(processor: Option<usize>) -> Result<Isolation, Failure> {
     let Some(processor) = processor else {
-        return Err(Failure::own("--isolate: there is one processor, which workers cannot have alone"));
+        let failure = Failure::own("--isolate: there is one processor, which workers cannot have alone");
+        return Err(failure.fix("run it where it may use two, or do without --isolate"));
     };
     let refused = |error: std::io::Error| {
         Failure::own(format_args!("--isolate: {UNBOUND}: {error}")).fix("run it as root, or do without --isolate")
     };
     let before = std::fs::read_to_string(UNBOUND).map_err(refused)?;
     let Some(mask) = without(before.trim(), processor) else {
-        return Err(Failure::own(format_args!(
-            "--isolate: {UNBOUND} leaves the kernel no other processor: {}",
-            before.trim()
-        )));
+        let message = format!("--isolate: {UNBOUND} leaves the kernel no other processor: {}", before.trim());
+        return Err(Failure::own(message).fix("add another one to that mask, or do without --isolate"));
     };
     let thing = Thing::Text(PathBuf::from(UNBOUND), before.clone());
     let ((), kept) = ending::keep(|| std::fs::write(UNBOUND, mask), |()| thing).map_err(refused)?;

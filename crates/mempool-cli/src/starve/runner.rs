@@ -21,6 +21,9 @@ use crate::terminal;
 const STOPPED: Duration = Duration::from_millis(1000);
 /// How long a worker may take to begin.
 const BEGINNING: Duration = Duration::from_secs(20);
+/// Between two looks at a worker no more than this counts as waiting for it: where the machine stood still, or gave the runner no processor,
+/// the worker had no more.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Which run this is.
 pub struct Progress {
@@ -109,7 +112,7 @@ impl Run<'_> {
         progress: &Progress,
     ) -> io::Result<(ExitStatus, bool)> {
         let terminal = terminal::has_control(&io::stderr());
-        let (mut begun, mut changed, mut shown) = (0, Instant::now(), Instant::now());
+        let (mut begun, mut waited, mut looked, mut shown) = (0, Duration::ZERO, Instant::now(), Instant::now());
         let mut stopped = false;
         loop {
             if let Some(status) = worker.try_wait()? {
@@ -128,14 +131,11 @@ impl Run<'_> {
                 }
             }
             let now = self.board.begun.load(Relaxed);
-            if now != begun {
-                (begun, changed) = (now, Instant::now());
-            }
+            waited = if now == begun { waited + looked.elapsed().min(LOOK) } else { Duration::ZERO };
+            (begun, looked) = (now, Instant::now());
             let patience = if begun == 0 { BEGINNING } else { STOPPED };
             // Behind the last request there is still work to do.
-            if changed.elapsed() > patience
-                && (begun < self.board.planned.load(Relaxed) || changed.elapsed() > BEGINNING)
-            {
+            if waited > patience && (begun < self.board.planned.load(Relaxed) || waited > BEGINNING) {
                 stopped = true;
                 worker.kill()?;
             }
