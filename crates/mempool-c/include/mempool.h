@@ -411,6 +411,7 @@ typedef struct mempool_stats {
     size_t threads;      /* threads with a local heap */
     uint64_t exhausted;  /* requests that found the pool exhausted at first */
     uint64_t refused;    /* requests that were refused in the end */
+    size_t threads_most; /* most threads with a local heap at once */
 } mempool_stats_t;
 
 /* mempool_stats(mempool_stats_t *out). Errors: ARGUMENT, STRUCT_SIZE, NOT_INITIALISED. */

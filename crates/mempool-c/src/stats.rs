@@ -37,6 +37,8 @@ pub struct MempoolStats {
     pub exhausted: u64,
     /// Requests that were refused.
     pub refused: u64,
+    /// Most threads with a local heap at once.
+    pub threads_most: usize,
 }
 
 /// See the header.
@@ -67,6 +69,7 @@ pub unsafe extern "C" fn mempool_stats_impl(out: *mut c_void, size: usize) -> c_
         threads: s.threads,
         exhausted: s.exhausted,
         refused: s.refused,
+        threads_most: s.threads_most,
     };
     // SAFETY: contract; the program's struct is the beginning of ours.
     unsafe { core::ptr::copy_nonoverlapping((&raw const figures).cast::<u8>(), out.cast(), size) };

@@ -130,7 +130,7 @@ fn truths() -> Vec<String> {
         huge_page_size numa_nodes numa process strict check_sizes
         wait_limit_ns verdict_interval_ns watermark watermark_signal watermark_fd critical fail_above fail_nth fail_every fail_seed fail_rate board survey));
     all.extend(offsets!(MempoolStats, "mempool_stats_t":
-        segment metadata open free parked largest_free reserve reserve_free live_objects live_bytes threads exhausted refused));
+        segment metadata open free parked largest_free reserve reserve_free live_objects live_bytes threads exhausted refused threads_most));
     let [handle, mark] = private_offsets();
     all.push(format!("offsetof(mp_cache_t, c_private) == {handle}"));
     all.push(format!("offsetof(mp_cache_t, c_mark) == {mark}"));

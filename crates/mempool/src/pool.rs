@@ -45,6 +45,8 @@ mod tests_shorts;
 #[cfg(all(test, not(loom)))]
 mod tests_stranded;
 #[cfg(all(test, not(loom)))]
+mod tests_threads;
+#[cfg(all(test, not(loom)))]
 mod tests_verdict;
 
 /// An autonomous memory pool: one segment, from which every allocation is served.

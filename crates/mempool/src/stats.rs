@@ -66,6 +66,8 @@ pub struct Stats {
     pub run_bytes: usize,
     /// Threads with a local heap.
     pub threads: usize,
+    /// Most threads at once that have asked for one. No more local heaps have been made.
+    pub threads_most: usize,
     /// Bytes of local heaps, vacant ones included.
     pub local_heap_bytes: usize,
     /// Slabs carved since the pool was made.
@@ -183,6 +185,7 @@ impl Stats {
             runs: 0,
             run_bytes: 0,
             threads: core.threads.count(),
+            threads_most: core.threads.most_at_once(),
             local_heap_bytes: 0,
             slabs_carved: core.events.slabs.load(Relaxed),
             runs_served: core.events.runs.load(Relaxed),
@@ -323,7 +326,8 @@ impl fmt::Display for Table<'_> {
             s.free, s.parked, s.largest_free
         )?;
         writeln!(f, "  live             {:>14} objects, {} bytes", s.live(), s.live_bytes())?;
-        writeln!(f, "  local heaps      {:>14} in use, {} bytes", s.threads, s.local_heap_bytes)?;
+        let (threads, most) = (s.threads, s.threads_most);
+        writeln!(f, "  local heaps      {threads:>14} in use, at most {most} at once, {} bytes", s.local_heap_bytes)?;
         writeln!(f, "  slabs carved     {:>14}", s.slabs_carved)?;
         writeln!(f, "  runs served      {:>14}", s.runs_served)?;
         writeln!(f, "  exhausted        {:>14} times, {} refused", s.exhausted, s.refused)?;

@@ -1,10 +1,11 @@
 //! The drill: requests refused on purpose, and requests watched, for `mempool run --fail-...`, `mempool drill` and
 //! `mempool size`.
 //!
-//! A pool with a drill gives no thread a local heap. So every hot path finds nothing and each request comes to
-//! `Core::alloc`, where it is numbered and, if it is due, refused; and each free comes to `Core::free`. A pool without a
-//! drill pays nothing on the hot paths and a test of a constant on the cold ones. A drilled pool takes its requests one
-//! after the other, under the lock of the shared local heap: it is for finding out, not for work.
+//! A pool with a drill gives no thread a local heap, only the entry of the directory that it would have had, so that
+//! threads are counted. So every hot path finds nothing and each request comes to `Core::alloc`, where it is numbered
+//! and, if it is due, refused; and each free comes to `Core::free`. A pool without a drill pays nothing on the hot paths
+//! and a test of a constant on the cold ones. A drilled pool takes its requests one after the other, under the lock of
+//! the shared local heap: it is for finding out, not for work.
 //!
 //! Refusing looks like exhaustion and happens instead of it: nothing is reclaimed, nobody waits, the reserve stays.
 //!
@@ -46,6 +47,12 @@ pub mod board {
     pub const NAME: usize = 9;
     /// Bytes of the data area up to the end of the object that had the highest address.
     pub const TOP: usize = 12;
+    /// Most threads at once that have asked the pool for memory or given it some, and have not ended.
+    pub const THREADS: usize = 13;
+    /// Children by `fork`, theirs too, that asked for memory before they started another program or ended: they count for nobody.
+    pub const FORKED: usize = 14;
+    /// A number that all pools of one program have: a process that replaces its program by another one gets another number.
+    pub const IMAGE: usize = 15;
     /// Four words for each holder: objects, most objects, bytes, most bytes.
     pub const HOLDERS: usize = 16;
     /// Holders: the size classes, then these. Caches that came when all of [`NAMED`] were taken, together.
@@ -99,6 +106,8 @@ pub struct Drill {
     witness: AtomicU64,
     /// The pool's area of a board, 0 for none.
     area: AtomicU64,
+    /// The area of a parent that does not know yet that this child asks for memory; 0 for none.
+    parent: AtomicU64,
 }
 
 impl Drill {
@@ -115,6 +124,7 @@ impl Drill {
             requests: AtomicU64::new(0),
             witness: AtomicU64::new(0),
             area: AtomicU64::new(0),
+            parent: AtomicU64::new(0),
         };
         drill.on = drill.nth | drill.every | drill.rate != 0 || drill.above != 0 || values.board != 0;
         drill
@@ -142,11 +152,14 @@ impl Drill {
 
     /// Word `at` of the area.
     fn word(&self, at: usize) -> Option<&AtomicU64> {
+        Self::word_of(&self.area, at)
+    }
+
+    /// Word `at` of the area that `area` names.
+    fn word_of(area: &AtomicU64, at: usize) -> Option<&AtomicU64> {
         debug_assert!(at < board::AREA);
         // SAFETY: 0, or an area of AREA words that stays mapped (`Core::watch`).
-        unsafe {
-            (self.area.load(Acquire) as *const AtomicU64).as_ref().map(|area| &*core::ptr::from_ref(area).add(at))
-        }
+        unsafe { (area.load(Acquire) as *const AtomicU64).as_ref().map(|area| &*core::ptr::from_ref(area).add(at)) }
     }
 
     fn add(&self, at: usize, more: u64) {
@@ -165,6 +178,11 @@ impl Drill {
         if let Some(word) = self.word(at) {
             word.fetch_max(to, Relaxed);
         }
+    }
+
+    /// There have been `most` threads at once.
+    pub(super) fn note_threads(&self, most: usize) {
+        self.raise(board::THREADS, most as u64);
     }
 
     /// The holder of the cache called `name`, which has none yet: that of another one by this name before it, or the next.
@@ -207,9 +225,22 @@ impl Drill {
         self.add(first + 2, bytes.wrapping_neg());
     }
 
+    /// A child's first request: its parent's figures are not all.
+    fn tell_parent(&self) {
+        if self.parent.load(Relaxed) != 0 {
+            let area = AtomicU64::new(self.parent.swap(0, Relaxed));
+            if let Some(forked) = Self::word_of(&area, board::FORKED) {
+                forked.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
     /// The child of a fork: what it does is not its parent's.
     pub fn detach(&self) {
-        self.area.store(0, Relaxed);
+        let area = self.area.swap(0, Relaxed);
+        if area != 0 {
+            self.parent.store(area, Relaxed);
+        }
         self.witness.store(0, Relaxed);
     }
 }
@@ -254,6 +285,7 @@ impl Core {
             self.drill.store(board::NAME + at, u64::from_le_bytes(bytes));
         }
         self.drill.store(board::PROCESS, self.os.process().into());
+        self.drill.store(board::IMAGE, crate::os::image());
     }
 
     /// From now on `witness` is told of each request. The pool's area of a board, null for none.
@@ -332,6 +364,7 @@ impl Core {
         let number = drill.requests.fetch_add(1, Relaxed) + 1;
         let refused = drill.is_due(number, request.size);
         drill.add(board::REQUESTS, 1);
+        drill.tell_parent();
         drill.raise(board::LARGEST, request.size as u64);
         // SAFETY: only `add_witness` writes it, a function of this type.
         let witness = unsafe { core::mem::transmute::<usize, Option<Witness>>(drill.witness.load(Relaxed) as usize) };

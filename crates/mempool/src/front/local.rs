@@ -21,6 +21,8 @@ use crate::units::{FRAGMENT, fragments_for};
 
 /// The first thread's number in owner words.
 const FIRST_ID: u32 = 2;
+/// Walks over the directory in which other threads may be quicker, before a thread does without an entry for one request more.
+const WALKS: usize = 64;
 
 /// A pool's threads.
 pub struct Threads {
@@ -31,8 +33,12 @@ pub struct Threads {
     pub shared: *mut LocalHeap,
     /// Taken before the slab tier's, never by one who has that.
     pub lock: SpinLock,
-    /// No entry below is vacant.
+    /// No entry below was vacant: a hint where to look first.
     pub low: AtomicU64,
+    /// Threads that have an entry, claim one or are giving one up.
+    pub present: AtomicU64,
+    /// The most that `present` has been.
+    pub peak: AtomicU64,
 }
 
 /// Lets others run: for 50 us at first, twice as long each time up to 1.6 ms.
@@ -200,10 +206,27 @@ impl Threads {
         (0..self.most).find(|&index| self.entry(index).0.load(Relaxed) == token)
     }
 
-    /// Claims a vacant entry for `token`. O(threads) at worst; at once when few threads come and go.
-    fn claim(&self, token: u64) -> Option<usize> {
+    /// Claims a vacant entry for `token`, among the first `peak`: each entry keeps its local heap, so that there are never more of these than threads
+    /// at once. O(threads) at worst; at once when few threads come and go. None where there are more threads than entries, and where others
+    /// were quicker too often.
+    pub(crate) fn claim(&self, token: u64) -> Option<usize> {
+        // Acquire pairs with the Release of `vacate`: who is not counted any more is seen to be gone. As the caller is counted, too, one of
+        // the entries is vacant at any moment; a walk can miss it only where another thread claims one.
+        let present = self.present.fetch_add(1, Acquire) + 1;
+        if present <= self.most as u64 {
+            let among = self.peak.fetch_max(present, Relaxed).max(present) as usize;
+            if let Some(index) = (0..WALKS).find_map(|_| self.claim_among(among.min(self.most), token)) {
+                return Some(index);
+            }
+        }
+        self.present.fetch_sub(1, Release);
+        None
+    }
+
+    /// One walk over the entries below `end`.
+    fn claim_among(&self, end: usize, token: u64) -> Option<usize> {
         let low = self.low.load(Relaxed) as usize;
-        for index in low..self.most {
+        for index in low..end {
             let word = self.entry(index).0;
             // Acquire pairs with the Release of `vacate`: the local heap is found as its last user left it.
             if word.load(Relaxed) == 0 && word.compare_exchange(0, token, Acquire, Relaxed).is_ok() {
@@ -211,17 +234,30 @@ impl Threads {
                 return Some(index);
             }
         }
+        // An entry that was vacated behind a walk's back may lie below.
+        self.low.store(0, Relaxed);
         None
+    }
+
+    /// The most threads that there were at once, of those that have ever asked for a local heap. No more entries have been used.
+    pub fn most_at_once(&self) -> usize {
+        self.peak.load(Relaxed) as usize
     }
 
     /// Threads that have a local heap.
     pub fn count(&self) -> usize {
-        (0..self.most).filter(|&index| self.entry(index).0.load(Relaxed) != 0).count()
+        let has_one = |&index: &usize| {
+            let (token, address) = self.entry(index);
+            token.load(Relaxed) != 0 && address.load(Relaxed) != 0
+        };
+        (0..self.most).filter(has_one).count()
     }
 
-    fn vacate(&self, index: usize) {
+    pub(crate) fn vacate(&self, index: usize) {
         self.entry(index).0.store(0, Release);
         self.low.fetch_min(index as u64, Relaxed);
+        // Last, and Release: see `claim`.
+        self.present.fetch_sub(1, Release);
     }
 }
 
@@ -274,8 +310,7 @@ impl Core {
 
     /// As above; where nothing is free otherwise, with a local heap from `range` of the reserve.
     pub(super) fn join_within(&self, range: core::ops::Range<usize>) -> Option<&LocalHeap> {
-        // In a drill every request takes the long way: see `drill`.
-        let words = tls::words().filter(|_| !self.drill.is_on())?;
+        let words = tls::words()?;
         let key = KEY.load(Acquire);
         if words.token.get() == EXITED || key == NO_KEY {
             return None;
@@ -286,6 +321,14 @@ impl Core {
         let token = self.token();
         let known = if may_know { self.threads.find(token) } else { None };
         let index = known.or_else(|| self.threads.claim(token))?;
+        // In a drill every request takes the long way: see `drill`. But threads are counted.
+        if self.drill.is_on() {
+            if known.is_none() {
+                self.drill.note_threads(self.threads.most_at_once());
+                self.expect_exit(key, words);
+            }
+            return None;
+        }
         let Some(local) = self.local_heap(index, known.is_none(), range) else {
             self.threads.vacate(index);
             return None;
@@ -306,11 +349,18 @@ impl Core {
             heap.set(local);
             serial.set(self.serial);
         }
-        if key != 0 && known.is_none() {
+        if known.is_none() {
+            self.expect_exit(key, words);
+        }
+        Some(local)
+    }
+
+    /// Asks to be told when the calling thread ends, with the key that `KEY` names.
+    fn expect_exit(&self, key: u64, words: &tls::Words) {
+        if key != 0 {
             // The value only has to be other than null. May allocate, which works by now.
             let _ = self.os.set_thread_value(ThreadKey((key - 1) as u32), core::ptr::from_ref(words).cast_mut().cast());
         }
-        Some(local)
     }
 
     /// The calling thread's token, given now if it has none. One that ends, or has no words, is known by its number in the system.
@@ -433,6 +483,8 @@ impl Core {
             }
         }
         self.threads.low.store(0, Relaxed);
+        // The local heaps of those who are gone stay with their entries, and the peak with them.
+        self.threads.present.store(mine.is_some().into(), Relaxed);
         self.recharge();
         self.marks.keep(token);
         self.common.reset();

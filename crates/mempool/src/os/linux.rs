@@ -13,7 +13,7 @@ use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::mem::MaybeUninit;
 use core::ptr;
 
-pub use board::{program_name, shared_words};
+pub use board::{image, program_name, shared_words};
 
 use super::{Available, ForkChild, LockLimit, Nodes, Os, OsError, Range, ThreadExit, ThreadKey};
 

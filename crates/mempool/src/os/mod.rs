@@ -47,9 +47,9 @@ mod refusal;
 pub mod system;
 
 #[cfg(all(feature = "os", target_os = "linux", target_pointer_width = "64"))]
-pub use linux::{environment, is_secure, program_name, shared_words};
+pub use linux::{environment, image, is_secure, program_name, shared_words};
 #[cfg(not(all(feature = "os", target_os = "linux", target_pointer_width = "64")))]
-pub use none::{environment, is_secure, program_name, shared_words};
+pub use none::{environment, image, is_secure, program_name, shared_words};
 
 pub use refusal::OsError;
 

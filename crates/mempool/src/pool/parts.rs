@@ -30,6 +30,8 @@ pub(super) fn thread_parts(areas: &Areas, words: &dyn Fn(u64) -> *const AtomicU6
         shared: words(areas.shared).cast_mut().cast::<LocalHeap>(),
         lock: SpinLock::new(),
         low: AtomicU64::new(0),
+        present: AtomicU64::new(0),
+        peak: AtomicU64::new(0),
     }
 }
 

@@ -22,6 +22,16 @@ pub fn shared_words(descriptor: u32, words: usize) -> Option<*const AtomicU64> {
     (start != libc::MAP_FAILED).then(|| start.cast::<AtomicU64>().cast_const())
 }
 
+/// A number for the program that the process runs, another one after each `exec`.
+#[must_use]
+pub fn image() -> u64 {
+    // SAFETY: no precondition; the kernel puts 16 random bytes for each program there, which stay.
+    unsafe {
+        let bytes = libc::getauxval(libc::AT_RANDOM) as *const [u8; 8];
+        if bytes.is_null() { 0 } else { u64::from_ne_bytes(*bytes) }
+    }
+}
+
 /// The program's name without its folder; empty before the C library's first constructor has run. Programs change it, if at all,
 /// by pointing to another text that lives as long as they do.
 #[must_use]
