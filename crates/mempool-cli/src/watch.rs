@@ -66,8 +66,6 @@ pub struct Run {
     pub end: End,
     /// Its process number.
     pub process: u32,
-    /// The most threads that were seen in it.
-    pub threads: usize,
     /// The end of what it said to standard error.
     pub said: String,
 }
@@ -127,14 +125,14 @@ impl<'a> Runner<'a> {
         drop(command);
         let mut said = Said { pipe: Some(pipe), kept: Vec::new() };
         let process = group.process();
-        let (in_time, threads) = self.wait(&group, &mut said, progress);
+        let in_time = self.wait(&group, &mut said, progress);
         let status = group.end().map_err(failed)?;
         let end = match status.code() {
             _ if !in_time => End::Hung,
             Some(code) => End::Code(code),
             None => End::Signal(status.signal().unwrap_or(0)),
         };
-        Ok(Run { end, process, threads, said: said.end() })
+        Ok(Run { end, process, said: said.end() })
     }
 
     fn command(&self, settings: &[(&str, String)], on: Option<&Board>) -> Result<Command, Failure> {
@@ -164,24 +162,22 @@ impl<'a> Runner<'a> {
         Ok(command)
     }
 
-    /// Waits for the end; whether it came in time. The most threads seen.
-    fn wait(&self, group: &Group, said: &mut Said, progress: &str) -> (bool, usize) {
-        let (begin, mut threads, mut looked) = (Instant::now(), 1, None::<Instant>);
+    /// Waits for the end; whether it came in time.
+    fn wait(&self, group: &Group, said: &mut Said, progress: &str) -> bool {
+        let (begin, mut looked) = (Instant::now(), None::<Instant>);
         let mut line = Progress::new();
-        let tasks = format!("/proc/{}/task", group.process());
         while !group.has_ended() {
             if begin.elapsed() > self.subject.timeout {
-                return (false, threads);
+                return false;
             }
             // What a program says may end the pause.
             if looked.is_none_or(|looked| looked.elapsed() >= TICK) {
                 looked = Some(Instant::now());
-                threads = threads.max(std::fs::read_dir(&tasks).map_or(0, Iterator::count));
                 line.show(progress);
             }
             said.listen(TICK);
         }
-        (true, threads)
+        true
     }
 }
 
@@ -286,12 +282,24 @@ impl Board {
         Ok(Self { file, words: words.cast::<AtomicU64>().cast_const() })
     }
 
+    /// Pools of processes that came when all areas were claimed, and counted nothing.
+    pub fn unseen(&self) -> usize {
+        self.claims().saturating_sub(board::AREAS)
+    }
+
+    fn claims(&self) -> usize {
+        self.all().first().map_or(0, |count| count.load(Acquire) as usize)
+    }
+
+    fn all(&self) -> &[AtomicU64] {
+        // SAFETY: mapped for so many words until `drop`.
+        unsafe { std::slice::from_raw_parts(self.words, board::WORDS) }
+    }
+
     /// What each process counted, in the order in which they started.
     pub fn areas(&self) -> impl Iterator<Item = Area<'_>> {
-        // SAFETY: mapped for so many words until `drop`.
-        let words = unsafe { std::slice::from_raw_parts(self.words, board::WORDS) };
-        let claimed = words.first().map_or(0, |count| count.load(Acquire) as usize).min(board::AREAS);
-        words.get(1..).unwrap_or(&[]).chunks_exact(board::AREA).take(claimed).map(Area)
+        let areas = self.all().get(1..).unwrap_or(&[]).chunks_exact(board::AREA);
+        areas.take(self.claims()).map(Area)
     }
 }
 

@@ -100,46 +100,125 @@ fn the_bound_holds_against_a_program_that_pins_slabs() {
     assert!(number(&found["processes"][0]["peak_bytes"]) < smallest);
 }
 
-#[test]
-fn threads_are_counted_and_the_segment_serves_them() {
-    let folder = Folder::new("size-threads");
-    let source = r#"
+/// By the argument: 40 threads one after another; 40 at once for 100 us; a child that has 8 at once while its parent waits, which then has 3;
+/// 5 at once with 200 objects each.
+const THREADS: &str = r#"
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 static pthread_barrier_t all;
-/* Who watches counts the threads, if the last time is 2 ms ago, and then reads what was said: twice what a pipe holds can only be said when that
-   was done anew. */
-static void be_seen(void) {
-    static char text[1 << 17];
-    for (int k = 0; k < 3; k++) {
-        usleep(3000);
-        if (write(2, text, sizeof text) != sizeof text) _exit(2);
+static int objects;
+static void *work(void *waits) {
+    void *kept[200];
+    for (int k = 0; k < objects; k++) if (!(kept[k] = malloc(k * 40))) _exit(1);
+    if (waits) {
+        pthread_barrier_wait(&all);
+        usleep(100);
     }
+    for (int k = 0; k < objects; k++) free(kept[k]);
+    return 0;
 }
-static void *work(void *none) {
-    void *objects[200];
-    for (int k = 0; k < 200; k++) if (!(objects[k] = malloc(k * 40))) _exit(1);
-    if (pthread_barrier_wait(&all) == PTHREAD_BARRIER_SERIAL_THREAD) be_seen();
-    pthread_barrier_wait(&all);
-    for (int k = 0; k < 200; k++) free(objects[k]);
-    return none;
+static void at_once(int count) {
+    pthread_t threads[40];
+    pthread_barrier_init(&all, 0, count);
+    for (int k = 0; k < count; k++) if (pthread_create(&threads[k], 0, work, &all)) _exit(2);
+    for (int k = 0; k < count; k++) pthread_join(threads[k], 0);
 }
-int main(void) {
-    pthread_t threads[5];
-    pthread_barrier_init(&all, 0, 5);
-    for (int k = 0; k < 5; k++) if (pthread_create(&threads[k], 0, work, 0)) return 1;
-    for (int k = 0; k < 5; k++) pthread_join(threads[k], 0);
+int main(int n, char **words) {
+    objects = 1;
+    if (!strcmp(words[1], "serial")) {
+        pthread_t thread;
+        for (int k = 0; k < 40; k++) if (pthread_create(&thread, 0, work, 0) || pthread_join(thread, 0)) return 3;
+    } else if (!strcmp(words[1], "barrier")) {
+        at_once(40);
+    } else if (!strcmp(words[1], "fork")) {
+        int status, child = fork();
+        if (child == 0) {
+            at_once(8);
+            _exit(0);
+        }
+        if (waitpid(child, &status, 0) != child || status) return 4;
+        at_once(3);
+    } else {
+        objects = 200;
+        at_once(5);
+    }
     return 0;
 }
 "#;
-    let program = folder.compile("threads", source, &["-O0", "-pthread"]);
-    let found = size(&["--percent", "10"], &[&program]);
-    assert_eq!(number(&found["threads"]), 6);
+
+/// Most threads at once of each process.
+fn threads(found: &Value) -> Vec<u64> {
+    found["processes"].as_array().expect("processes").iter().map(|process| number(&process["threads"])).collect()
+}
+
+#[test]
+fn threads_at_once_are_counted_exactly_however_shortly_they_live() {
+    let folder = Folder::new("size-threads");
+    let program = folder.compile("threads", THREADS, &["-O0", "-pthread"]);
+    let of = |how: &str| size(&["--percent", "20"], &[&program, how]);
+    let (serial, barrier, fork) = (of("serial"), of("barrier"), of("fork"));
+    // The first thread is one of them. A child's count for themselves.
+    assert_eq!([threads(&serial), threads(&barrier), threads(&fork)], [[2], [41], [4]]);
+    // A program that another one starts.
+    let shell = size(&["--percent", "20"], &["sh", "-c", &format!("{program} barrier; true")]);
+    assert_eq!(threads(&shell), [1, 41]);
+    for (found, process, threads) in [(&serial, 0, 2), (&barrier, 0, 41), (&shell, 1, 41)] {
+        let bound = &found["processes"][process]["bound"];
+        assert_eq!(number(&bound["threads"]), threads);
+        assert!(number(&bound["segment"]) >= number(&found["smallest"]));
+    }
+    let table = succeeds(&mut mempool(["size", "--percent", "20", "--", &program, "barrier"]));
+    assert_has(line(&table, "threads"), &[" 41  at most at once, of those that asked for memory"]);
+    // What a child asks for before it starts a program is nowhere, and that is said.
+    assert_eq!([&serial, &fork].map(|found| number(&found["processes"][0]["forked"])), [0, 1]);
+    let table = succeeds(&mut mempool(["size", "--percent", "20", "--", &program, "fork"]));
+    assert_has(line(&table, "not counted"), &["what forked children (1) asked for", "\"certain\" leaves it out"]);
+    // Few entries are no more local heaps: the others share one.
+    let few = size(&["--percent", "20", "--max-threads", "4"], &[&program, "barrier"]);
+    assert_eq!(threads(&few), [4]);
+}
+
+#[test]
+fn the_segment_serves_all_threads() {
+    let folder = Folder::new("size-served");
+    let program = folder.compile("threads", THREADS, &["-O0", "-pthread"]);
+    let found = size(&["--percent", "10"], &[&program, "objects"]);
+    assert_eq!(threads(&found), [6]);
     let live = number(&found["processes"][0]["peak_bytes"]);
     // 5 threads with 200 objects of 0 to 7,960 bytes.
     assert!((3_900_000..4_800_000).contains(&live), "{live}");
     assert!(number(&found["smallest"]) > live);
+}
+
+/// What the bound's formula comes to.
+fn formula(bound: &Value) -> u64 {
+    let [s, slabs, t, h, r, l, g] =
+        ["slot", "slabs", "threads", "local_heap", "runs", "run_bytes", "gap"].map(|name| number(&bound[name]));
+    (s * (slabs + 2 * r + 2 * t) + l + t * h).max(s * slabs + l + t * h + (slabs + r + t + 1) * g) + s
+}
+
+#[test]
+fn the_bound_is_what_its_formula_says_on_a_pool_of_these_settings() {
+    let bound = |flags: &[&str]| {
+        let found = size(&[&["--percent", "20"], flags].concat(), &["ls", "/"]);
+        let bound = found["processes"][0]["bound"].clone();
+        let certain = number(&bound["segment"]);
+        assert!(certain > formula(&bound) && certain >= number(&found["smallest"]), "{bound:#}");
+        (certain, bound)
+    };
+    let (plain, with) = bound(&[]);
+    // What most requests may not have comes on top, and so do the bins of more caches.
+    let (reserved, _) = bound(&["--reserve", "16M"]);
+    assert!(reserved >= plain + (16 << 20), "{plain} {reserved}");
+    let (_, wide) = bound(&["--max-caches", "2000"]);
+    assert!(number(&wide["local_heap"]) >= number(&with["local_heap"]) + 32_000, "{with:#} {wide:#}");
+    assert_eq!(with["formula"], "max(s (S + 2 R + 2 T) + L + T h, s S + L + T h + (S + R + T + 1) g) + s");
+    let table = succeeds(&mut mempool(["size", "--percent", "20", "--", "ls", "/"]));
+    let letters = ["s = 4 KiB (a slot", "S = ", " (slabs, ", "T = 1 (threads)", " h = ", " R = ", " L = ", " g = "];
+    assert_has(&table, &letters);
 }
 
 /// Two caches of its own beside what it has of malloc: 3,000 items at most of one, then, with 1,000 of these, 20 arrays of 50 of the
@@ -213,6 +292,17 @@ fn programs_that_others_start_are_listed_and_end_without_destructors() {
     let names: Vec<&str> =
         found["processes"].as_array().expect("processes").iter().filter_map(|p| p["name"].as_str()).collect();
     assert_eq!(names, ["sh", "ls"]);
+}
+
+#[test]
+fn a_process_that_runs_one_program_after_the_other_has_no_pools_of_its_own() {
+    let found = size(&["--percent", "20"], &["sh", "-c", "exec env true"]);
+    let about: Vec<_> = found["processes"].as_array().expect("processes").iter().collect();
+    assert!(about.iter().all(|process| process["process"] == about[0]["process"] && number(&process["pool"]) == 0));
+    assert!(about.len() > 1, "{found:#}");
+    let said = succeeds(&mut mempool(["size", "--percent", "20", "--", "sh", "-c", "exec env true"]));
+    assert!(!said.contains("its own pool") && said.matches("peak live").count() == 1, "{said}");
+    assert_has(&said, &[" programs that ran; --json has them all"]);
 }
 
 #[test]

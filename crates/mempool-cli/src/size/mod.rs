@@ -11,8 +11,9 @@
 //!
 //! *Limits:* what holds for this input holds for it alone. What dies of a signal in the first run is not measured, since
 //! a segment that is too small could not be told from that. A pool that a program configures without the environment
-//! neither counts nor changes its size. Threads are counted by looking every 2 ms. Of a process that
-//! forks, the child counts no more; programs that it starts do, and are listed. Every process gets a segment of its own.
+//! neither counts nor changes its size, and what it configures so beside the environment the bound does not know. Of a process
+//! that forks, the child counts no more, which the report says if it asks for memory; programs that it starts do, and are listed. Every process
+//! gets a segment of its own.
 
 mod bound;
 mod report;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use mempool::bytes::Bytes;
-use mempool::config::{SEGMENT_LEAST, SEGMENT_MOST};
+use mempool::config::{Config, SEGMENT_LEAST, SEGMENT_MOST};
 use mempool::process::board;
 
 use crate::failure::Failure;
@@ -57,6 +58,8 @@ pub struct Found {
     pub first: Run,
     /// What its processes counted, and the bound for each.
     pub processes: Vec<Process>,
+    /// Pools of processes that could not count any more.
+    pub unseen: usize,
     /// The smallest segment that worked, in bytes.
     pub smallest: usize,
     /// The largest that did not; 0 if all did.
@@ -87,6 +90,8 @@ pub struct Process {
     pub name: String,
     /// Its number.
     pub number: u64,
+    /// Which program it is: a process may run one after the other.
+    pub image: u64,
     /// Which of its pools: 0 is malloc's, others are the program's own.
     pub pool: usize,
     /// Requests.
@@ -95,6 +100,10 @@ pub struct Process {
     pub largest: u64,
     /// Bytes of the data area up to the highest that an object had.
     pub top: u64,
+    /// Most threads at once that asked for memory or gave some back.
+    pub threads: u64,
+    /// Children by `fork` that asked for memory, and that nobody counts.
+    pub forked: u64,
     /// All holders together.
     pub all: Peak,
     /// Each that had any.
@@ -106,14 +115,13 @@ pub struct Process {
 /// Finds the size and prints it.
 pub fn show(plan: &Plan) -> Result<ExitCode, Failure> {
     crate::ending::by_signal();
-    check(plan)?;
-    let found = find(plan)?;
+    let found = find(plan, &check(plan)?)?;
     report::print(&if plan.json { report::json(plan, &found) } else { report::table(plan, &found) })?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Refuses what could only fail, or find nothing.
-fn check(plan: &Plan) -> Result<(), Failure> {
+/// Refuses what could only fail, or find nothing. The settings in force.
+fn check(plan: &Plan) -> Result<Config, Failure> {
     let config = settings::in_force(&plan.given)?;
     if settings::value(&config, "small") == "system" {
         return Err(Failure::own(
@@ -126,14 +134,16 @@ fn check(plan: &Plan) -> Result<(), Failure> {
         return Err(Failure::own(format_args!("--most {}: no segment can be that large", Bytes(plan.most)))
             .fix(format_args!("pass {least} to {most}")));
     }
-    Ok(())
+    Ok(config)
 }
 
-fn find(plan: &Plan) -> Result<Found, Failure> {
+fn find(plan: &Plan, given: &Config) -> Result<Found, Failure> {
     let begin = Instant::now();
     let runner = Runner::new(&plan.subject)?;
     let board = Board::new()?;
-    let grown = fixed(plan, "grow", (16 << 20).min(plan.most), Some(plan.most));
+    // Smaller segments are refused.
+    let floor = given.values().reserve.max(given.values().watermark);
+    let grown = fixed(plan, "grow", (floor + (16 << 20)).min(plan.most), Some(plan.most));
     let first = runner.run(&grown, Some(&board), "looking at every request")?;
     if first.end == End::Hung {
         return Err(Failure::own(format_args!("the program did not end within {} s", plan.subject.timeout.as_secs()))
@@ -141,8 +151,9 @@ fn find(plan: &Plan) -> Result<Found, Failure> {
     }
     let mut processes: Vec<Process> = Vec::new();
     for area in board.areas() {
-        let pool = processes.iter().filter(|process| process.number == area.get(board::PROCESS)).count();
-        processes.push(Process { pool, ..Process::of(&area, first.threads) });
+        let process = Process::of(&area, given);
+        let pool = processes.iter().filter(|other| other.is_with(&process)).count();
+        processes.push(Process { pool, ..process });
     }
     if processes.is_empty() {
         let message = format!("the program ended ({}) before the pool could count{}", first.end, first.last_words());
@@ -159,10 +170,11 @@ fn find(plan: &Plan) -> Result<Found, Failure> {
         );
     }
     let mut search = Search { plan, runner, end: first.end, other: None, runs: 1 };
-    let (too_small, smallest) = search.smallest(&processes)?;
+    let (too_small, smallest) = search.smallest(&processes, floor)?;
     let recommended = with_margin(smallest).next_multiple_of(1 << 20);
     let runs = search.runs;
-    Ok(Found { first, processes, smallest, too_small, recommended, runs, elapsed: begin.elapsed() })
+    let unseen = board.unseen();
+    Ok(Found { first, processes, unseen, smallest, too_small, recommended, runs, elapsed: begin.elapsed() })
 }
 
 /// A quarter more.
@@ -206,11 +218,11 @@ impl Search<'_> {
         Ok(works)
     }
 
-    /// The largest segment known to be too small, 0 for none, and the smallest that works.
-    fn smallest(&mut self, processes: &[Process]) -> Result<(usize, usize), Failure> {
+    /// The largest segment known to be too small, 0 for none, and the smallest that works; all are larger than `floor`.
+    fn smallest(&mut self, processes: &[Process], floor: usize) -> Result<(usize, usize), Failure> {
         let live = processes.iter().map(|process| process.all.bytes).max().unwrap_or(0) as usize;
         let top = processes.iter().map(|process| process.top).max().unwrap_or(0) as usize;
-        let enough = (top + top / 2).next_multiple_of(STEP).max(SEGMENT_LEAST);
+        let enough = (floor + top + top / 2).next_multiple_of(STEP).max(SEGMENT_LEAST);
         let (mut low, mut high) = (0, enough.min(self.plan.most));
         while !self.works(high)? {
             low = high;
@@ -222,7 +234,7 @@ impl Search<'_> {
         }
         loop {
             // Nothing smaller than what is live can do.
-            let least = low.max(live).max(SEGMENT_LEAST - STEP) / STEP * STEP;
+            let least = low.max(live).max(floor).max(SEGMENT_LEAST - STEP) / STEP * STEP;
             if high <= SEGMENT_LEAST || high - least <= STEP.max(high * self.plan.percent / 100) {
                 return self.believed(low, high);
             }
@@ -260,7 +272,12 @@ impl Search<'_> {
 }
 
 impl Process {
-    fn of(area: &crate::watch::Area<'_>, threads: usize) -> Self {
+    /// Whether both are pools of one program.
+    pub fn is_with(&self, other: &Self) -> bool {
+        (self.number, self.image) == (other.number, other.image)
+    }
+
+    fn of(area: &crate::watch::Area<'_>, given: &Config) -> Self {
         let peak = |holder: usize| {
             let (objects, bytes) = area.most(holder);
             Peak { holder: holder_name(area, holder), objects, bytes }
@@ -268,13 +285,16 @@ impl Process {
         Self {
             name: area.name(),
             number: area.get(board::PROCESS),
+            image: area.get(board::IMAGE),
             pool: 0,
             requests: area.get(board::REQUESTS),
             largest: area.get(board::LARGEST),
             top: area.get(board::TOP),
+            threads: area.get(board::THREADS),
+            forked: area.get(board::FORKED),
             all: peak(board::ALL),
             holders: holders().map(peak).filter(|peak| peak.objects > 0).collect(),
-            bound: bound::of(area, threads),
+            bound: bound::of(area, given),
         }
     }
 }

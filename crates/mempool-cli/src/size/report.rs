@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use mempool::bytes::{Bytes, Compact};
+use mempool::config::SEGMENT_LEAST;
+use mempool::process::board;
 use serde_json::{Value, json};
 
-use super::bound::FORMULA;
+use super::bound::{Bound, FORMULA};
 use super::{Found, Plan, Process};
 use crate::failure::Failure;
 use crate::{settings, shell};
@@ -31,17 +33,27 @@ pub fn table(plan: &Plan, found: &Found) -> String {
 fn write_table(out: &mut String, plan: &Plan, found: &Found) -> std::fmt::Result {
     // Each has a segment of its own, and one setting serves all: the one that needs most counts.
     if let Some(most) = found.processes.iter().max_by_key(|process| process.top) {
-        for process in found.processes.iter().filter(|process| process.number == most.number) {
-            write_process(out, process, found)?;
+        for process in found.processes.iter().filter(|process| process.is_with(most)) {
+            write_process(out, process)?;
         }
     }
     match found.processes.iter().filter(|process| process.pool == 0).count() {
         1 => {}
-        more => writeln!(out, "the largest of {more} processes; --json has them all\n")?,
+        more => writeln!(out, "the largest of {more} programs that ran; --json has them all\n")?,
+    }
+    let forked: u64 = found.processes.iter().map(|process| process.forked).sum();
+    if forked > 0 {
+        let what = "asked for before they ran a program or ended";
+        writeln!(out, "not counted: what forked children ({forked}) {what}; \"certain\" leaves it out\n")?;
+    }
+    if found.unseen > 0 {
+        let (unseen, most) = (found.unseen, board::AREAS);
+        writeln!(out, "not counted: {unseen} pools more than the first {most}; \"certain\" leaves them out\n")?;
     }
     writeln!(out, "smallest     {:>12}  worked {} times", Bytes(found.smallest).to_string(), super::CONFIRMATIONS + 1)?;
     match found.too_small {
-        0 => writeln!(out, "             nothing smaller is possible")?,
+        0 if found.smallest <= SEGMENT_LEAST => writeln!(out, "             no segment is smaller")?,
+        0 => writeln!(out, "             as small as what is alive at once allows, but for {} percent", plan.percent)?,
         low => writeln!(out, "             {} did not", Bytes(low))?,
     }
     let margin = match super::with_margin(found.smallest) {
@@ -50,31 +62,7 @@ fn write_table(out: &mut String, plan: &Plan, found: &Found) -> std::fmt::Result
     };
     let recommended = Bytes(found.recommended).to_string();
     writeln!(out, "recommended  {recommended:>12}  {margin}: for another day's input")?;
-    if let Some(bound) = found.processes.iter().map(|process| process.bound).max_by_key(|bound| bound.segment) {
-        if bound.segment > 0 {
-            writeln!(
-                out,
-                "certain      {:>12}  suffices in every order, if no more is alive of anything at once",
-                Bytes(bound.segment).to_string()
-            )?;
-        } else {
-            writeln!(out, "certain      {:>12}  would have to be larger than any segment", "-")?;
-        }
-        writeln!(
-            out,
-            "             {FORMULA}: {} slabs {}, {} runs {}, gaps below {}",
-            bound.slabs,
-            Bytes(bound.slab_bytes),
-            bound.runs,
-            Bytes(bound.run_bytes),
-            Bytes(bound.gap)
-        )?;
-        writeln!(
-            out,
-            "             no allocator that does not move objects can promise much less than {} (Robson 1974)",
-            Bytes(bound.robson)
-        )?;
-    }
+    write_bound(out, found)?;
     let (runs, seconds) = (found.runs, found.elapsed.as_secs_f64());
     writeln!(
         out,
@@ -88,6 +76,48 @@ fn write_table(out: &mut String, plan: &Plan, found: &Found) -> std::fmt::Result
     writeln!(out, "  {}", shell::run(&settings_of(plan, found), &plan.subject))
 }
 
+/// The bound of the process that has the largest, and what its letters stand for.
+fn write_bound(out: &mut String, found: &Found) -> std::fmt::Result {
+    // 0 is beyond all segments.
+    let Some(process) = found.processes.iter().max_by_key(|process| process.bound.segment.wrapping_sub(1)) else {
+        return Ok(());
+    };
+    let Bound { slot, slabs, empty, runs, run_bytes, gap, threads, local, segment, robson } = process.bound;
+    let whose = if found.processes.len() > 1 {
+        format!(" (process {}, {})", process.number, process.name)
+    } else {
+        String::new()
+    };
+    if segment > 0 {
+        let segment = Bytes(segment).to_string();
+        writeln!(
+            out,
+            "certain      {segment:>12}  suffices in every order, if no more is alive at once of anything{whose}"
+        )?;
+    } else {
+        writeln!(out, "certain      {:>12}  would have to be larger than any segment{whose}", "-")?;
+    }
+    writeln!(out, "             {FORMULA}, and metadata, where")?;
+    let (s, h) = (Bytes(slot), Bytes(local));
+    writeln!(
+        out,
+        "             s = {s} (a slot: a slab is no larger), S = {slabs} (slabs, {empty} of which may be empty),"
+    )?;
+    write!(out, "             T = {threads} (threads), h = {h} (the local heap of each), ")?;
+    if runs == 0 {
+        writeln!(out, "R = L = g = 0 (all objects lie in slabs)")?;
+    } else {
+        let (l, g) = (Bytes(run_bytes), Bytes(gap));
+        writeln!(out, "R = {runs} (objects with a run of their own),")?;
+        writeln!(out, "             L = {l} (these, in all), g = {g} (a gap too short for the longest of these)")?;
+    }
+    writeln!(
+        out,
+        "             no allocator that does not move objects can promise much less than {} (Robson 1974)",
+        Bytes(robson)
+    )
+}
+
 /// The settings that were given, on the segment found: without them the program may need another one.
 fn settings_of(plan: &Plan, found: &Found) -> Vec<(&'static str, String)> {
     let sizes = ["MEMPOOL_SEGMENT", "MEMPOOL_MAX_SEGMENT"];
@@ -95,7 +125,7 @@ fn settings_of(plan: &Plan, found: &Found) -> Vec<(&'static str, String)> {
     std::iter::once(("MEMPOOL_SEGMENT", Compact(found.recommended).to_string())).chain(given).collect()
 }
 
-fn write_process(out: &mut String, process: &Process, found: &Found) -> std::fmt::Result {
+fn write_process(out: &mut String, process: &Process) -> std::fmt::Result {
     let Process { name, number, requests, all, .. } = process;
     let pool = if process.pool == 0 { "" } else { ", its own pool" };
     let largest = Bytes(process.largest as usize);
@@ -108,12 +138,10 @@ fn write_process(out: &mut String, process: &Process, found: &Found) -> std::fmt
     )?;
     writeln!(
         out,
-        "  peak segment {:>12}  up to the highest byte in use, without metadata",
+        "  peak segment {:>12}  up to the highest byte in use, in a pool with room",
         Bytes(process.top as usize).to_string()
     )?;
-    if u64::from(found.first.process) == *number {
-        writeln!(out, "  threads      {:>12}  at once, looked at every 2 ms", found.first.threads)?;
-    }
+    writeln!(out, "  threads      {:>12}  at most at once, of those that asked for memory", process.threads)?;
     writeln!(out, "  {:<24} {:>12} {:>14}", "peaks by holder", "objects", "bytes")?;
     let mut holders: Vec<_> = process.holders.iter().collect();
     holders.sort_by_key(|peak| std::cmp::Reverse(peak.bytes));
@@ -132,8 +160,8 @@ pub fn json(plan: &Plan, found: &Found) -> String {
     let all = json!({
         "program": plan.subject.program.to_string_lossy(),
         "end": found.first.end.to_string(),
-        "threads": found.first.threads,
         "processes": processes,
+        "unseen": found.unseen,
         "smallest": found.smallest,
         "too_small": found.too_small,
         "recommended": found.recommended,
@@ -159,13 +187,17 @@ fn process_json(process: &Process) -> Value {
         "peak_objects": process.all.objects,
         "peak_bytes": process.all.bytes,
         "peak_segment": process.top,
+        "threads": process.threads,
+        "forked": process.forked,
         "holders": holders,
         "bound": {
             "segment": if bound.segment == 0 { Value::Null } else { bound.segment.into() },
             "formula": FORMULA,
-            "slabs": bound.slabs, "slab_bytes": bound.slab_bytes,
-            "runs": bound.runs, "run_bytes": bound.run_bytes,
-            "gap": bound.gap, "local_heaps": bound.local,
+            // What the letters stand for.
+            "s": "slot", "S": "slabs", "T": "threads", "h": "local_heap", "R": "runs", "L": "run_bytes", "g": "gap",
+            "slot": bound.slot, "slabs": bound.slabs, "empty_slabs": bound.empty,
+            "threads": bound.threads, "local_heap": bound.local,
+            "runs": bound.runs, "run_bytes": bound.run_bytes, "gap": bound.gap,
             "robson_lower": bound.robson,
         },
     })
