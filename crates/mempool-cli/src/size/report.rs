@@ -53,7 +53,11 @@ fn write_table(out: &mut String, plan: &Plan, found: &Found) -> std::fmt::Result
     writeln!(out, "smallest     {:>12}  worked {} times", Bytes(found.smallest).to_string(), super::CONFIRMATIONS + 1)?;
     match found.too_small {
         0 if found.smallest <= SEGMENT_LEAST => writeln!(out, "             no segment is smaller")?,
-        0 => writeln!(out, "             as small as what is alive at once allows, but for {} percent", plan.percent)?,
+        0 => writeln!(
+            out,
+            "             less than {} percent above what is alive at once, below which none can do",
+            plan.percent
+        )?,
         low => writeln!(out, "             {} did not", Bytes(low))?,
     }
     let margin = match super::with_margin(found.smallest) {
