@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   by_signal   SIGINT, SIGQUIT, SIGTERM and SIGHUP go to a thread that waits for them; it ends all that is kept, and then the command by that signal
+//!   spawn       starts a child, with the signals that the command was started with, and keeps it
 //!   keep        makes something and keeps it, in one step as that thread sees it
 //!   drop        somebody else has seen to its end
 //! ```
@@ -10,8 +11,10 @@
 #![allow(unsafe_code)]
 
 use std::io::ErrorKind;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::process::{Child, Command};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Something that does not end by itself when the command does.
@@ -31,6 +34,9 @@ pub enum Thing {
 
 /// Everything kept, in the order in which it was made.
 static ALL: Mutex<Vec<Thing>> = Mutex::new(Vec::new());
+
+/// The signals that had to wait before [`by_signal`].
+static BEFORE: OnceLock<libc::sigset_t> = OnceLock::new();
 
 /// Keeps something while it lives.
 #[derive(Debug)]
@@ -55,12 +61,28 @@ pub fn keep<T, E>(make: impl FnOnce() -> Result<T, E>, thing: impl FnOnce(&T) ->
     Ok((made, Kept(thing)))
 }
 
+/// Starts a child, which is `thing` by its number, and keeps it. It ends with the calling thread, and has its signals as the command had them.
+pub fn spawn(command: &mut Command, thing: impl FnOnce(u32) -> Thing) -> std::io::Result<(Child, Kept)> {
+    // SAFETY: between fork and exec only system calls, and a look at what was set before.
+    unsafe {
+        command.pre_exec(|| {
+            if let Some(before) = BEFORE.get() {
+                libc::pthread_sigmask(libc::SIG_SETMASK, before, std::ptr::null_mut());
+            }
+            // Whoever is killed leaves nobody behind who wants the child's work.
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+    keep(|| command.spawn(), |child| thing(child.id()))
+}
+
 /// From now on a signal ends what is kept before it ends the command. To be called while there is one thread, whose mask others inherit;
-/// what is started does not.
+/// what is started by [`spawn`] does not.
 pub fn by_signal() {
     // SAFETY: zeroes are a value of each structure; all calls fill or read live ones.
     let waited = unsafe {
-        let mut waited: libc::sigset_t = std::mem::zeroed();
+        let (mut waited, mut before): (libc::sigset_t, libc::sigset_t) = std::mem::zeroed();
         libc::sigemptyset(&raw mut waited);
         for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGHUP] {
             let mut action: libc::sigaction = std::mem::zeroed();
@@ -69,7 +91,8 @@ pub fn by_signal() {
                 libc::sigaddset(&raw mut waited, signal);
             }
         }
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const waited, std::ptr::null_mut());
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const waited, &raw mut before);
+        BEFORE.get_or_init(|| before);
         waited
     };
     let wait = move || {

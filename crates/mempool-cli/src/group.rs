@@ -20,20 +20,7 @@ pub struct Group {
 impl Group {
     /// Starts the program.
     pub fn spawn(command: &mut Command) -> std::io::Result<Self> {
-        command.process_group(0);
-        // SAFETY: between fork and exec only system calls, and a set of signals that lives through them.
-        unsafe {
-            command.pre_exec(|| {
-                // Signals that `ending::by_signal` keeps for its thread are the program's own business.
-                let mut none: libc::sigset_t = std::mem::zeroed();
-                libc::sigemptyset(&raw mut none);
-                libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-                // A courtesy: without it a command that is killed may leave the program behind.
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            });
-        }
-        let (child, kept) = ending::keep(|| command.spawn(), |child| Thing::Group(child.id()))?;
+        let (child, kept) = ending::spawn(command.process_group(0), Thing::Group)?;
         Ok(Self { child, kept: Some(kept) })
     }
 

@@ -148,6 +148,16 @@ fn who_dies_is_reported_with_the_signal() {
 }
 
 #[test]
+fn signals_that_end_the_command_are_the_programs_own_too() {
+    for (name, signal) in [("TERM", "killed by SIGTERM"), ("QUIT", "killed by signal 3")] {
+        let script = format!("ulimit -c 0; kill -{name} $$");
+        let output = run(&mut little(&["--allocators", "system", "--", "sh", "-c", &script]));
+        assert_eq!(output.status.code(), Some(1));
+        assert_has(&stdout(&output), &[signal]);
+    }
+}
+
+#[test]
 fn an_exhausted_pool_is_reported_with_what_it_said() {
     // One thread: of two that are refused at once, one may end the process before the other has written the verdict.
     let arguments = ["--threads", "1", "--allocators", "pool,system", "--only", "steady", "--set", "live=1M"];

@@ -78,16 +78,8 @@ pub fn start(command: &mut Command, limit: Duration) -> io::Result<Running> {
     let said = stderr.try_clone()?;
     // A group of its own, so that what it starts ends with it.
     command.stdin(Stdio::null()).stderr(stderr.try_clone()?).process_group(0);
-    // SAFETY: between fork and exec only `prctl` is called, which is safe there.
-    unsafe {
-        command.pre_exec(|| {
-            // Whoever measures may be ended: then nobody wants the child's work any more.
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            Ok(())
-        });
-    }
     let begin = Instant::now();
-    let (child, kept) = ending::keep(|| command.spawn(), |child| Thing::Group(child.id()))?;
+    let (child, kept) = ending::spawn(command, Thing::Group)?;
     let (over, late) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let watcher = {
         let (id, over, late) = (child.id(), over.clone(), late.clone());

@@ -290,10 +290,8 @@ pub fn hog(order: &WorkerOrder) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Goes into the cgroup, leaves no core files, and does not outlive the runner.
+/// Goes into the cgroup, and leaves no core files.
 fn enter(order: &WorkerOrder) -> Result<(), Failure> {
-    // SAFETY: plain numbers.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     limit(libc::RLIMIT_CORE, 0)?;
     if order.entrance.as_os_str().is_empty() {
         return Ok(());

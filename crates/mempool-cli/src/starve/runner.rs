@@ -100,7 +100,7 @@ impl Run<'_> {
         };
         let stderr = if what == "starve-worker" { Stdio::piped() } else { Stdio::null() };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
-        ending::keep(|| command.spawn(), |child| Thing::Process(child.id()))
+        ending::spawn(&mut command, Thing::Process)
     }
 
     /// Waits for the worker's end, with a progress line on a terminal. Starts the hog when the worker says so, and again
