@@ -39,8 +39,26 @@ pub(crate) fn light_fence() {
     }
 }
 
+/// Before a look at an owner word and before a change of one, for the models alone. Loom compares an access with the very last one to the same
+/// word: it doesn't try what another thread does between two loads, if that thread loads the word itself before it changes it.
+/// So in those models that ask for it each is a change of one word more, which orders nothing.
+#[inline(always)]
+pub(crate) fn look() {
+    #[cfg(loom)]
+    if LOOKS.get() {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(loom)]
+loom::lazy_static! {
+    static ref COUNT: AtomicU64 = AtomicU64::new(0);
+}
+
 #[cfg(loom)]
 std::thread_local! {
+    /// Whether looks are counted in the model that this thread of the operating system explores.
+    pub(crate) static LOOKS: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
     /// Whether the model that this thread of the operating system explores has fences in place of a barrier.
     pub(crate) static FENCES: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
 }

@@ -193,7 +193,7 @@ fn push_into_other<S: Slotted>(local: &LocalHeap, address: usize, tag: u64) -> b
     }
     // SAFETY: as in `push_tagged`.
     if Owner(unsafe { (*hot).load(Relaxed) }).is(State::Nobody) {
-        let_go_meanwhile(local, address);
+        let_go_meanwhile(local, address, tag as usize);
     }
     true
 }
@@ -201,9 +201,9 @@ fn push_into_other<S: Slotted>(local: &LocalHeap, address: usize, tag: u64) -> b
 /// A slab that was another thread's when an item of it was freed is nobody's by now, and so ours to adopt.
 #[cold]
 #[inline(never)]
-fn let_go_meanwhile(local: &LocalHeap, address: usize) {
+fn let_go_meanwhile(local: &LocalHeap, address: usize, tag: usize) {
     if let Some(core) = Core::of(local) {
-        core.slabs.freed_remotely(core, local, &local.slab_at(Any::slot(local, address)));
+        core.slabs.freed_remotely(core, local, &local.slab_at(Any::slot(local, address)), tag);
     }
 }
 

@@ -100,16 +100,16 @@ impl SlabTier {
     fn put_back(&self, local: &LocalHeap, bin: &Bin) {
         let Some(slot) = bin.current.get().checked_sub(1) else { return };
         let slab = self.slab(slot as usize);
-        let me = self.me(local, &slab);
+        let (me, class) = (self.me(local, &slab), slab.shape().class);
         bin.reset(self.zero);
         if slab.next_word(0).is_none() {
-            self.unlink_anywhere(local, &slab);
+            self.unlink_anywhere(local, &slab, class);
             if slab.let_go(me) == LetGo::Gone {
                 return;
             }
         }
         // Linked before it is QUEUED, since a thief touches no link.
-        if self.link(local, &slab) {
+        if self.link(local, &slab, class) {
             slab.requeue(me);
         } else if slab.orphan(me) {
             self.set_hint(&slab);

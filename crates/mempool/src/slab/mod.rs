@@ -32,7 +32,7 @@ pub use classes::{CLASSES, MAX_SMALL, class_of_aligned, largest, room_of_aligned
 pub(crate) use classes::{class_of, reciprocal_of};
 pub use local::{LocalHeap, SHARED, WIDE};
 pub use loosen::{Owners, thread_of};
-pub use protocol::{DoubleFree, LetGo, Shape, Slab, owner_id};
+pub use protocol::{DoubleFree, LetGo, Shape, Slab, owner_id, tag_of};
 pub use queue::Bin;
 
 /// What the slab tier needs of the page-frag tier.

@@ -14,6 +14,7 @@ use super::loosen::{thread_of, unmarked};
 use crate::segment::{Owner, Slot, State};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::look;
 
 /// Cold words of a slab's descriptor.
 const LINKS: usize = 0;
@@ -32,9 +33,9 @@ pub const fn owner_id(id: u32, class: usize) -> u32 {
     if class < CLASSES { id } else { id | CACHE_BIT }
 }
 
-/// What stands beside the reciprocal, in its upper half: nothing for a size class, a named cache's class for its slabs.
-const fn tag(class: u32) -> u64 {
-    if (class as usize) < CLASSES { 0 } else { (class as u64) << 32 }
+/// What tells slabs of `class` from others where size classes are all alike: 0 for those, a named cache's class for its slabs.
+pub const fn tag_of(class: u32) -> usize {
+    if (class as usize) < CLASSES { 0 } else { class as usize }
 }
 
 /// What a slab is cut into; constant from carve to giving back.
@@ -104,11 +105,13 @@ impl<'a> Slab<'a> {
     /// The owner word, unordered.
     #[inline(always)]
     pub fn peek(&self) -> Owner {
+        look();
         Owner(self.slot.owner().load(Relaxed))
     }
 
     /// The owner word, with all that was written before it.
     pub fn owner(&self) -> Owner {
+        look();
         Owner(self.slot.owner().load(Acquire))
     }
 
@@ -159,7 +162,11 @@ impl<'a> Slab<'a> {
         self.slot.cold(SIZE).store(shape.size as u64, Relaxed);
         self.slot.cold(RUN).store(shape.run as u64, Relaxed);
         self.slot.cold(COUNT).store(shape.count as u64, Relaxed);
-        let recip = if shape.plain { (1u64 << 32).div_ceil(shape.size.max(1) as u64) | tag(shape.class) } else { 0 };
+        let recip = if shape.plain {
+            (1u64 << 32).div_ceil(shape.size.max(1) as u64) | (tag_of(shape.class) as u64) << 32
+        } else {
+            0
+        };
         self.slot.recip().store(recip, Relaxed);
         let (reach, half) = (self.reach(&shape), self.slot.words() / 2);
         for w in 0..reach {
@@ -411,6 +418,7 @@ impl<'a> Slab<'a> {
 
     #[inline(always)]
     pub(super) fn transit(&self, from: Owner, to: Owner) -> bool {
+        look();
         self.slot.owner().compare_exchange(from.0, to.0, AcqRel, Relaxed).is_ok()
     }
 

@@ -188,14 +188,13 @@ impl Bin {
 }
 
 impl SlabTier {
-    /// Puts an own slab in the queue of its class. False when its links are still in use in another thread's queue,
+    /// Puts an own slab in the queue of its class, `wanted`. False when its links are still in use in another thread's queue,
     /// from which it was stolen: then it can't be queued here.
-    pub(super) fn link(&self, local: &LocalHeap, slab: &Slab<'_>) -> bool {
-        let wanted = slab.shape().class;
+    pub(super) fn link(&self, local: &LocalHeap, slab: &Slab<'_>, wanted: u32) -> bool {
         if slab.linked() == (local.id, wanted) {
             return true;
         }
-        self.unlink_anywhere(local, slab);
+        self.unlink_anywhere(local, slab, wanted);
         // An empty slab may be stolen, carved and adopted by others between our adoption and this line, so that two
         // threads link it at once: the one that wins the word may write the links. If that is the one that doesn't own
         // the slab any more, its queue holds a slab that can't be claimed, as after any other theft.
@@ -206,14 +205,14 @@ impl SlabTier {
         bin.is_some()
     }
 
-    /// As [`Self::unlink`], for a slab of the thread's that may have been stolen from its queue of another class and cut anew: that queue is one
+    /// As [`Self::unlink`], for a slab of the thread's of class `own` that may have been stolen from its queue of another class and cut anew: that queue is one
     /// that others look through if a cache ends.
-    pub(super) fn unlink_anywhere(&self, local: &LocalHeap, slab: &Slab<'_>) {
+    pub(super) fn unlink_anywhere(&self, local: &LocalHeap, slab: &Slab<'_>, own: u32) {
         let (thread, class) = slab.linked();
         if thread != local.id {
             return;
         }
-        if class == slab.shape().class {
+        if class == own {
             self.unlink(local, slab);
         } else {
             self.undisturbed(|| self.unlink(local, slab));

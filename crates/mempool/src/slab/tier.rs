@@ -156,15 +156,15 @@ impl SlabTier {
             if slab.take().map_err(|e| self.bad(&slab, e))? {
                 continue;
             }
-            let me = self.me(local, &slab);
-            if bin.has_other(&slab) && self.link(local, &slab) {
+            let (me, class) = (self.me(local, &slab), slab.shape().class);
+            if bin.has_other(&slab) && self.link(local, &slab, class) {
                 // Others are to be used before: until it is its turn again some item of it may have been freed, by a plain
                 // store. If not, it is let go then.
                 slab.requeue(me);
                 bin.reset(self.zero);
                 return Ok(false);
             }
-            self.unlink_anywhere(local, &slab);
+            self.unlink_anywhere(local, &slab, class);
             if slab.let_go(me) == LetGo::Gone {
                 bin.reset(self.zero);
                 return Ok(false);
@@ -256,7 +256,9 @@ impl SlabTier {
 
     /// Frees `n` items from `item` on; a slab that is one array (`count`) has a single item. O(n / 64 + 1) but for the rare slab that becomes empty.
     pub fn push(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, item: usize, n: usize) -> Result<(), Bad> {
-        let me = self.me(local, slab);
+        // That of a live item's slab.
+        let class = slab.shape().class;
+        let me = owner_id(local.id, class as usize);
         let bad = |e| self.bad(slab, e);
         local.announce_slab(slab);
         let seen = slab.peek();
@@ -269,14 +271,14 @@ impl SlabTier {
         // The shared local heap adopts nothing: threads that end would bring all their slabs there, where others don't look for them.
         if local.id != SHARED && slab.adopt(seen, me) {
             let freed = slab.own_free(item, n).map_err(bad);
-            self.adopted(runs, local, slab);
+            self.adopted(runs, local, slab, class);
             return freed.map(|_| ());
         }
         slab.remote_free(item, n).map_err(bad)?;
         if local.id == SHARED {
             self.leave_to_others(runs, slab);
         } else {
-            self.freed_remotely(runs, local, slab);
+            self.freed_remotely(runs, local, slab, tag_of(class));
         }
         Ok(())
     }
@@ -301,33 +303,37 @@ impl SlabTier {
     pub fn adopt_into(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, inside: usize, tag: usize) -> bool {
         let seen = slab.peek();
         let Some(item) = slab.item_of(inside, tag as u64) else { return false };
+        // That of the state seen, or the adoption fails.
+        let class = slab.shape().class;
         local.announce_slab(slab);
         if !slab.adopt(seen, owner_id(local.id, tag)) {
             return false;
         }
         // The slab is ours now whether or not the item was in use.
         let freed = slab.own_free_one(item);
-        self.adopted(runs, local, slab);
+        self.adopted(runs, local, slab, class);
         freed
     }
 
-    /// Behind a remote free: if the slab belongs to nobody by now, it is ours to adopt.
+    /// Behind a remote free of an item with this [`tag_of`] its class: if the slab belongs to nobody by now, it is ours to adopt.
     #[inline]
-    pub(crate) fn freed_remotely(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
-        // Since the bit is set it may have gone back and been cut for another class, named caches' included. Acquire: the class is that of the
-        // state seen, or the adoption fails.
+    pub(crate) fn freed_remotely(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, tag: usize) {
+        // Acquire: the class is that of the state seen, or the adoption fails.
         let seen = slab.owner();
-        if slab.adopt(seen, self.me(local, slab)) {
-            self.adopted(runs, local, slab);
+        let class = slab.shape().class;
+        // Since the bit is set it may have gone back and been cut for another class. A size class is as good as the other; but a cache that the
+        // caller doesn't use may be ending, and our queue of it is then not ours to change. What was freed has gone back with the slab.
+        if tag_of(class) == tag && slab.adopt(seen, owner_id(local.id, tag)) {
+            self.adopted(runs, local, slab, class);
         }
     }
 
-    /// Queues a slab that `local` has just made its own (QUEUED).
-    pub(super) fn adopted(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
-        if self.link(local, slab) {
+    /// Queues a slab of `class` that `local` has just made its own (QUEUED). It may be stolen and cut for any class meanwhile.
+    pub(super) fn adopted(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, class: u32) {
+        if self.link(local, slab, class) {
             self.maybe_empty(runs, local, slab);
         } else {
-            self.disown(slab, self.me(local, slab));
+            self.disown(slab, owner_id(local.id, class as usize));
         }
     }
 
@@ -336,11 +342,12 @@ impl SlabTier {
     pub fn maybe_empty(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>) {
         // Acquire pairs with `untap`: what was tapped before this state looks taken.
         let seen = slab.owner();
-        if seen.state() != State::Queued || seen.thread() != self.me(local, slab) {
+        // The class is that of the queue that it is in: if it is stolen meanwhile, its own may be that of a cache that ends.
+        let (thread, class) = (slab.linked().0, slab.linked().1 as usize);
+        if seen.state() != State::Queued || thread != local.id || seen.thread() != owner_id(thread, class) {
             return;
         }
-        let shape = slab.shape();
-        let kept = shape.count == 0 && local.bin(shape.class as usize).is_some_and(|bin| bin.is_alone(slab));
+        let kept = slab.shape().count == 0 && local.bin(class).is_some_and(|bin| bin.is_alone(slab));
         if !kept && slab.steal(seen) {
             self.unlink(local, slab);
             self.give(runs, slab);

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::vec::Vec;
 
-use super::world::{Heap, World, shape};
+use super::world::{Heap, Refused, World, shape};
 use crate::segment::slot::{SlotGeometry, State};
-use crate::sync::AtomicU64;
+use crate::slab::SHARED;
 use crate::sync::Ordering::{Acquire, Release};
+use crate::sync::{AtomicU64, LOOKS};
 
 pub const SLOT: usize = 4096;
 
@@ -27,21 +28,38 @@ pub fn world(slots: usize) -> Arc<World> {
     Arc::new(world)
 }
 
-/// Checks `model`: completely, or with so many preemptions. The gate bounds the bounded ones by 2, which takes a
-/// twentieth of the time; with `MODELS=deep` in the environment they get what they ask for.
+/// Two slots of class 0 with so many items each.
+pub fn world_of(items: u32) -> Arc<World> {
+    let world = World::new(geometry(), 2, 1, 10);
+    world.tier.define(0, &shape(0, items, SLOT / 4));
+    Arc::new(world)
+}
+
+/// Checks `model`: completely, or with so many preemptions; one more with `MODELS=deep` in the environment.
+///
+/// With a bound loom tries fewer schedules than the bound allows: where a step back would go beyond it, it goes back to one change of
+/// threads before that and no further. So a bound says little about what was tried, and where a complete search takes
+/// seconds it is worth more than any bound.
 pub fn explore(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
-    explore_within(2, preemptions, model);
+    explore_deeper(preemptions, preemptions.map(|bound| bound + 1), model);
+}
+
+/// As [`explore`], for a model of what others do between two looks at an owner word, see [`crate::sync::look`].
+pub fn explore_looks(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
+    LOOKS.set(true);
+    explore(preemptions, model);
+    LOOKS.set(false);
 }
 
 /// As [`explore`], for a model that would take the gate minutes: there it gets one preemption.
 pub fn explore_long(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
-    explore_within(1, Some(preemptions), model);
+    explore_deeper(Some(1), Some(preemptions), model);
 }
 
-fn explore_within(gate: usize, preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
+fn explore_deeper(gate: Option<usize>, deep: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    let deep = std::env::var_os("MODELS").is_some_and(|depth| depth == "deep");
-    builder.preemption_bound = preemptions.map(|bound| if deep { bound } else { bound.min(gate) });
+    let wanted = std::env::var_os("MODELS").is_some_and(|depth| depth == "deep");
+    builder.preemption_bound = if wanted { deep } else { gate };
     builder.max_branches = 10_000;
     builder.check(model);
 }
@@ -97,7 +115,7 @@ fn loom_letting_go_loses_no_remote_free() {
 
 #[test]
 fn loom_the_last_two_bits() {
-    explore(Some(3), || {
+    explore(Some(2), || {
         let world = world(1);
         let (a, b, c) = (world.heap(2), world.heap(3), world.heap(4));
         let items = pops(&a, 0, 2);
@@ -117,7 +135,7 @@ fn loom_the_last_two_bits() {
 
 #[test]
 fn loom_taking_back_looks_at_the_exact_generation() {
-    explore(Some(4), || {
+    explore(Some(3), || {
         let world = world(1);
         let (a, b) = (world.heap(2), world.heap(3));
         let item = pops(&a, 2, 1)[0];
@@ -164,7 +182,7 @@ fn loom_stealing_against_claim() {
 
 #[test]
 fn loom_stealing_against_an_own_free() {
-    explore(Some(6), || {
+    explore(Some(4), || {
         let world = world(1);
         let (a, b) = (world.heap(2), world.heap(3));
         let items = pops(&a, 0, 2);
@@ -212,7 +230,7 @@ fn loom_stealing_against_a_remote_free_and_the_owner() {
 
 #[test]
 fn loom_a_thief_acts_on_the_state_it_looked_at() {
-    explore(Some(4), || {
+    explore(None, || {
         let world = world(1);
         let (a, b) = (world.heap(2), world.heap(3));
         let item = pops(&a, 2, 1)[0];
@@ -325,5 +343,130 @@ fn loom_a_free_item_never_looks_allocated() {
         assert!(!looker.join().expect("joined"), "a free item looked allocated");
         a.push(items[1]);
         world.finish(&[&a, &b]);
+    });
+}
+
+/// Only the freer's first look can tell: at the take, once its bit is set, it would be too late for it.
+#[test]
+fn loom_a_second_free_by_another_is_found_at_once_beside_a_take() {
+    explore(None, || {
+        let world = world(1);
+        let (a, b) = (world.heap(2), world.heap(3));
+        let items = pops(&a, 0, 2);
+        let freed = items[0];
+        b.push(freed);
+        let twice = spawn(b, move |b| b.try_push(freed, 1));
+        world.tier.return_empty(&world.runs, &a).expect("no double free so far");
+        let (b, result) = twice.join().expect("joined");
+        assert!(matches!(result, Err(Refused::Twice(_))), "freed twice");
+        world.verify(&[&a, &b]);
+        a.push(items[1]);
+        world.finish(&[&a, &b]);
+    });
+}
+
+#[test]
+fn loom_a_take_loses_no_remote_free_that_comes_meanwhile() {
+    explore(Some(4), || {
+        let world = world(1);
+        let (a, b) = (world.heap(2), world.heap(3));
+        let items = pops(&a, 0, 2);
+        let (x, y) = (items[0], items[1]);
+        let freer = spawn(b, move |b| {
+            b.push(x);
+            b.push(y);
+        });
+        let first = a.pop(0);
+        let (b, ()) = freer.join().expect("joined");
+        world.verify(&[&a, &b]);
+        first.into_iter().for_each(|item| b.push(item));
+        world.finish(&[&a, &b]);
+    });
+}
+
+/// The current slab was empty when the thief last saw it, is used up, and goes to the end of the queue.
+#[test]
+fn loom_a_slab_that_goes_back_to_the_queue_full_does_not_look_empty() {
+    explore(Some(3), || {
+        let world = world(2);
+        let (a, b) = (world.heap(2), world.heap(3));
+        let items = pops(&a, 0, 3);
+        a.push(items[0]);
+        a.push(items[2]);
+        assert_eq!(a.queue(0), [0]);
+        let thief = spawn(b, |b| {
+            b.steal();
+            b.pop(1)
+        });
+        let mine = pops(&a, 0, 3);
+        let (b, theirs) = thief.join().expect("joined");
+        assert_eq!(theirs, None, "every slab is in use");
+        world.verify(&[&a, &b]);
+        mine.into_iter().chain([items[1]]).for_each(|item| b.push(item));
+        world.finish(&[&a, &b]);
+    });
+}
+
+/// The same, while others free all that was in it: it may be stolen as soon as it is in the queue, and not before.
+#[test]
+fn loom_a_slab_that_goes_back_to_the_queue_is_emptied_and_stolen() {
+    explore(Some(3), || {
+        let world = world(2);
+        let (a, b) = (world.heap(2), world.heap(3));
+        let items = pops(&a, 0, 4);
+        a.push(items[0]);
+        assert_eq!(a.queue(0), [0]);
+        let (x, y) = (items[2], items[3]);
+        let thief = spawn(b, move |b| {
+            b.push(x);
+            b.push(y);
+            b.steal();
+            b.pop(1)
+        });
+        let mine = a.pop(0);
+        let (b, theirs) = thief.join().expect("joined");
+        world.verify(&[&a, &b]);
+        mine.into_iter().chain(theirs).chain([items[1]]).for_each(|item| b.push(item));
+        world.finish(&[&a, &b]);
+    });
+}
+
+/// As `loom_stealing_against_an_own_free`, by the way of the front: the slab is nobody's, and the free adopts it.
+#[test]
+fn loom_stealing_against_a_free_that_adopts() {
+    explore(Some(4), || {
+        let world = world(1);
+        let (a, b) = (world.heap(2), world.heap(3));
+        let item = pops(&a, 2, 1)[0];
+        assert_eq!(a.pop(2), None);
+        let thief = spawn(b, |b| {
+            b.steal();
+            b.pop(1)
+        });
+        a.push_by_adoption(item);
+        let (b, theirs) = thief.join().expect("joined");
+        world.verify(&[&a, &b]);
+        theirs.into_iter().for_each(|item| a.push(item));
+        world.finish(&[&a, &b]);
+    });
+}
+
+/// One who adopts nothing frees the last item of a slab that its owner, who looks for another, lets go.
+#[test]
+fn loom_the_shared_local_heap_frees_into_a_slab_that_is_let_go() {
+    explore(Some(4), || {
+        let world = world(1);
+        let (a, shared) = (world.heap(2), world.heap(SHARED));
+        let items = pops(&a, 0, 2);
+        let (x, y) = (items[0], items[1]);
+        let freer = spawn(shared, move |shared| {
+            shared.push(x);
+            shared.push(y);
+        });
+        let mine = a.pop(0);
+        let (shared, ()) = freer.join().expect("joined");
+        world.verify(&[&a, &shared]);
+        mine.into_iter().for_each(|item| a.push(item));
+        world.finish(&[&a, &shared]);
     });
 }

@@ -5,6 +5,8 @@ mod kill;
 #[cfg(loom)]
 mod loom_arrays;
 #[cfg(loom)]
+mod loom_ends;
+#[cfg(loom)]
 mod loom_loosened;
 #[cfg(loom)]
 mod loom_owner;

@@ -6,6 +6,7 @@ use std::vec::Vec;
 use super::world::{DATA, Heap, Refused, World, shape};
 use crate::segment::slot::{SlotGeometry, State};
 use crate::slab::{CLASSES, Shape, owner_id};
+use crate::sync::Ordering::AcqRel;
 
 const SLOT: usize = 4096;
 
@@ -86,7 +87,7 @@ fn a_class_that_ends_gives_back_what_it_looked_at_and_nothing_else() {
 }
 
 #[test]
-fn who_adopts_late_takes_a_slab_for_what_it_is_by_then() {
+fn who_looks_late_leaves_a_slab_that_is_another_caches_by_then() {
     const CACHE: usize = CLASSES;
     let world = World::new(SlotGeometry::new(12), 1, CACHE + 1, 4);
     world.tier.define(0, &shape(0, 2, SLOT / 2));
@@ -102,7 +103,9 @@ fn who_adopts_late_takes_a_slab_for_what_it_is_by_then() {
     assert_eq!(world.tier.return_empty(&world.runs, &a), Ok(1));
     let got: Vec<usize> = std::iter::from_fn(|| a.pop(CACHE)).collect();
     assert_eq!((got.len(), slab.owner().state()), (2, State::Nobody));
-    world.tier.freed_remotely(&world.runs, &b, &slab);
+    world.tier.freed_remotely(&world.runs, &b, &slab, 0);
+    assert_eq!(slab.owner().state(), State::Nobody, "what was freed is of the past");
+    world.tier.freed_remotely(&world.runs, &b, &slab, CACHE);
     assert_eq!((slab.owner().state(), slab.owner().thread()), (State::Queued, owner_id(3, CACHE)));
     got.into_iter().for_each(|item| a.push(item));
     world.finish(&[&a, &b]);
@@ -245,4 +248,16 @@ fn an_array_is_freed_by_its_first_item_and_length_alone() {
     b.push_array(z, 2);
     b.push_array(y, shape.items as usize - 3);
     world.finish(&[&a, &b]);
+}
+
+#[test]
+fn what_was_freed_twice_is_not_tapped() {
+    let (world, a, b) = world(1);
+    let items = [0; 2].map(|_| a.pop(1).expect("room"));
+    assert_eq!(a.pop(1), None);
+    a.push(items[0]);
+    let slab = world.tier.slab(0);
+    // By two threads at once, neither of which saw the other's bit.
+    slab.slot.remote(0).fetch_or(1, AcqRel);
+    assert_eq!(b.pop_anywhere(1), None, "it is free for its owner, too");
 }

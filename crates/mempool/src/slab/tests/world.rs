@@ -222,7 +222,6 @@ impl World {
     }
 
     /// The item's class was destroyed while somebody held it.
-    #[cfg(not(loom))]
     pub fn forget_payload(&self, address: usize) {
         self.payload(address).exchange(1, 0);
     }
@@ -393,6 +392,42 @@ impl Heap {
 
     pub fn push(&self, address: usize) {
         self.push_array(address, 1);
+    }
+
+    /// Frees as the front does into a slab of nobody's; as ever if it is somebody's.
+    #[cfg(loom)]
+    pub fn push_by_adoption(&self, address: usize) {
+        self.world.payload(address).exchange(1, 0);
+        let offset = address - DATA;
+        let shift = self.world.tier.slots.geometry().shift;
+        let slab = self.world.tier.slab(offset >> shift);
+        if !self.world.tier.adopt_into(&self.world.runs, self, &slab, offset & ((1 << shift) - 1), 0) {
+            assert_eq!(self.try_push(address, 1), Ok(()));
+        }
+    }
+
+    /// Frees an array as the hot path does into a slab of the thread's own.
+    #[cfg(loom)]
+    pub fn push_own_array(&self, address: usize, n: usize) {
+        self.world.payload(address).exchange(1, 0);
+        let (slot, item, _) = self.world.find(address, n).expect("it is live");
+        let slab = self.world.tier.slab(slot);
+        self.announce_slab(&slab);
+        if slab.own_free_array(item, n).expect("it is live, and ours") {
+            self.world.tier.maybe_empty(&self.world.runs, self, &slab);
+        }
+    }
+
+    /// All items of the slab of `class` that a hint leads to.
+    #[cfg(loom)]
+    pub fn adopted(&self, class: usize) -> Vec<usize> {
+        let tier = &self.world.tier;
+        let Some(slab) = tier.adopt_orphan(self, class) else { return Vec::new() };
+        let bin = self.bin(class).expect("a class of the heap");
+        bin.current.set(slab.index() as u32 + 1);
+        bin.point(&slab, 0, tier.address(&slab));
+        let popped = std::iter::from_fn(|| bin.pop().map(core::num::NonZeroUsize::get));
+        popped.inspect(|&item| self.world.payload(item).exchange(0, 1)).collect()
     }
 
     pub fn leave(&self) {
