@@ -20,7 +20,7 @@ fn wide(slots: usize) -> (Arc<World>, Heap, Heap) {
 /// An array across two words is freed while the owner looks for room.
 #[test]
 fn loom_an_array_across_words_is_freed_against_the_owner() {
-    explore(Some(4), || {
+    explore(None, || {
         let (world, a, b) = wide(1);
         let front = a.pop_array(0, 63).expect("room");
         let across = a.pop_array(0, 3).expect("room");
@@ -37,7 +37,7 @@ fn loom_an_array_across_words_is_freed_against_the_owner() {
 /// Both free halves of a full slab of nobody.
 #[test]
 fn loom_two_arrays_of_a_slab_of_nobody() {
-    explore(Some(3), || {
+    explore(None, || {
         let (world, a, b) = wide(1);
         let front = a.pop_array(0, 63).expect("room");
         let across = a.pop_array(0, 3).expect("room");
@@ -79,7 +79,7 @@ fn loom_the_length_of_an_array_beside_a_take() {
 /// An array in a slab of its own, freed while a thief goes round, and the slot used again.
 #[test]
 fn loom_a_whole_array_against_a_thief() {
-    explore(Some(3), || {
+    explore(Some(2), || {
         let (world, a, b) = wide(1);
         let x = a.pop_array(0, 100).expect("room");
         let thief = spawn(b, |b| {
@@ -97,7 +97,7 @@ fn loom_a_whole_array_against_a_thief() {
 /// Two threads free one whole array: one of them is told.
 #[test]
 fn loom_a_whole_array_is_adopted_by_one() {
-    explore(Some(4), || {
+    explore(None, || {
         let (world, a, b) = wide(2);
         let x = a.pop_array(0, 100).expect("room");
         let y = a.pop_array(0, 110).expect("room");
@@ -111,6 +111,48 @@ fn loom_a_whole_array_is_adopted_by_one() {
         world.verify(&[&a, &b]);
         mine.into_iter().for_each(|item| b.push_array(item, 128));
         theirs.into_iter().for_each(|item| a.push_array(item, 120));
+        world.finish(&[&a, &b]);
+    });
+}
+
+/// Born full and nobody's where an empty slab was just now, as far as the thief knows.
+#[test]
+fn loom_a_whole_array_is_cut_beside_a_thief() {
+    explore(None, || {
+        let (world, a, b) = wide(1);
+        let item = a.pop(1).expect("room");
+        a.push(item);
+        assert_eq!(a.pop(1), Some(item));
+        assert_eq!(a.pop(1), None);
+        a.push(item);
+        assert_eq!(a.steal(), 1);
+        let thief = spawn(b, |b| b.steal());
+        let x = a.pop_array(0, 100).expect("room");
+        let (b, stolen) = thief.join().expect("joined");
+        assert_eq!(stolen, 0, "it is in use");
+        world.verify(&[&a, &b]);
+        b.push_array(x, 100);
+        world.finish(&[&a, &b]);
+    });
+}
+
+/// An array of a word is freed by the short way of its owner, the last use of the slab before it is stolen.
+#[test]
+fn loom_stealing_against_an_own_free_of_an_array() {
+    explore(Some(4), || {
+        let (world, a, b) = wide(1);
+        let front = a.pop_array(0, 64).expect("room");
+        let last = a.pop_array(0, 2).expect("room");
+        assert_eq!(a.pop_array(0, 2), None);
+        a.push_array(last, 2);
+        let thief = spawn(b, |b| {
+            b.steal();
+            b.pop(1)
+        });
+        a.push_own_array(front, 64);
+        let (b, theirs) = thief.join().expect("joined");
+        world.verify(&[&a, &b]);
+        theirs.into_iter().for_each(|item| a.push(item));
         world.finish(&[&a, &b]);
     });
 }

@@ -2,12 +2,13 @@
 
 use std::vec::Vec;
 
-use super::loom_owner::{Post, explore, explore_long, pops, spawn, world};
+use super::loom_owner::{Post, explore, explore_long, explore_looks, pops, spawn, world};
+use super::world::{DATA, Heap};
 use crate::segment::slot::State;
 
 #[test]
 fn loom_an_orphan_is_not_lost_between_two_seekers() {
-    explore(Some(3), || {
+    explore(None, || {
         let world = world(1);
         let (a, b, c) = (world.heap(2), world.heap(3), world.heap(4));
         let item = pops(&a, 0, 1)[0];
@@ -116,7 +117,7 @@ fn loom_exit_of_a_queue_against_a_thief() {
 /// all while it may still stand in the queue of `a`.
 #[test]
 fn loom_a_slab_is_linked_in_one_queue_at_a_time() {
-    explore(Some(4), || {
+    explore(None, || {
         let world = world(1);
         let (a, b) = (world.heap(2), world.heap(3));
         let item = pops(&a, 2, 1)[0];
@@ -139,7 +140,7 @@ fn loom_a_slab_is_linked_in_one_queue_at_a_time() {
 /// may link it, in between.
 #[test]
 fn loom_linking_a_slab_that_was_stolen_since_its_adoption() {
-    explore(Some(4), || {
+    explore(Some(2), || {
         let world = world(1);
         let (a, b, c) = (world.heap(2), world.heap(3), world.heap(4));
         let item = pops(&c, 2, 1)[0];
@@ -244,7 +245,7 @@ fn loom_adopted_again_while_linked_under_the_old_class() {
 /// The same with the steal behind it, so that the model reaches every way of popping the old queue meanwhile.
 #[test]
 fn loom_the_old_queue_is_popped_while_the_slab_is_held_elsewhere() {
-    explore(Some(4), || {
+    explore(Some(3), || {
         let world = world(1);
         let (a, b) = (world.heap(2), world.heap(3));
         let item = pops(&a, 2, 1)[0];
@@ -270,5 +271,65 @@ fn loom_the_old_queue_is_popped_while_the_slab_is_held_elsewhere() {
             b.push(item);
         }
         world.finish(&[&a, &b]);
+    });
+}
+
+/// The class of the items that are had from `seek`, while the empty orphan that a hint leads to is stolen and cut for another class.
+fn explore_recut(seek: impl Fn(&Heap) -> Option<usize> + Copy + Send + Sync + 'static) {
+    explore_looks(Some(1), move || {
+        let world = world(1);
+        let (a, b, c) = (world.heap(2), world.heap(3), world.heap(4));
+        let item = pops(&a, 0, 1)[0];
+        a.push(item);
+        a.leave();
+        assert_eq!(world.tier.slab(0).peek().state(), State::Nobody);
+        let seeker = spawn(b, move |b| seek(b));
+        c.steal();
+        let mine = c.pop(1);
+        c.leave();
+        let (b, theirs) = seeker.join().expect("joined");
+        world.verify(&[&a, &b, &c]);
+        for (class, item) in [(1, mine), (0, theirs)] {
+            let Some(item) = item else { continue };
+            let slab = world.tier.locate(item - DATA).expect("it is live");
+            assert_eq!(slab.shape.class, class, "an item of another class");
+            a.push(item);
+        }
+        world.finish(&[&a, &b, &c]);
+    });
+}
+
+#[test]
+fn loom_a_hint_leads_to_a_slab_that_is_cut_for_another_class() {
+    explore_recut(|b| b.pop(0));
+}
+
+#[test]
+fn loom_who_looks_everywhere_finds_a_slab_that_is_cut_for_another_class() {
+    explore_recut(|b| b.pop_anywhere(0));
+}
+
+/// The links of a slab that `b` adopts are in use elsewhere, so that it becomes nobody's again, while somebody taps it.
+#[test]
+fn loom_giving_an_adopted_slab_up_while_it_is_tapped() {
+    explore(Some(3), || {
+        let world = world(1);
+        let (a, b, c) = (world.heap(2), world.heap(3), world.heap(4));
+        let item = pops(&a, 2, 1)[0];
+        assert_eq!(a.pop(2), None);
+        a.push(item);
+        assert_eq!(c.steal(), 1);
+        let items = pops(&c, 0, 2);
+        assert_eq!((c.pop(0), a.queue(2)), (None, [0].to_vec()));
+        let (x, y) = (items[0], items[1]);
+        let tapper = spawn(c, move |c| {
+            c.push(y);
+            c.pop_anywhere(0)
+        });
+        b.push(x);
+        let (c, theirs) = tapper.join().expect("joined");
+        world.verify(&[&a, &b, &c]);
+        theirs.into_iter().for_each(|item| b.push(item));
+        world.finish(&[&a, &b, &c]);
     });
 }

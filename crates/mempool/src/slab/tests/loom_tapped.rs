@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::vec::Vec;
 
-use super::loom_owner::{explore, pops, spawn, world};
-use super::world::{Heap, World};
+use super::loom_owner::{SLOT, explore, explore_looks, geometry, pops, spawn, world, world_of};
+use super::world::{DATA, Heap, World, shape};
 use crate::segment::slot::State;
+use crate::slab::CLASSES;
 
 /// A slab of two items in the queue of `a`, one of them freed by `b`: the world, `a`, `b`, the freed item, the live one.
 fn queued() -> (Arc<World>, Heap, Heap, usize, usize) {
@@ -27,7 +28,7 @@ fn queued() -> (Arc<World>, Heap, Heap, usize, usize) {
 
 #[test]
 fn loom_tapping_against_the_owner_who_claims() {
-    explore(Some(4), || {
+    explore(Some(3), || {
         let (world, a, b, own, live) = queued();
         b.push(live);
         // One item free by the owner, one remotely. The owner claims, and takes over what was freed remotely.
@@ -48,7 +49,7 @@ fn loom_tapping_against_the_owner_who_claims() {
 
 #[test]
 fn loom_tapping_against_an_own_free() {
-    explore(Some(4), || {
+    explore(None, || {
         let world = world(1);
         let (a, b) = (world.heap(2), world.heap(3));
         let items = pops(&a, 0, 2);
@@ -73,7 +74,7 @@ fn loom_tapping_against_an_own_free() {
 
 #[test]
 fn loom_tapping_against_the_exit_of_the_owner() {
-    explore(Some(4), || {
+    explore(None, || {
         let (world, a, b, _, live) = queued();
         b.push(live);
         let third = spawn(b, |b| b.pop_anywhere(0));
@@ -89,7 +90,7 @@ fn loom_tapping_against_the_exit_of_the_owner() {
 
 #[test]
 fn loom_tapping_against_the_heir_of_the_owner() {
-    explore(Some(4), || {
+    explore(None, || {
         let (world, a, b, own, live) = queued();
         let c = world.heap(4);
         b.push(live);
@@ -109,7 +110,7 @@ fn loom_tapping_against_the_heir_of_the_owner() {
 
 #[test]
 fn loom_tapping_against_a_thief() {
-    explore(Some(3), || {
+    explore(Some(2), || {
         let (world, a, b, _, live) = queued();
         let c = world.heap(4);
         b.push(live);
@@ -130,7 +131,7 @@ fn loom_tapping_against_a_thief() {
 
 #[test]
 fn loom_of_two_who_tap_one_gets_the_item() {
-    explore(Some(3), || {
+    explore(None, || {
         let (world, a, b, own, live) = queued();
         let c = world.heap(4);
         // Only `own` is free remotely: the owner took it, somebody else freed it.
@@ -152,7 +153,7 @@ fn loom_of_two_who_tap_one_gets_the_item() {
 
 #[test]
 fn loom_tapping_against_remote_frees() {
-    explore(Some(3), || {
+    explore(None, || {
         let world = world(1);
         let (a, b, c) = (world.heap(2), world.heap(3), world.heap(4));
         let items = pops(&a, 0, 2);
@@ -169,6 +170,74 @@ fn loom_tapping_against_remote_frees() {
         let got = got.or_else(|| b.pop_anywhere(0));
         assert_eq!(got, Some(last), "the freed item is lost to all but its sleeping owner");
         b.push(last);
+        world.finish(&[&a, &b, &c]);
+    });
+}
+
+/// The owner frees another item itself before it leaves; its heir relies on seeing that.
+#[test]
+fn loom_tapping_against_an_own_free_and_the_exit() {
+    explore(Some(2), || {
+        let world = world_of(3);
+        let (a, b, c) = (world.heap(2), world.heap(3), world.heap(4));
+        let items = pops(&a, 0, 6);
+        assert_eq!(a.pop(0), None);
+        a.push(items[0]);
+        b.push(items[1]);
+        let third = spawn(b, |b| b.pop_anywhere(0));
+        let heir = spawn(c, |c| [c.pop(0), c.pop(0), c.pop(0)].into_iter().flatten().collect::<Vec<usize>>());
+        a.push(items[2]);
+        a.leave();
+        let (b, theirs) = third.join().expect("joined");
+        let (c, got) = heir.join().expect("joined");
+        world.verify(&[&a, &b, &c]);
+        theirs.into_iter().chain(got).chain([items[3], items[4], items[5]]).for_each(|item| b.push(item));
+        world.finish(&[&a, &b, &c]);
+    });
+}
+
+/// Of a cache no empty slab is kept: the owner who leaves gives it back, unless somebody has tapped an item of it.
+#[test]
+fn loom_tapping_against_the_exit_of_one_who_keeps_no_slab() {
+    explore(None, || {
+        let world = World::new(geometry(), 1, CLASSES + 1, 11);
+        world.tier.define(0, &shape(0, 2, SLOT / 2));
+        world.tier.define(CLASSES, &shape(CLASSES as u32, 2, SLOT / 2));
+        let world = Arc::new(world);
+        let (a, b) = (world.heap(2), world.heap(3));
+        let items = pops(&a, CLASSES, 2);
+        assert_eq!(a.pop(CLASSES), None);
+        a.push(items[0]);
+        b.push(items[1]);
+        let third = spawn(b, |b| b.pop_anywhere(CLASSES));
+        a.leave();
+        let (b, theirs) = third.join().expect("joined");
+        world.verify(&[&a, &b]);
+        theirs.into_iter().for_each(|item| b.push(item));
+        world.finish(&[&a, &b]);
+    });
+}
+
+/// Empty, it is stolen, cut for another class and queued again between the look at it and the tap.
+#[test]
+fn loom_tapping_a_slab_that_is_cut_for_another_class() {
+    explore_looks(Some(1), || {
+        let (world, a, b, _, live) = queued();
+        let c = world.heap(4);
+        b.push(live);
+        let third = spawn(b, |b| b.pop_anywhere(0));
+        assert!(a.steal() < 2);
+        let got: Vec<usize> = std::iter::from_fn(|| a.pop(1)).collect();
+        if let [x, y] = got[..] {
+            a.push(x);
+            c.push(y);
+        }
+        let (b, theirs) = third.join().expect("joined");
+        world.verify(&[&a, &b, &c]);
+        if let Some(item) = theirs {
+            assert_eq!(world.tier.locate(item - DATA).expect("live").shape.class, 0, "an item of another class");
+            a.push(item);
+        }
         world.finish(&[&a, &b, &c]);
     });
 }
