@@ -31,7 +31,7 @@ fn adds_up(table: &str) {
     let sum = |column: usize| holders(table).iter().map(|row| row[column]).sum::<u64>();
     let (open, reserve_free) = (numbers(line(table, "open"))[0], numbers(line(table, "open"))[2]);
     let free = numbers(line(table, "free"))[0];
-    let local = numbers(line(table, "local heaps"))[1];
+    let local = numbers(line(table, "local heaps"))[2];
     assert_eq!(open, free + reserve_free + local + sum(4), "{table}");
     assert_eq!(numbers(line(table, "live"))[..2], [sum(2), sum(3)], "{table}");
     let segment = numbers(line(table, "segment"));
