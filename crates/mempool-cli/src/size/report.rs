@@ -117,7 +117,7 @@ fn write_bound(out: &mut String, found: &Found) -> std::fmt::Result {
     }
     writeln!(
         out,
-        "             no allocator that does not move objects can promise much less than {} (Robson 1974)",
+        "             by its peak and its largest object alone no allocator that moves nothing can promise much less than {} (Robson 1974)",
         Bytes(robson)
     )
 }

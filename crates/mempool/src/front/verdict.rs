@@ -68,6 +68,8 @@ struct Kept {
     bytes: usize,
     /// Bytes of it that the request could use if they weren't kept.
     useful: usize,
+    /// Bytes of the longest run among those: of a slab that is wholly empty.
+    longest: usize,
     slabs: usize,
     keepers: [Keeper; LOOKED_AT],
 }
@@ -140,13 +142,14 @@ impl<'a> Verdict<'a> {
     }
 
     fn judge(&self, class: Option<usize>, fits: bool) -> Why {
-        let (core, (need, _), useful) = (self.core, self.need, self.kept.useful);
+        let (core, (need, align), useful) = (self.core, self.need, self.kept.useful);
+        let in_one = self.kept.longest >= need && align <= core.slot_fragments() * FRAGMENT;
         let reserve = core.frag.free_reserve() * FRAGMENT;
         match () {
             () if self.request.size > core.most_request() => Why::TooLarge,
             () if class.is_some_and(|class| core.is_over_budget(class, need / FRAGMENT)) => Why::OverBudget,
             () if fits => Why::Fits,
-            () if class.is_some() && useful > 0 => Why::Stranded,
+            () if class.is_some() && useful > 0 || in_one => Why::Stranded,
             () if self.free >= need => Why::Fragmented,
             () if useful > 0 && self.free + useful >= need => Why::Stranded,
             () if reserve >= need && !core.is_critical() => Why::ReserveLeft,
@@ -230,7 +233,7 @@ impl<'a> Verdict<'a> {
             write!(f, "; looked again {} times within {} us", tried.waits, tried.waited / 1000)?;
         }
         if tried.growth_refused {
-            f.write_str("; the system has no more memory to grow by")?;
+            f.write_str("; the system did not let the pool grow as far")?;
         }
         Ok(())
     }
@@ -263,7 +266,13 @@ impl<'a> Verdict<'a> {
             return write!(f, "none: no segment has more than {}; MEMPOOL_EXHAUSTED=null refuses", Bytes(SEGMENT_MOST));
         };
         let name = if grows && !refused { "MAX_SEGMENT" } else { "SEGMENT" };
-        write!(f, "MEMPOOL_{name}={}", Compact(segment))
+        write!(f, "MEMPOOL_{name}={}", Compact(segment))?;
+        // What it refused behind the pool it may refuse at the start.
+        if refused {
+            write!(f, ", if `mempool doctor --segment {}` finds room for it", Compact(segment))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -321,6 +330,7 @@ impl Core {
                 kept.useful += free;
             } else if current && free == shape.items as usize * shape.size {
                 kept.useful += shape.run * FRAGMENT;
+                kept.longest = kept.longest.max(shape.run * FRAGMENT);
             }
         });
         kept
