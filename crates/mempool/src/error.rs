@@ -225,7 +225,7 @@ impl From<ConfigError> for InitError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AllocError {
-    /// No run that fits is left, after reclaiming and waiting.
+    /// No run that fits is left, after reclaiming and waiting, or the budget that the request is charged to is used up.
     Exhausted {
         /// Bytes asked for.
         bytes: usize,
@@ -250,7 +250,7 @@ impl fmt::Display for AllocError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exhausted { bytes, align } => {
-                write!(f, "the pool is exhausted: no {} aligned to {align} are left", Bytes(*bytes))
+                write!(f, "the pool, or the budget, is exhausted: no {} aligned to {align} are left", Bytes(*bytes))
             }
             Self::TooLarge { bytes: usize::MAX, most } => {
                 write!(f, "the request overflows; this pool serves at most {}", Bytes(*most))
@@ -349,7 +349,7 @@ mod tests {
         let text = |error: AllocError| error.to_string();
         assert_eq!(
             text(AllocError::Exhausted { bytes: 4096, align: 16 }),
-            "the pool is exhausted: no 4 KiB aligned to 16 are left"
+            "the pool, or the budget, is exhausted: no 4 KiB aligned to 16 are left"
         );
         assert!(text(AllocError::TooLarge { bytes: usize::MAX, most: 1 << 20 }).contains("overflows"));
         assert!(text(AllocError::TooLarge { bytes: 2 << 20, most: 1 << 20 }).contains("2 MiB"));
