@@ -75,6 +75,15 @@ pub enum InitError {
     },
     /// The calling thread is inside one of the pool's reclaim callbacks.
     InCallback,
+    /// Huge OS pages are required, and no whole one surely lies in the segment's data.
+    NoHugeRoom {
+        /// Bytes of the segment.
+        bytes: usize,
+        /// Bytes of a huge OS page.
+        size: usize,
+        /// Bytes of a segment that has room for one; 0 where none was found.
+        least: usize,
+    },
 }
 
 // An error travels through `Result`s on init paths; a large one would make each of them large.
@@ -109,7 +118,7 @@ impl InitError {
             Self::Config(ConfigError::Range { .. } | ConfigError::Name { .. }) => 3,
             Self::Config(ConfigError::Conflict { .. }) => 4,
             Self::Os { .. } => 5,
-            Self::TooSmall { .. } => 6,
+            Self::TooSmall { .. } | Self::NoHugeRoom { .. } => 6,
             Self::AlreadyInitialised => 7,
             Self::NotInitialised => 8,
             Self::LockLimit { .. } => 9,
@@ -149,6 +158,7 @@ impl InitError {
                 "set more aside: write their number to /sys/kernel/mm/hugepages/hugepages-*kB/nr_hugepages, or boot with hugepagesz= and hugepages=; or set huge_pages=try"
             }
             Self::TooSmall { .. } => "ask for a larger segment, fewer threads or fewer caches",
+            Self::NoHugeRoom { .. } => "ask for a larger segment, or do without (huge_pages=try, or off with strict)",
             Self::InCallback => "end it when the request that the callback was called for has returned",
             _ => "",
         }
@@ -190,6 +200,13 @@ impl fmt::Display for InitError {
             Self::HugePages { need, size, free } => {
                 let (pages, free) = (need / (*size).max(1), free / (*size).max(1));
                 write!(f, "cannot get {pages} huge OS pages of {}: {free} are free", Bytes(*size))?;
+            }
+            Self::NoHugeRoom { bytes, size, least } => {
+                let (bytes, size) = (Bytes(*bytes), Bytes(*size));
+                write!(f, "a segment of {bytes} has no room for a whole huge OS page of {size}")?;
+                if *least > 0 {
+                    write!(f, ": at least {} are needed", Bytes(*least))?;
+                }
             }
             Self::Misaligned { address, align } => {
                 write!(f, "the buffer at {address:#x} does not begin at a multiple of {}", Bytes(*align))?;
@@ -284,6 +301,7 @@ mod tests {
             InitError::Memory { need: 2 << 30, available: 300 << 20, bound: Bound::Cgroup2 },
             InitError::HugePages { need: 64 << 20, size: 2 << 20, free: 6 << 20 },
             InitError::InCallback,
+            InitError::NoHugeRoom { bytes: 4 << 20, size: 2 << 20, least: 5 << 20 },
         ]);
         let base = crate::config::Config::new();
         let mut copy = base;
@@ -298,6 +316,7 @@ mod tests {
     fn codes_are_stable_and_have_words() {
         let mut codes: Vec<i32> = samples().iter().map(InitError::code).collect();
         codes.sort_unstable();
+        codes.dedup();
         assert_eq!(codes, (1..=14).collect::<Vec<_>>());
         for (place, (code, text)) in CODES.iter().enumerate() {
             assert_eq!((*code, InitError::text_of(*code)), (place as i32, *text));
@@ -321,6 +340,7 @@ mod tests {
         says(all[5], &["0x1001", "4 KiB"]);
         says(all[7], &["2 GiB", "300 MiB", "memory cgroup", "memory.max", "MemoryMax=", "commit=lazy"]);
         says(all[8], &["32 huge OS pages of 2 MiB", "3 are free", "nr_hugepages"]);
+        says(all[10], &["4 MiB", "2 MiB", "at least 5 MiB", "larger segment", "huge_pages=try"]);
         let words = [Bound::Machine, Bound::Cgroup1, Bound::Cgroup2]
             .map(|bound| InitError::Memory { need: 2, available: 1, bound }.hint());
         assert!(words[0] != words[1] && words[1] != words[2]);
@@ -340,7 +360,7 @@ mod tests {
         use core::error::Error;
         let all = samples();
         assert_eq!(all[0].source().map(ToString::to_string), Some(OsError { call: "mmap", errno: 12 }.to_string()));
-        assert!(all[10].source().is_some());
+        assert!(all[11].source().is_some());
         assert!(InitError::Busy.source().is_none());
     }
 

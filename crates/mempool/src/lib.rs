@@ -47,7 +47,7 @@ pub use text::Text;
 pub use {
     budget::Budget,
     front::{BudgetError, BudgetInfo, CacheError, CacheInfo, Verdict, Why},
-    pool::Pool,
+    pool::{Pool, room_for_huge_pages},
     process::Global,
     raw::RawCache,
     stats::{CacheStats, Held, Stats},

@@ -22,8 +22,11 @@ const _: () = assert!(crate::config::HEAP_MAX_ALLOC == crate::heap::LARGEST_LIMI
 /// Bytes of a lazily committed pool that the page-frag tier is ready for at first.
 const CHARTED: usize = 128 << 20;
 
+pub use huge_room::check as room_for_huge_pages;
+
 mod care;
 mod door;
+mod huge_room;
 mod parts;
 mod reservation;
 
@@ -123,9 +126,11 @@ impl Pool {
         let bytes = config.growth_limit().next_multiple_of(page);
         let guard = if values.guard_pages { page } else { 0 };
         let areas = plan(config, bytes, guard, page)?;
-        // Two MiB, so that huge OS pages can lie under it.
-        let align = (1usize << areas.slot_shift).max(if bytes >= 4 << 20 { 2 << 20 } else { 0 }).max(page);
+        let align = alignment(&areas, bytes, page);
         let open = open_bytes(config, &areas, bytes);
+        if is_required(config) {
+            huge_room::check(config, page, os.huge_page())?;
+        }
         let reservation = Reservation::new(os, bytes, align)?;
         let start = reservation.range.start;
         // SAFETY: inside the reservation, of which the areas use fewer bytes (`plan`).
@@ -359,6 +364,11 @@ fn plan(config: &Config, bytes: usize, guard: usize, os_page: usize) -> Result<A
         classes: CLASSES,
     };
     Areas::new(&wish, &needs).map_err(|small| InitError::TooSmall { bytes, least: small.least })
+}
+
+/// The multiple at which a segment's addresses begin: 2 MiB for larger ones, so that huge OS pages can lie under it.
+fn alignment(areas: &Areas, bytes: usize, page: usize) -> usize {
+    (1usize << areas.slot_shift).max(if bytes >= 4 << 20 { 2 << 20 } else { 0 }).max(page)
 }
 
 /// Bytes of the data area that are open at first: all, or under growth whole slots, less what the pool may grow by.

@@ -491,7 +491,8 @@ unsafe impl Os for Fake {
         let mut state = self.state();
         state.enter("lock_limit")?;
         let limit = state.lock_limit.unwrap_or(usize::MAX);
-        Ok(LockLimit { soft: limit, hard: limit })
+        let locked = state.count(|page| page.locked);
+        Ok(LockLimit { soft: limit, hard: limit, locked })
     }
 
     fn process(&self) -> u32 {

@@ -303,12 +303,12 @@ unsafe impl Os for Linux {
 
     unsafe fn huge_pages_advise(&self, range: Range) -> Result<(), OsError> {
         // SAFETY: keeps content.
-        unsafe { advise(range, libc::MADV_HUGEPAGE) }
+        unsafe { huge::advise(range, libc::MADV_HUGEPAGE, "madvise for huge OS pages") }
     }
 
     unsafe fn huge_pages_make(&self, range: Range) -> Result<(), OsError> {
         // SAFETY: keeps content.
-        unsafe { advise(range, MADV_COLLAPSE) }
+        unsafe { huge::advise(range, MADV_COLLAPSE, "madvise to collapse") }
     }
 
     unsafe fn huge_bytes(&self, range: Range) -> Result<usize, OsError> {
@@ -347,7 +347,7 @@ unsafe impl Os for Linux {
 
     unsafe fn dont_dump(&self, range: Range) -> Result<(), OsError> {
         // SAFETY: keeps content.
-        unsafe { advise(range, libc::MADV_DONTDUMP) }
+        unsafe { huge::advise(range, libc::MADV_DONTDUMP, "madvise for core files") }
     }
 
     unsafe fn release(&self, range: Range) -> Result<(), OsError> {
@@ -364,7 +364,8 @@ unsafe impl Os for Linux {
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: fills a live struct.
         outcome("getrlimit", unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) })?;
-        Ok(LockLimit { soft: limit_bytes(limit.rlim_cur), hard: limit_bytes(limit.rlim_max) })
+        let (soft, hard) = (limit_bytes(limit.rlim_cur), limit_bytes(limit.rlim_max));
+        Ok(LockLimit { soft, hard, locked: program::locked() })
     }
 
     fn process(&self) -> u32 {

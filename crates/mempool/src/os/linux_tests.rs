@@ -325,7 +325,7 @@ fn release_takes_the_mapping_away() {
 
 #[test]
 fn the_lock_limit_is_the_kernels() {
-    let LockLimit { soft, hard } = Linux.lock_limit().unwrap();
+    let LockLimit { soft, hard, .. } = Linux.lock_limit().unwrap();
     let text = fs::read_to_string("/proc/self/limits").unwrap();
     let line = text.lines().find(|line| line.starts_with("Max locked memory")).unwrap();
     let words: Vec<usize> =

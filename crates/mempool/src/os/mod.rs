@@ -91,6 +91,8 @@ pub struct LockLimit {
     pub soft: usize,
     /// How far the process may raise it.
     pub hard: usize,
+    /// Bytes that the process has locked now, which count against it; 0 where that is not known.
+    pub locked: usize,
 }
 
 /// What bounds the memory that is available.

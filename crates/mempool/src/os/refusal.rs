@@ -50,11 +50,11 @@ const ERRNOS: [Errno; 15] = [
 ];
 
 /// What can be done about a refusal, where the call says more than the errno does.
-const HINTS: [(&str, i32, &str); 14] = [
+const HINTS: [(&str, i32, &str); 17] = [
     (
         "mlock",
         12,
-        "RLIMIT_MEMLOCK counts all that the process locks (VmLck in /proc/self/status): raise it, by `ulimit -l`, LimitMEMLOCK=, memlock in limits.conf or --ulimit memlock of a container, or grant CAP_IPC_LOCK",
+        "RLIMIT_MEMLOCK counts all that the process locks (VmLck in /proc/self/status): raise it, by `ulimit -l`, LimitMEMLOCK=, memlock in limits.conf or --ulimit memlock of a container, or grant CAP_IPC_LOCK; where it has room, the process has as many mappings as vm.max_map_count allows (wc -l /proc/self/maps): raise that by sysctl",
     ),
     ("mlock", 11, "the kernel could not lock part of it now: see MemAvailable in /proc/meminfo, and try again"),
     (
@@ -74,7 +74,22 @@ const HINTS: [(&str, i32, &str); 14] = [
         "see ulimit -v, the memory cgroup and /proc/sys/vm/overcommit_memory; for huge OS pages /sys/kernel/mm/hugepages/*/nr_hugepages",
     ),
     (
-        "madvise",
+        "madvise for core files",
+        22,
+        "this kernel lacks MADV_DONTDUMP, or a seccomp filter forbids it: change the filter, or set dump=on",
+    ),
+    (
+        "madvise to collapse",
+        22,
+        "this kernel cannot make huge OS pages of small ones (Linux 6.1 can), or free memory lies in small pieces: see /sys/kernel/mm/transparent_hugepage/enabled, or ask for reserved ones by huge_page_size",
+    ),
+    (
+        "get_robust_list",
+        1,
+        "a seccomp filter forbids it, so that the stacks of threads are not found: change the filter, or make the pool before the threads",
+    ),
+    (
+        "madvise for huge OS pages",
         22,
         "this kernel has no transparent huge OS pages, or this process may not have them (prctl PR_SET_THP_DISABLE): set huge_pages=off, or ask for reserved ones by huge_page_size",
     ),
@@ -173,7 +188,19 @@ mod tests {
             assert_ne!(of(a).hint(), of(b).hint());
             assert!(of(a).to_string().split(':').nth(1) != of(b).to_string().split(':').nth(1));
         }
-        assert!(of(12).hint().contains("LimitMEMLOCK") && of(1).hint().contains("CAP_IPC_LOCK"));
+        assert!(
+            of(12).hint().contains("vm.max_map_count")
+                && of(12).hint().contains("LimitMEMLOCK")
+                && of(1).hint().contains("CAP_IPC_LOCK")
+        );
+    }
+
+    #[test]
+    fn one_call_for_two_purposes_has_the_advice_of_each() {
+        let of = |call| OsError { call, errno: OsError::EINVAL }.hint();
+        assert!(of("madvise for core files").contains("dump=on") && !of("madvise for core files").contains("huge"));
+        assert!(of("madvise for huge OS pages").contains("huge_pages=off"));
+        assert_eq!(of("madvise"), "");
     }
 
     #[test]

@@ -121,8 +121,11 @@ fn locks_that_are_refused_for_different_reasons_have_different_words() {
         error(os, &small().lock(Wish::Required)).to_string()
     };
     // Beyond the limit, which all locked memory counts against; forbidden; not now; forbidden, but not by the limit.
-    let all = [words(12, 8 * MIB), words(1, 0), words(11, 8 * MIB), words(1, 8 * MIB)];
-    assert!(all[0].contains("lock limit, for all that the process locks, is 8 MiB"), "{}", all[0]);
+    let all = [words(12, 64 << 10), words(1, 0), words(11, 8 * MIB), words(1, 8 * MIB)];
+    assert!(all[0].contains("lock limit, for all that the process locks, is 64 KiB"), "{}", all[0]);
+    // A limit that has room was not in the way.
+    let other = words(12, 8 * MIB);
+    assert!(other.contains("lock failed") && !other.contains("is 8 MiB"), "{other}");
     assert!(all[1].contains("is 0 bytes"), "{}", all[1]);
     assert!(all[2].contains("EAGAIN") && !all[2].contains("lock limit"), "{}", all[2]);
     assert!(all[3].contains("EPERM") && all[3] != all[1], "{}", all[3]);
@@ -204,7 +207,7 @@ fn nodes_are_set_before_anything_is_touched() {
         assert_eq!(pool.shortfalls().numa.map(|error| error.call), Some("place"));
         assert!(pool.table().to_string().contains("numa "));
         drop(pool);
-        assert_eq!(error(os, &small().numa(numa).strict(true)).code(), 5);
+        assert_eq!(error(os, &small().segment(16 * MIB).numa(numa).strict(true)).code(), 5);
     }
     let os = Fake::new();
     Pool::on(os, &small()).expect("a pool");
@@ -226,19 +229,57 @@ fn the_program_is_made_real_when_asked_and_reported_part_by_part() {
         assert!(short.len() == 1 && short[0].0.contains(name) && short[0].1.call == call, "{short:?}");
         assert!(pool.table().to_string().contains(&std::format!("{call} failed")), "{}", pool.table());
         drop(pool);
-        assert_eq!(error(os, &small().lock_process(true).strict(true)).code(), 5);
+        assert_eq!(error(os, &small().segment(16 * MIB).lock_process(true).strict(true)).code(), 5);
     }
 }
 
 #[test]
 fn a_program_that_must_be_locked_names_need_and_limits() {
     let os = Fake::new();
-    os.limit_locks(16 * MIB);
     os.fail("lock_program", 1, 12, Strike::ForEver);
-    let text = error(os, &small().lock_process(true).strict(true)).to_string();
-    for part in ["cannot lock 8 KiB", "is 16 MiB", "ulimit -l", "LimitMEMLOCK", "CAP_IPC_LOCK"] {
-        assert!(text.contains(part), "{text:?} lacks {part:?}");
+    let config = Config::new().segment(16 * MIB).lock_process(true);
+    Pool::on(os, &config).expect("a pool, since a lock is only tried");
+    for config in [config.strict(true), config.lock(Wish::Required)] {
+        // All that the segment takes, and no more: the program counts against the same limit.
+        let pool = Pool::on(os, &config.strict(false).lock(Wish::Try)).expect("a pool");
+        os.limit_locks(pool.granted().locked);
+        drop(pool);
+        let text = error(os, &config).to_string();
+        for part in ["cannot lock 8 KiB", "is 16368 KiB", "ulimit -l", "LimitMEMLOCK", "CAP_IPC_LOCK"] {
+            assert!(text.contains(part), "{text:?} lacks {part:?}");
+        }
+        os.limit_locks(32 * MIB);
+        let text = error(os, &config).to_string();
+        assert!(text.contains("lock_program failed") && !text.contains("is 32 MiB"), "{text}");
+        os.limit_locks(usize::MAX);
     }
+}
+
+#[test]
+fn required_huge_pages_refuse_a_segment_that_has_room_for_none() {
+    let os = Fake::new();
+    for segment in [MIB, 3 * MIB, 4 * MIB] {
+        let config = Config::new().segment(segment);
+        let table = Pool::on(os, &config).expect("a pool").table().to_string();
+        // The fake counts by bytes, wherever they begin.
+        let none = "0 bytes in huge OS pages; the segment has no room for a whole one";
+        assert!(table.contains(none) || segment > 2 * MIB, "{table}");
+        for config in [config.huge_pages(Wish::Required), config.strict(true)] {
+            let error = error(os, &config);
+            let text = error.to_string();
+            let InitError::NoHugeRoom { bytes, size, least } = error else { panic!("{text}") };
+            assert_eq!((bytes, size, error.code()), (segment, 2 * MIB, 6));
+            assert!(text.contains("huge OS page of 2 MiB") && text.contains("at least"), "{text}");
+            // What is said to be enough is, and half a huge OS page less is not.
+            assert!(Pool::on(os, &config.segment(least)).expect("a pool").granted().huge > 0);
+            assert!(Pool::on(os, &config.segment(least - MIB)).is_err());
+        }
+        Pool::on(os, &config.strict(true).huge_pages(Wish::Off)).expect("a pool");
+        Pool::on(os, &config.strict(true).commit(Commit::Lazy)).expect("a pool");
+    }
+    // What is there from the start counts, not what the pool may grow to.
+    let grow = Config::new().segment(4 * MIB).exhausted(Exhausted::Grow).max_segment(256 * MIB);
+    assert_eq!(error(os, &grow.huge_pages(Wish::Required)).code(), 6);
 }
 
 #[test]
@@ -263,7 +304,7 @@ fn core_files_leave_out_whole_ranges_or_say_so() {
     let pool = Pool::on(os, &small().dump(false)).expect("a pool");
     assert!(pool.shortfalls().dump.is_some() && pool.table().to_string().contains("in core files; dont_dump failed"));
     drop(pool);
-    assert_eq!(error(os, &small().dump(false).strict(true)).code(), 5);
+    assert_eq!(error(os, &small().segment(16 * MIB).dump(false).strict(true)).code(), 5);
     os.heal();
     let calls = |name| os.calls().iter().filter(|call| **call == name).count();
     let before = calls("dont_dump");
@@ -274,7 +315,7 @@ fn core_files_leave_out_whole_ranges_or_say_so() {
 #[test]
 fn strict_lets_a_pool_be_made_where_all_is_granted() {
     let os = Fake::new();
-    let config = small().strict(true).numa(Numa::Local).lock_process(true).dump(false);
+    let config = small().segment(16 * MIB).strict(true).numa(Numa::Local).lock_process(true).dump(false);
     assert!(Pool::on(os, &config).expect("a pool").shortfalls().is_empty());
     for call in ["lock", "huge_pages_advise", "huge_bytes", "place", "dont_dump", "lock_program"] {
         os.fail(call, 1, 11, Strike::Once);

@@ -26,9 +26,9 @@ fn configs() -> Vec<Config> {
         small(),
         small().commit(Commit::Lazy).dump(false),
         small().lock(Wish::Required).guard_pages(false),
-        small().huge_pages(Wish::Required).lock(Wish::Off).small(Small::Heap),
+        small().segment(6 << 20).huge_pages(Wish::Required).lock(Wish::Off).small(Small::Heap),
         small().segment(4 << 20).huge_page_size(2 << 20).numa(Numa::Interleave).dump(false),
-        small().lock_process(true).numa(Numa::Local).dump(false).strict(true),
+        small().segment(6 << 20).lock_process(true).numa(Numa::Local).dump(false).strict(true),
         small().exhausted(Exhausted::Grow).segment(512 << 10).max_segment(2 << 20).lock(Wish::Required),
         small().exhausted(Exhausted::Grow).segment(512 << 10).max_segment(2 << 20).commit(Commit::Lazy),
     ])

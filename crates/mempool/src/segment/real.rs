@@ -269,17 +269,22 @@ unsafe fn lock(
     }
     granted.short.lock = Some(error);
     if values.strict || values.lock == Wish::Required {
-        Err(lock_error(os, "lock memory", bytes, error))
+        Err(lock_error(os, "lock memory", bytes, 0, error))
     } else {
         Ok(())
     }
 }
 
-fn lock_error(os: &dyn Os, what: &'static str, need: usize, error: OsError) -> InitError {
-    // The limit is what was in the way if there is one and the kernel says so: other errors have other remedies.
-    let (over, none) = (error.errno == OsError::ENOMEM, error.errno == OsError::EPERM);
+/// The error of a lock of `need` bytes that was refused, of which `done` are locked.
+fn lock_error(os: &dyn Os, what: &'static str, need: usize, done: usize, error: OsError) -> InitError {
+    let (no_memory, none) = (error.errno == OsError::ENOMEM, error.errno == OsError::EPERM);
     match os.lock_limit() {
-        Ok(limit) if over && limit.soft < usize::MAX || none && limit.soft == 0 => {
+        // The limit was in the way only if what is locked and what was to be are more than it: ENOMEM has other reasons, too, with
+        // other remedies.
+        Ok(limit)
+            if no_memory && limit.locked.saturating_add(need.saturating_sub(done)) > limit.soft
+                || none && limit.soft == 0 =>
+        {
             InitError::LockLimit { need, soft: limit.soft, hard: limit.hard }
         }
         _ => InitError::Os { what, bytes: need, error },
@@ -331,7 +336,7 @@ pub unsafe fn make_huge(os: &dyn Os, range: Range, values: &Values, granted: &mu
 /// Makes the program itself stay, where `process` asks for it.
 ///
 /// # Errors
-/// Something was refused, and `strict` is set.
+/// Locking was refused, and `lock` is `required`; or anything was, and `strict` is set.
 pub fn make_program_real(os: &dyn Os, values: &Values, granted: &mut Granted) -> Result<(), InitError> {
     if !values.lock_process {
         return Ok(());
@@ -344,8 +349,9 @@ pub fn make_program_real(os: &dyn Os, values: &Values, granted: &mut Granted) ->
     granted.program = locked;
     if let Err(error) = done {
         short.program = Some(error);
-        if values.strict {
-            return Err(lock_error(os, "lock the program's text, libraries and stack", need, error));
+        // What `process` locks is part of what `lock` asks for.
+        if values.strict || values.lock == Wish::Required {
+            return Err(lock_error(os, "lock the program's text, libraries and stacks", need, locked, error));
         }
     }
     if let Err(error) = os.lower_oom_score(OOM_SCORE) {
@@ -390,7 +396,7 @@ impl fmt::Display for Report<'_> {
         let commit = if values.commit == Commit::Eager { "eager" } else { "lazy" };
         show("commit", &commit, format_args!("{} bytes present at init", granted.present), None)?;
         // In the words of an error at init, which names need and limit.
-        let unlocked = short.lock.map(|error| lock_error(*os, "lock memory", values.segment, error));
+        let unlocked = short.lock.map(|error| lock_error(*os, "lock memory", values.segment, 0, error));
         let unlocked = unlocked.as_ref().map(|error| error as Show<'_>);
         show("lock", &wish(values.lock), format_args!("{} bytes locked", granted.locked), unlocked)?;
         let mut line = |name: &str, asked: Show<'_>, got: fmt::Arguments<'_>, refused: Option<OsError>| {
@@ -398,7 +404,16 @@ impl fmt::Display for Report<'_> {
             show(name, asked, got, refused.as_ref().map(|error| error as Show<'_>))
         };
         let huge = format_args!("{} bytes in huge OS pages", granted.huge);
-        line("huge pages", &wish(values.huge_pages), huge, short.huge_pages)?;
+        // Without a shortfall all whole huge OS pages are there: then there is room for none.
+        let wanted = values.huge_pages != Wish::Off && values.commit == Commit::Eager;
+        let none = wanted && granted.huge == 0 && short.huge_pages.is_none();
+        match none {
+            true => {
+                let room = format_args!("{huge}; the segment has no room for a whole one");
+                line("huge pages", &wish(values.huge_pages), room, None)?;
+            }
+            false => line("huge pages", &wish(values.huge_pages), huge, short.huge_pages)?,
+        }
         if values.numa != Numa::Off {
             let got = if short.numa.is_none() { "set" } else { "not set" };
             line("numa", &crate::config::Nodes(values.numa), format_args!("{got}"), short.numa)?;

@@ -90,6 +90,33 @@ pub fn each_line(path: &CStr, each: &mut dyn FnMut(&[u8]) -> bool) -> Result<(),
     }
 }
 
+/// Calls `each` with the names in a folder that are numbers.
+#[inline(never)]
+pub fn each_number(path: &CStr, each: &mut dyn FnMut(usize)) -> Result<(), OsError> {
+    /// Bytes of an entry before its name: inode, offset, length, kind.
+    const HEAD: usize = 19;
+    let folder = open(path, libc::O_RDONLY | libc::O_DIRECTORY)?;
+    let mut buffer = [0u64; LINE / 8];
+    loop {
+        // SAFETY: the kernel fills at most a live array, whose alignment is that of an entry.
+        let got = unsafe { libc::syscall(libc::SYS_getdents64, c_long::from(folder.0), buffer.as_mut_ptr(), LINE) };
+        let got = usize::try_from(got).map_err(|_| OsError { call: "getdents", errno: errno() })?;
+        if got == 0 {
+            return Ok(());
+        }
+        // SAFETY: the array's bytes, all of which have values.
+        let bytes = unsafe { core::slice::from_raw_parts(buffer.as_ptr().cast::<u8>(), got.min(LINE)) };
+        let mut at = 0;
+        while let Some(&[low, high]) = bytes.get(at + HEAD - 3..at + HEAD - 1) {
+            let length = usize::from(u16::from_ne_bytes([low, high]));
+            if let Some(found) = number(part(bytes, at + HEAD, at + length)) {
+                each(found);
+            }
+            at += length.max(HEAD);
+        }
+    }
+}
+
 /// The number at the start of the file; None where there is none, as in `max`.
 pub fn number_in(path: &CStr) -> Result<Option<usize>, OsError> {
     let mut found = None;

@@ -34,6 +34,16 @@ pub fn bytes_in(range: Range) -> Result<usize, OsError> {
     Ok(found.min(range.bytes))
 }
 
+/// Advice whose refusal is told by its purpose: what can be done about it depends on that.
+///
+/// # Safety
+///
+/// As `madvise` asks for `advice`.
+pub unsafe fn advise(range: Range, advice: c_int, call: &'static str) -> Result<(), OsError> {
+    // SAFETY: the caller's promise.
+    unsafe { super::advise(range, advice) }.map_err(|error| OsError { call, ..error })
+}
+
 /// Bytes of a transparent huge OS page, 0 where the kernel has none.
 pub fn transparent() -> usize {
     number_in(c"/sys/kernel/mm/transparent_hugepage/hpage_pmd_size").ok().flatten().unwrap_or(0)

@@ -190,6 +190,47 @@ fn the_program_is_locked_and_its_stack_is_there() {
 }
 
 #[test]
+fn advice_that_is_refused_is_named_by_its_purpose() {
+    // Nothing is mapped there.
+    let nowhere = Range::new(core::ptr::without_provenance_mut(Linux.os_page()), Linux.os_page());
+    // SAFETY: advice about what is not there changes nothing.
+    let (dump, huge) = unsafe { (Linux.dont_dump(nowhere), Linux.huge_pages_advise(nowhere)) };
+    assert_eq!(dump.map_err(|error| error.call), Err("madvise for core files"));
+    assert_eq!(huge.map_err(|error| error.call), Err("madvise for huge OS pages"));
+}
+
+#[test]
+fn stacks_of_threads_that_there_are_are_locked() {
+    let status = in_child(|| {
+        let (sent, told) = std::sync::mpsc::channel();
+        let (hold, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::Builder::new().stack_size(3 * MIB).spawn(move || {
+            let mark = 0u8;
+            sent.send((&raw const mark).addr()).expect("a receiver");
+            // Until the sender is gone.
+            let _ = wait.recv();
+        });
+        let here = told.recv().expect("an address");
+        let (_, _, done) = Linux.lock_program();
+        let text = fs::read_to_string("/proc/self/smaps").expect("smaps");
+        let mut inside = false;
+        let (mut locked, mut seen) = (false, false);
+        for line in text.lines() {
+            if let Some((start, end, ..)) = program::mapping(line.as_bytes()) {
+                inside = (start..end).contains(&here);
+                seen |= inside;
+            } else if inside && line.starts_with("VmFlags:") {
+                locked = line.split_whitespace().any(|flag| flag == "lo");
+            }
+        }
+        assert!(seen && (locked || done.is_err()), "{done:?}");
+        drop(hold);
+        thread.expect("a thread").join().expect("no panic");
+    });
+    assert_eq!(status, 0, "the child failed");
+}
+
+#[test]
 fn the_score_is_lowered_or_refused_with_a_hint() {
     let status = in_child(|| match Linux.lower_oom_score(-900) {
         Ok(()) => assert_eq!(fs::read_to_string("/proc/self/oom_score_adj").expect("a score").trim(), "-900"),

@@ -2,13 +2,16 @@
 //! keeps the out-of-memory killer away.
 //!
 //! What is locked is what /proc/self/maps shows at this moment as a private mapping of a file (text, constants, data),
-//! the uninitialised data behind such a mapping, and the main stack. *Limits:* libraries loaded later and stacks of
-//! later threads are not; nor are shared mappings of files, which are data.
+//! the uninitialised data behind such a mapping, the main stack, and the stacks of the threads that there are. The C library
+//! keeps a thread's control block at the top of its stack, and has told the kernel an address in it: the head of the list of robust
+//! mutexes. The mapping around that address is the thread's stack. It is locked as it becomes present, since whole it would be 8 MiB
+//! of memory for each thread. *Limits:* libraries loaded later and stacks of later threads are not locked; nor are shared mappings
+//! of files, which are data.
 
-use core::ffi::CStr;
+use core::ffi::{CStr, c_int, c_long};
 
 use super::super::{Os, OsError};
-use super::files::{digits, each_line, field, number, write};
+use super::files::{digits, each_line, each_number, field, number, write};
 use super::{Linux, outcome};
 
 const MAPS: &CStr = c"/proc/self/maps";
@@ -91,21 +94,71 @@ pub fn lock() -> (usize, usize, Result<(), OsError>) {
             Err(OsError { call: "mlock of the stack", errno: OsError::ENOMEM })
         }
     };
-    (locked, wanted, images.and(result).and(stack))
+    let threads = lock_threads(&mut locked, &mut wanted);
+    (locked, wanted, images.and(result).and(stack).and(threads))
+}
+
+/// Locks the stacks of all threads but the first. The first refusal; a thread that ends meanwhile is none.
+#[inline(never)]
+fn lock_threads(locked: &mut usize, wanted: &mut usize) -> Result<(), OsError> {
+    let first = Linux.process() as usize;
+    let mut result = Ok(());
+    each_number(c"/proc/self/task", &mut |thread| {
+        if thread != first {
+            result = result.and(lock_thread(thread, locked, wanted));
+        }
+    })?;
+    result
+}
+
+/// Locks the mapping that holds a thread's control block.
+fn lock_thread(thread: usize, locked: &mut usize, wanted: &mut usize) -> Result<(), OsError> {
+    let (mut head, mut bytes) = (0usize, 0usize);
+    // SAFETY: fills two live words.
+    match outcome("get_robust_list", unsafe {
+        libc::syscall(libc::SYS_get_robust_list, thread, &raw mut head, &raw mut bytes) as c_int
+    }) {
+        Err(OsError { errno: libc::ESRCH, .. }) => return Ok(()),
+        asked => asked?,
+    }
+    let mut result = Err(OsError { call: "find the stack of a thread", errno: libc::ENOENT });
+    each_mapping(&mut |start, end, _| {
+        if (start..end).contains(&head) {
+            *wanted += end - start;
+            // SAFETY: locking changes no content. A mapping that is gone meanwhile is an error.
+            result = outcome("mlock", unsafe {
+                libc::syscall(libc::SYS_mlock2, start, end - start, libc::MLOCK_ONFAULT as c_long) as c_int
+            });
+            if result.is_ok() {
+                *locked += end - start;
+            }
+        }
+    })?;
+    result
+}
+
+/// Bytes that the process has locked, 0 where the kernel does not say.
+pub fn locked() -> usize {
+    let mut locked = 0;
+    // Where it cannot be read nothing is known.
+    let _ = each_line(c"/proc/self/status", &mut |line| {
+        locked = field(line, b"VmLck").map_or(locked, |kib| kib * 1024);
+        true
+    });
+    locked
 }
 
 /// Whether the stack can be locked without harm: a locked stack that outgrows the lock limit kills the process.
 fn may_lock_stack() -> bool {
     let Ok(limit) = Linux.lock_limit() else { return false };
-    let (mut locked, mut capable) = (0, false);
+    let mut capable = false;
     let read = each_line(c"/proc/self/status", &mut |line| {
-        locked = field(line, b"VmLck").map_or(locked, |kib| kib * 1024);
         if let Some((rights, _)) = line.strip_prefix(b"CapEff:").and_then(|rest| digits(rest, 16)) {
             capable = rights >> IPC_LOCK & 1 == 1;
         }
         true
     });
-    let room = limit.soft == usize::MAX || locked.saturating_add(stack_limit()) <= limit.soft;
+    let room = limit.soft == usize::MAX || limit.locked.saturating_add(stack_limit()) <= limit.soft;
     read.is_ok() && (capable || room)
 }
 
