@@ -180,6 +180,14 @@ fn huge_pages_are_allowed_or_set_aside_or_neither() {
     says(&report, "huge", "short", &["switched off"], "echo madvise | sudo tee");
     assert_eq!(machine.doctor(&["--huge-pages", "required"]).0, 2);
     assert_eq!(machine.doctor(&["--huge-pages", "off"]).0, 0);
+    machine.set("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n");
+    machine.set("sys/kernel/mm/transparent_hugepage/hpage_pmd_size", "2097152\n");
+    let (code, report) = machine.doctor(&["--segment", "4M", "--huge-pages", "required"]);
+    assert_eq!(code, 2);
+    says(&report, "huge", "fails", &["4 MiB", "no room", "2 MiB"], "--segment 5120K, or --huge-pages off");
+    says(&machine.doctor(&["--segment", "4M"]).1, "huge", "short", &["no room"], "--segment 5120K");
+    assert_eq!(machine.doctor(&["--segment", "5120K", "--huge-pages", "required"]).0, 0);
+    machine.set("sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]\n");
     machine.stock("2048", 3);
     let (code, report) = machine.doctor(&["--segment", "64M", "--huge-page-size", "2M"]);
     assert_eq!(code, 1);
@@ -205,12 +213,26 @@ fn strict_overcommit_and_address_limits_can_forbid_a_pool() {
     let limits = LIMITS.replace("LOCK", "unlimited").replace("HARD", "unlimited");
     let limited = limits.replace("Max address space         unlimited", "Max address space         1073741824");
     machine.set("proc/self/limits", &limited);
-    says(&machine.doctor(&["--segment", "2G"]).1, "addresses", "fails", &["1 GiB", "2 GiB"], "ulimit -v");
+    says(&machine.doctor(&["--segment", "2G"]).1, "addresses", "fails", &["1 GiB", "2 GiB"], "ulimit -v 2162688");
     says(&machine.doctor(&["--segment", "100M"]).1, "addresses", "holds", &[], "");
     let limited = limits.replace("Max data size             unlimited", "Max data size             1073741824");
     machine.set("proc/self/limits", &limited);
-    says(&machine.doctor(&["--segment", "2G"]).1, "data", "fails", &["1 GiB", "2 GiB"], "ulimit -d");
+    says(&machine.doctor(&["--segment", "2G"]).1, "data", "fails", &["1 GiB", "2 GiB"], "ulimit -d 2162688");
     says(&machine.doctor(&["--segment", "100M"]).1, "data", "holds", &[], "");
+    // Where the hard limit is the same a shell cannot raise it.
+    for (name, topic, item) in [
+        ("Max address space         unlimited            unlimited", "addresses", "- as 2162688"),
+        ("Max data size             unlimited            unlimited", "data", "- data 2162688"),
+    ] {
+        machine.set("proc/self/limits", &limits.replace(name, &name.replace("unlimited", "1073741824")));
+        let (_, report) = machine.doctor(&["--segment", "2G"]);
+        says(&report, topic, "fails", &["1 GiB"], item);
+        says(&report, topic, "fails", &[], "=2214592512");
+        assert!(!finding(&report, topic)["fix"].as_str().unwrap().contains("ulimit -"), "{report:#}");
+    }
+    let stack = "Max stack size            8388608              unlimited";
+    machine.set("proc/self/limits", &limits.replace(stack, "Max stack size            65536                65536"));
+    says(&machine.doctor(&["--process", "--segment", "100M"]).1, "stack", "short", &["64 KiB"], "- stack 1280");
     let grow = ["--segment", "1G", "--exhausted", "grow", "--max-segment", "64G"];
     says(&Machine::good("grow").doctor(&grow).1, "growth", "short", &["64 GiB", "4 GiB"], "--max-segment 4087M");
 }
@@ -233,8 +255,15 @@ fn nodes_the_program_and_core_files_are_looked_at() {
     says(&report, "score", "short", &["is 0", "-900", "CAP_SYS_RESOURCE"], "OOMScoreAdjust=-900");
     machine.set("proc/self/oom_score_adj", "-950\n");
     assert_eq!(machine.doctor(&["--process"]).0, 0);
+    machine.limits("536870912", "unlimited");
+    says(&machine.doctor(&["--process"]).1, "process", "short", &["no room"], "ulimit -l 589824");
+    let required = machine.doctor(&["--process", "--lock", "required"]);
+    says(&required.1, "process", "fails", &["no room"], "ulimit -l 589824");
+    assert_eq!(required.0, 2);
     machine.limits("536870912", "536870912");
-    says(&machine.doctor(&["--process"]).1, "process", "short", &["no room"], "ulimit -l");
+    for way in ["memlock 589824", "LimitMEMLOCK=603979776", "--ulimit memlock=603979776", "--cap-add IPC_LOCK"] {
+        says(&machine.doctor(&["--process"]).1, "process", "short", &["no room"], way);
+    }
     machine.set("proc/sys/kernel/core_pattern", "|/usr/lib/systemd/systemd-coredump %P\n");
     says(
         &machine.doctor(&[]).1,

@@ -94,6 +94,25 @@ fn huge_pages_that_are_not_set_aside_are_an_error_at_init_and_never_a_crash() {
 }
 
 #[test]
+fn huge_pages_that_no_part_of_the_segment_has_room_for_are_an_error_if_required() {
+    for segment in ["1M", "3M", "4M"] {
+        for more in [&[][..], &["--strict"]] {
+            let arguments = ["run", "--segment", segment, "--huge-pages", "required"];
+            let said = fails(mempool(arguments).args(more).args(["--", "true"]), 125);
+            // A kernel without them has other words.
+            assert!(said.contains("huge OS page"), "{said}");
+        }
+    }
+}
+
+#[test]
+fn process_with_a_required_lock_that_has_no_room_for_the_program_is_an_error() {
+    let arguments = ["run", "--segment", "7M", "--process", "--lock", "required", "--", "true"];
+    let said = fails(&mut without_rights(&arguments), 125);
+    assert_has(&said, &["cannot lock", "is 8 MiB", "may raise that to 8 MiB", "ulimit -l", "LimitMEMLOCK="]);
+}
+
+#[test]
 fn nodes_that_do_not_exist_are_refused() {
     let output = run(&mut mempool(["run", "--segment", "16M", "--numa", "63", "--stats", "--", "true"]));
     if output.status.success() {

@@ -3,14 +3,18 @@
 
 use mempool::bytes::Bytes;
 use mempool::config::{Commit, Config, Exhausted, Numa, Small, Values, Wish};
+use mempool::{InitError, room_for_huge_pages};
 
-use super::machine::{IPC_LOCK, Machine, SYS_RESOURCE};
+use super::machine::{ADDRESSES, DATA, IPC_LOCK, MEMLOCK, Machine, STACKS, SYS_RESOURCE};
 use crate::shell::quoted;
 
 /// The score that `process` asks for.
 const SCORE: i32 = -900;
 /// The least stack of which `process` can make a MiB present.
 const STACK: usize = 5 << 18;
+
+/// What the program itself is taken to need beside the segment.
+const PROGRAM: usize = 64 << 20;
 
 /// How a promise stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +78,7 @@ pub fn findings(machine: &Machine, config: &Config) -> Vec<Finding> {
     all.push(overcommit(machine, config));
     all.push(lock(machine, values));
     all.push(swap(machine, values));
-    all.push(huge_pages(machine, values));
+    all.push(huge_pages(machine, config));
     all.push(nodes(machine, values));
     all.extend(program(machine, values));
     all.push(core_files(machine, values));
@@ -161,9 +165,15 @@ fn growth(machine: &Machine, config: &Config) -> Option<Finding> {
     })
 }
 
+/// A limit with room for the pool's `need` and the program.
+const fn beside(need: usize) -> usize {
+    need.saturating_add(PROGRAM)
+}
+
 /// Memory that may be written to counts against its own limit from where it is committed.
 fn data(machine: &Machine, config: &Config) -> Option<Finding> {
-    let limit = machine.data??;
+    let (limit, hard) = machine.data?;
+    let limit = limit?;
     let need = config.values().segment;
     let says = format!(
         "The data of a process are limited to {} (ulimit -d); the pool's count, {}.",
@@ -172,18 +182,19 @@ fn data(machine: &Machine, config: &Config) -> Option<Finding> {
     );
     Some(match limit > need {
         true => finding("data", State::Holds, says),
-        false => finding("data", State::Fails, says).fix("ulimit -d unlimited".into()),
+        false => finding("data", State::Fails, says).fix(DATA.raise(beside(need), hard)),
     })
 }
 
 fn addresses(machine: &Machine, config: &Config) -> Option<Finding> {
-    let limit = machine.addresses??;
+    let (limit, hard) = machine.addresses?;
+    let limit = limit?;
     let need = config.growth_limit();
     let says =
         format!("The address space is limited to {} (ulimit -v); the pool reserves {}.", Bytes(limit), Bytes(need));
     Some(match limit > need {
         true => finding("addresses", State::Holds, says),
-        false => finding("addresses", State::Fails, says).fix("ulimit -v unlimited".into()),
+        false => finding("addresses", State::Fails, says).fix(ADDRESSES.raise(beside(need), hard)),
     })
 }
 
@@ -226,14 +237,14 @@ fn lock(machine: &Machine, values: &Values) -> Finding {
     if soft.is_none_or(|soft| soft >= need) {
         return finding("lock", State::Holds, says);
     }
-    let kib = need.div_ceil(1024);
-    let fix = match hard {
-        Some(hard) if hard < need => format!(
-            "echo \"$USER - memlock {kib}\" | sudo tee -a /etc/security/limits.conf, then log in again; in a service LimitMEMLOCK={need}; in a container --ulimit memlock={need} or --cap-add IPC_LOCK"
-        ),
-        _ => format!("ulimit -l {kib}"),
-    };
+    let fix = lock_more(need, hard);
     finding("lock", lacking(values, values.lock), says).fix(fix)
+}
+
+/// What makes room for so much that is locked.
+fn lock_more(need: usize, hard: Option<usize>) -> String {
+    let capability = if hard.is_some_and(|hard| hard < need) { " or --cap-add IPC_LOCK" } else { "" };
+    MEMLOCK.raise(need, hard) + capability
 }
 
 fn swap(machine: &Machine, values: &Values) -> Finding {
@@ -252,13 +263,24 @@ fn swap(machine: &Machine, values: &Values) -> Finding {
     }
 }
 
-fn huge_pages(machine: &Machine, values: &Values) -> Finding {
+fn huge_pages(machine: &Machine, config: &Config) -> Finding {
+    let values = config.values();
     let state = lacking(values, values.huge_pages);
     if values.huge_pages == Wish::Off {
         return finding("huge", State::Note, "huge_pages=off: each OS page costs its own entry of the TLB.".into());
     }
     if values.huge_page_size > 0 {
         return reserved(machine, values, state);
+    }
+    // As the pool asks.
+    let room = machine.huge.map(|size| room_for_huge_pages(config, machine.page.unwrap_or(4096), size));
+    if let Some(Err(error @ InitError::NoHugeRoom { bytes, size, least })) = room {
+        let says = format!("A segment of {} has no room for a whole huge OS page of {}.", Bytes(bytes), Bytes(size));
+        let fix = match least {
+            0 => error.hint().to_owned(),
+            least => format!("--segment {}K, or --huge-pages off", least.div_ceil(1024)),
+        };
+        return finding("huge", state, says).fix(fix);
     }
     match machine.transparent.as_deref() {
         Some("never") => finding("huge", state, "Transparent huge OS pages are switched off.".into())
@@ -329,15 +351,16 @@ fn program(machine: &Machine, values: &Values) -> Vec<Finding> {
         return vec![finding("process", State::Note, says.into()).fix("--process".into())];
     }
     let capable = machine.can(IPC_LOCK);
-    let room = machine.lock.is_some_and(|(soft, _)| soft.is_none_or(|soft| soft > values.segment + (64 << 20)));
+    let need = beside(values.segment);
+    let room = machine.lock.is_some_and(|(soft, _)| soft.is_none_or(|soft| soft >= need));
     let locked = match capable || room {
-        true => finding("process", State::Holds, "The program's text, libraries and stack can be locked.".into()),
+        true => finding("process", State::Holds, "The program's text, libraries and stacks can be locked.".into()),
         false => finding(
             "process",
-            lacking(values, Wish::Try),
-            "The lock limit has no room for the program's text, libraries and stack beside the segment.".into(),
+            lacking(values, values.lock),
+            "The lock limit has no room for the program's text, libraries and stacks beside the segment.".into(),
         )
-        .fix(format!("ulimit -l {}", (values.segment + (64 << 20)).div_ceil(1024))),
+        .fix(lock_more(need, machine.lock.and_then(|(_, hard)| hard))),
     };
     let score = machine.score.unwrap_or(0);
     let says = format!("The out-of-memory score is {score}, and process=on asks for {SCORE}");
@@ -349,9 +372,12 @@ fn program(machine: &Machine, values: &Values) -> Vec<Finding> {
         ),
     };
     let mut all = vec![locked, score];
-    if let Some(Some(limit)) = machine.stack.filter(|limit| limit.is_some_and(|bytes| bytes < STACK)) {
+    if let Some((Some(limit), hard)) = machine.stack.filter(|(soft, _)| soft.is_some_and(|bytes| bytes < STACK)) {
         let says = format!("The stack is limited to {}; process=on makes 1 MiB of it present.", Bytes(limit));
-        all.push(finding("stack", lacking(values, Wish::Try), says).fix("ulimit -s 8192".into()));
+        all.push(
+            finding("stack", lacking(values, Wish::Try), says)
+                .fix(STACKS.raise(hard.map_or(8 << 20, |hard| hard.clamp(STACK, 8 << 20)), hard)),
+        );
     }
     all
 }

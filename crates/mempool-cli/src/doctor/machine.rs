@@ -14,6 +14,40 @@ const PAGE_SIZE: u64 = 6;
 /// A limit; None where there is none.
 pub type Limit = Option<usize>;
 
+/// A limit's names.
+#[derive(Clone, Copy, Debug)]
+pub struct Named {
+    /// The flag of `ulimit`, which counts in KiB.
+    pub flag: char,
+    /// What limits.conf calls it.
+    pub item: &'static str,
+    /// What systemd calls it.
+    pub unit: &'static str,
+    /// Whether a container's --ulimit knows it by that name.
+    pub container: bool,
+}
+
+pub const MEMLOCK: Named = Named { flag: 'l', item: "memlock", unit: "LimitMEMLOCK", container: true };
+pub const ADDRESSES: Named = Named { flag: 'v', item: "as", unit: "LimitAS", container: false };
+pub const DATA: Named = Named { flag: 'd', item: "data", unit: "LimitDATA", container: true };
+pub const STACKS: Named = Named { flag: 's', item: "stack", unit: "LimitSTACK", container: true };
+
+impl Named {
+    /// What raises the limit to `need` bytes: the shell's command as far as the hard limit goes, else what needs the administrator.
+    pub fn raise(&self, need: usize, hard: Limit) -> String {
+        let (kib, Self { flag, item, unit, container }) = (need.div_ceil(1024), self);
+        match hard {
+            Some(hard) if hard < need => {
+                let ways = format!(
+                    "echo \"$USER - {item} {kib}\" | sudo tee -a /etc/security/limits.conf, then log in again; in a service {unit}={need}"
+                );
+                if *container { format!("{ways}; in a container --ulimit {item}={need}") } else { ways }
+            }
+            _ => format!("ulimit -{flag} {kib}"),
+        }
+    }
+}
+
 /// A memory cgroup with a limit, this process's own or one above it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
@@ -51,18 +85,20 @@ pub struct Machine {
     pub overcommit: Option<u32>,
     /// RLIMIT_MEMLOCK: soft, hard.
     pub lock: Option<(Limit, Limit)>,
-    /// RLIMIT_AS, soft.
-    pub addresses: Option<Limit>,
-    /// RLIMIT_DATA, soft.
-    pub data: Option<Limit>,
-    /// RLIMIT_STACK, soft.
-    pub stack: Option<Limit>,
+    /// RLIMIT_AS, soft, hard.
+    pub addresses: Option<(Limit, Limit)>,
+    /// RLIMIT_DATA, soft, hard.
+    pub data: Option<(Limit, Limit)>,
+    /// RLIMIT_STACK, soft, hard.
+    pub stack: Option<(Limit, Limit)>,
     /// RLIMIT_CORE, soft.
     pub core: Option<Limit>,
     /// CapEff.
     pub capabilities: Option<u64>,
     /// The word in brackets of transparent_hugepage/enabled.
     pub transparent: Option<String>,
+    /// Bytes of a transparent huge OS page.
+    pub huge: Option<usize>,
     /// Reserved huge OS pages by size.
     pub stocks: Vec<Stock>,
     /// Cgroups with a limit.
@@ -92,15 +128,16 @@ impl Machine {
             promises: kib("CommitLimit").zip(kib("Committed_AS")),
             overcommit: word("proc/sys/vm/overcommit_memory").and_then(|mode| mode.parse().ok()),
             lock: limit(&limits, "Max locked memory"),
-            addresses: limit(&limits, "Max address space").map(|(soft, _)| soft),
-            data: limit(&limits, "Max data size").map(|(soft, _)| soft),
-            stack: limit(&limits, "Max stack size").map(|(soft, _)| soft),
+            addresses: limit(&limits, "Max address space"),
+            data: limit(&limits, "Max data size"),
+            stack: limit(&limits, "Max stack size"),
             core: limit(&limits, "Max core file size").map(|(soft, _)| soft),
             capabilities: capabilities.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()),
             transparent: text("sys/kernel/mm/transparent_hugepage/enabled").and_then(|text| {
                 let (_, rest) = text.split_once('[')?;
                 Some(rest.split_once(']')?.0.to_owned())
             }),
+            huge: number(root.join("sys/kernel/mm/transparent_hugepage/hpage_pmd_size")),
             stocks: stocks(root),
             cgroups: cgroups(root),
             nodes: word("sys/devices/system/node/online").and_then(|list| node_list(&list)),
