@@ -79,21 +79,24 @@ fn each_new_thread_in_a_full_pool_is_called_back_for() {
     spare.register();
     std::thread::scope(|scope| {
         // Each stays until all were there.
-        let mut ends = Vec::new();
+        let (mut ends, mut threads) = (Vec::new(), Vec::new());
         for _ in 0..4 {
             let before = spare.calls.load(SeqCst);
             let ((tell, came), (end, ended)) = (mpsc::channel(), mpsc::channel::<()>());
             let spare = &spare;
-            scope.spawn(move || {
+            threads.push(scope.spawn(move || {
                 assert!(spare.pool.alloc(layout(LARGE)).is_ok());
                 tell.send(()).expect("somebody who waits");
                 let _ = ended.recv();
-            });
+            }));
             came.recv().expect("a thread that was served");
             assert_eq!(spare.calls.load(SeqCst), before + 1);
             fill(&spare.pool);
             ends.push(end);
         }
+        drop(ends);
+        // To their very ends, where they leave the pool.
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
     });
     spare.pool.verify().expect("in order");
 }

@@ -183,7 +183,7 @@ fn arrays_are_had_out_of_a_sleepers_queue() {
     let (give, take) = std::sync::mpsc::channel();
     thread::scope(|scope| {
         let (cache, wake) = (&cache, &wake);
-        scope.spawn(move || {
+        let sleeper = scope.spawn(move || {
             let all: Vec<_> = std::iter::from_fn(|| cache.try_alloc_array(4).ok()).collect();
             let (live, freed): (Vec<_>, Vec<_>) = all.into_iter().enumerate().partition(|(i, _)| i % 4 == 0);
             let freed: Vec<_> = freed.into_iter().map(|(_, array)| array).collect();
@@ -201,6 +201,8 @@ fn arrays_are_had_out_of_a_sleepers_queue() {
         // SAFETY: live, and not used afterwards.
         live.into_iter().chain(again).for_each(|array| unsafe { cache.free_array(array, 4) });
         wake.wait();
+        // To its very end, where it leaves the pool.
+        sleeper.join().expect("no panic");
     });
     assert_eq!(pool.stats().live(), 0);
     pool.verify().expect("a sound pool");
