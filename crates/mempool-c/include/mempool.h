@@ -356,8 +356,8 @@ LIBEXPORT void mp_thread_idle(void);
 
 /* A budget: what some caches and scoped allocations may have together, at most `most` bytes, so that one tenant fails
  * alone; `least` of them are set aside now, in whole slots (4 to 64 KiB), out of the setting `reserve`, and are the
- * tenant's whatever others do. Charged are whole slabs. *budget becomes its number, above 0; it lasts as long as the pool, which
- * has 16 at most. Errors: BUDGET; ARGUMENT; those of mempool_init. */
+ * tenant's whatever others do. Charged are whole slabs, and where none serves a scoped allocation its bytes. *budget becomes its
+ * number, above 0; it lasts as long as the pool, which has 16 at most. Errors: BUDGET; ARGUMENT; those of mempool_init. */
 LIBEXPORT int mp_budget_make(unsigned *budget, const char *name, size_t least, size_t most);
 
 /* What the calling thread allocates from now on, without naming a cache, is charged to the budget; with 0 to none again.
@@ -366,7 +366,7 @@ LIBEXPORT int mp_budget_make(unsigned *budget, const char *name, size_t least, s
  * round. Errors: BUDGET (the thread has no local heap of its own); ARGUMENT; NOT_INITIALISED. */
 LIBEXPORT int mp_budget_enter(unsigned budget, unsigned *before);
 
-/* Bytes of the slabs that are charged to the budget; 0 if there is none. */
+/* Bytes of the slabs and scoped allocations that are charged to the budget; 0 if there is none. */
 LIBEXPORT size_t mp_budget_used(unsigned budget);
 
 /* Called on the thread whose request for `needed` bytes found the pool exhausted, with no lock held: frees what it

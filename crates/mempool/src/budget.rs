@@ -40,10 +40,11 @@ impl core::fmt::Debug for Budget<'_> {
 
 impl Pool {
     /// Makes a budget of at most `most` bytes, of which `least` are set aside now, in whole slots (4 to 64 KiB), out of the
-    /// setting `reserve`. Charged are the slabs of its caches and of its scoped allocations, whole. O(1).
+    /// setting `reserve`. Charged are the slabs of its caches and of its scoped allocations, whole; of scoped allocations that no
+    /// slab serves, the fragments. Linear in `least`.
     ///
     /// # Errors
-    /// The name has more than 31 bytes, `least` is more than `most` or than what is left of the reserve, or there are 16
+    /// The name has more than 31 bytes, `least` is more than `most` or than what lies free of the reserve, or there are 16
     /// budgets already.
     pub fn budget(&self, name: &str, least: usize, most: usize) -> Result<Budget<'_>, BudgetError> {
         Ok(Budget { pool: self, number: self.core().budget_create(name, least, most)? })

@@ -44,6 +44,8 @@ mod tests_budget;
 #[cfg(all(test, not(loom)))]
 mod tests_parking;
 #[cfg(all(test, not(loom)))]
+mod tests_reserve;
+#[cfg(all(test, not(loom)))]
 mod tests_shorts;
 #[cfg(all(test, not(loom)))]
 mod tests_stranded;

@@ -58,7 +58,13 @@ fn slab(core: &Core, slot: usize) -> Result<(), &'static str> {
         }
         State::Held | State::Queued if owner.thread() == 0 => return Err("owned by nobody, but held or queued"),
         State::Nobody if owner.thread() != 0 => return Err("belongs to nobody and to a thread"),
-        State::Held | State::Queued | State::Nobody => {}
+        State::Reserved if owner.thread() != 0 => {
+            return Err("somebody began to take an item of the reserve and never ended");
+        }
+        State::Reserved if slot * core.slot_fragments() >= core.frag.reserve() => {
+            return Err("is for critical requests, but not in the reserve");
+        }
+        State::Held | State::Queued | State::Nobody | State::Reserved => {}
     }
     let shape = slab.shape();
     if shape.class as usize >= core.slabs.classes {

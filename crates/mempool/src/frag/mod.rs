@@ -178,6 +178,22 @@ impl Frag {
         Some(run)
     }
 
+    /// Runs `f` while all of `range`, a part of the reserve, is claimed. None, and nothing has happened, if some of it is in use.
+    /// Linear in the range.
+    #[must_use]
+    pub fn while_free<R>(&self, range: core::ops::Range<usize>, f: impl FnOnce() -> R) -> Option<R> {
+        let run = self.claim_within(range.clone(), range.len(), 1)?;
+        let result = f();
+        self.give_internal(run);
+        Some(result)
+    }
+
+    /// Fragments of `range` before the first one that is in use. Linear in the range.
+    #[must_use]
+    pub fn free_before_used(&self, range: core::ops::Range<usize>) -> usize {
+        crate::bitmap::next_set(self.parts.busy(), range.start, range.end).unwrap_or(range.end) - range.start
+    }
+
     /// Ends the run that begins at fragment `start`, if one shorter than a cell does and `wanted` wants so many fragments, but keeps
     /// them: they are the caller's own, as those of [`Frag::take_internal`]. Of several callers, and of those that give it, one is told so. O(1).
     pub fn set_aside(&self, start: usize, wanted: impl FnOnce(usize) -> bool) -> Option<Run> {

@@ -51,8 +51,12 @@ impl Frag {
     /// Calls `f` for each run, in address order. Linear in the cells that are charted, and runs. What other threads take and
     /// give meanwhile may be seen or not.
     pub fn runs(&self, f: &mut dyn FnMut(Run)) {
-        let end = self.charted().high;
-        let mut at = 0;
+        self.runs_within(0..self.charted().high, f);
+    }
+
+    /// As above, for each run that begins in `range`.
+    pub fn runs_within(&self, range: core::ops::Range<usize>, f: &mut dyn FnMut(Run)) {
+        let (mut at, end) = (range.start, range.end);
         while let Some(start) = next_set(self.parts.first(), at, end) {
             if let Some(run) = self.run_at(start) {
                 f(run);

@@ -5,10 +5,12 @@
 //! sizes; while a thread is in a scope it has no local heap that the hot path knows of, so that every request arrives
 //! here. An object of theirs that is freed goes back to its slab, whoever frees it wherever, and so does the charge.
 //!
-//! The part that is set aside is taken from the reserve, whose fragments nobody else can have.
+//! The part that is set aside is taken from the reserve, whose fragments nobody else can have. What no size of scoped
+//! allocations serves, and what no slab is left for, lies there as a run (`reserve`): where it lies says whose it is.
 //!
 //! *Limits:* a budget lives as long as its pool. Whole slabs are charged: up to a slot (4 to 64 KiB) for each thread and
-//! size that has one object, and two slots for caches of large items.
+//! size that has one object, and two slots for caches of large items. Outside of what is set aside a large scoped allocation
+//! begins at a slot.
 
 use core::fmt;
 use core::num::NonZeroUsize;
@@ -27,7 +29,7 @@ use crate::units::{FRAGMENT, GRANULE};
 
 /// Most budgets of a pool.
 pub const BUDGETS: usize = 16;
-/// Sizes of scoped allocations; larger ones get a slab of their own.
+/// Sizes of scoped allocations; larger ones get a run of what is set aside, or a slab of their own.
 const SIZES: [usize; 18] = [16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192];
 /// The size whose arrays serve larger requests.
 const LARGE: usize = 7;
@@ -46,7 +48,8 @@ pub struct Entry {
     /// Fragments that it may have, and has.
     most: AtomicU64,
     used: AtomicU64,
-    /// The fragments set aside for it: first, and one behind the last.
+    /// The fragments set aside for it: first, and one behind the last. A run in there that is no slab is a scoped allocation,
+    /// charged to it (I31).
     from: AtomicU64,
     to: AtomicU64,
     /// The caches of its scoped allocations: index plus one in the lower half, generation in the upper; 0: not made yet.
@@ -58,8 +61,8 @@ pub struct Budgets {
     entries: [Entry; BUDGETS],
     /// How many there are.
     count: AtomicU64,
-    /// Fragments of the reserve that are set aside for budgets: all below.
-    assigned: AtomicU64,
+    /// Fragments of the reserve that are set aside for budgets: all below. Raised while all that it passes over is claimed.
+    pub(super) assigned: AtomicU64,
 }
 
 impl Budgets {
@@ -145,17 +148,27 @@ pub struct BudgetInfo {
     pub least: usize,
     /// Bytes that it may have.
     pub most: usize,
-    /// Bytes of its slabs.
+    /// Bytes of its slabs, and of its runs in what is set aside.
     pub used: usize,
 }
 
 impl Entry {
     /// Charges `fragments`; false when that were too many.
-    fn charge(&self, fragments: usize) -> bool {
+    pub(super) fn charge(&self, fragments: usize) -> bool {
         let most = self.most.load(Relaxed);
         let more = |used: u64| used.checked_add(fragments as u64).filter(|&used| used <= most);
         // Not added and taken away again: nobody ever sees more than the cap.
         self.used.fetch_update(Relaxed, Relaxed, more).is_ok()
+    }
+
+    /// Charges `fragments` less, which were charged.
+    pub(super) fn uncharge(&self, fragments: usize) {
+        self.used.fetch_sub(fragments as u64, Relaxed);
+    }
+
+    /// The fragments set aside for it.
+    pub(super) fn range(&self) -> core::ops::Range<usize> {
+        self.from.load(Relaxed) as usize..self.to.load(Relaxed) as usize
     }
 
     fn name(&self) -> Text<NAME_LEN> {
@@ -172,7 +185,7 @@ impl Entry {
 pub(super) struct Charged<'a> {
     core: &'a Core,
     entry: Option<&'a Entry>,
-    /// From the reserve, for a critical request.
+    /// From the reserve, for a critical request, and from nowhere else.
     reserve: bool,
 }
 
@@ -184,19 +197,18 @@ impl Runs for Charged<'_> {
         if self.entry.is_some_and(|entry| !entry.charge(fragments)) {
             return None;
         }
-        let set_aside = |entry: &Entry| {
-            let range = entry.from.load(Relaxed) as usize..entry.to.load(Relaxed) as usize;
-            core.frag.take_within(range, fragments, align)
-        };
-        let reserve = || self.reserve.then(|| core.take_critical(fragments, align)).flatten();
+        let set_aside = |entry: &Entry| core.frag.take_within(entry.range(), fragments, align);
         let counted = |run: crate::frag::Run| {
             core.count_slab(fragments);
             run.start / slot
         };
-        let taken = self.entry.and_then(set_aside).map(counted);
-        let taken = taken.or_else(|| core.take_slab(fragments, align)).or_else(|| reserve().map(counted));
+        let taken = if self.reserve {
+            core.take_critical(fragments, align).map(counted)
+        } else {
+            self.entry.and_then(set_aside).map(counted).or_else(|| core.take_slab(fragments, align))
+        };
         if let (None, Some(entry)) = (taken, self.entry) {
-            entry.used.fetch_sub(fragments as u64, Relaxed);
+            entry.uncharge(fragments);
         }
         taken
     }
@@ -207,7 +219,7 @@ impl Runs for Charged<'_> {
 }
 
 impl Core {
-    fn budget_entry(&self, number: usize) -> Option<&Entry> {
+    pub(super) fn budget_entry(&self, number: usize) -> Option<&Entry> {
         // Acquire pairs with `budget_create`.
         self.budgets.entries.get(number).filter(|entry| entry.state.load(Acquire) == ALIVE)
     }
@@ -228,17 +240,19 @@ impl Core {
     /// A slab of `class` with so many fragments goes back.
     pub(super) fn uncharge(&self, class: usize, fragments: usize) {
         if let Some(entry) = self.budget_of(class) {
-            entry.used.fetch_sub(fragments as u64, Relaxed);
+            entry.uncharge(fragments);
         }
     }
 
-    /// Fragments of the reserve that are no budget's, for a critical request.
-    pub(super) fn take_critical(&self, fragments: usize, align: usize) -> Option<crate::frag::Run> {
-        let from = self.budgets.assigned.load(Relaxed) as usize;
-        self.frag.take_within(from..self.frag.reserve(), fragments, align)
+    /// Where there are budgets: the one that the fragment `start` is set aside for.
+    pub(super) fn budget_at(&self, start: usize) -> Option<&Entry> {
+        if start >= self.budgets.assigned.load(Relaxed) as usize {
+            return None;
+        }
+        (0..BUDGETS).filter_map(|number| self.budget_entry(number)).find(|entry| entry.range().contains(&start))
     }
 
-    /// Makes a budget. O(1).
+    /// Makes a budget. Linear in what is set aside, with 1/64 of a step per fragment.
     pub(crate) fn budget_create(&self, name: &str, least: usize, most: usize) -> Result<usize, BudgetError> {
         if name.len() >= NAME_LEN {
             return Err(BudgetError::NameTooLong(name.len()));
@@ -287,20 +301,6 @@ impl Core {
         }
     }
 
-    /// Sets `need` fragments of the reserve aside: the first of them, or how many are left.
-    fn set_aside(&self, need: usize) -> Result<usize, usize> {
-        let reserve = self.frag.reserve();
-        loop {
-            let from = self.budgets.assigned.load(Relaxed);
-            if need > 0 && from as usize + need > reserve {
-                return Err(reserve.saturating_sub(from as usize));
-            }
-            if self.budgets.assigned.compare_exchange(from, from + need as u64, Relaxed, Relaxed).is_ok() {
-                return Ok(from as usize);
-            }
-        }
-    }
-
     /// What a budget has; None when there is none of this number.
     pub(crate) fn budget_info(&self, number: usize) -> Option<BudgetInfo> {
         let entry = self.budget_entry(number)?;
@@ -309,7 +309,7 @@ impl Core {
         Some(BudgetInfo { name: entry.name(), least, most: bytes(&entry.most), used: bytes(&entry.used) })
     }
 
-    /// The child of a fork: charges anew what slabs there are.
+    /// The child of a fork: charges anew what slabs and runs there are.
     pub(crate) fn recharge(&self) {
         self.budgets.entries.iter().for_each(|entry| entry.used.store(0, Relaxed));
         self.slabs.for_each(&mut |_, shape| {
@@ -317,6 +317,7 @@ impl Core {
                 entry.used.fetch_add(shape.run as u64, Relaxed);
             }
         });
+        self.each_set_aside(&mut |entry, run| _ = entry.used.fetch_add(run.len as u64, Relaxed));
     }
 
     /// Makes the budget `scope` (its number plus one, 0: none) that of the calling thread's requests; what it was. From
@@ -324,9 +325,7 @@ impl Core {
     pub(crate) fn enter_budget(&self, scope: u8) -> Result<u8, BudgetError> {
         // What is set aside for the budget is for whoever asks in its name, also for a new thread's local heap in a full pool.
         let number = (scope as usize).checked_sub(1);
-        let set_aside = number
-            .and_then(|number| self.budget_entry(number))
-            .map_or(0..0, |entry| entry.from.load(Relaxed) as usize..entry.to.load(Relaxed) as usize);
+        let set_aside = number.and_then(|number| self.budget_entry(number)).map_or(0..0, Entry::range);
         let local = self.own().or_else(|| self.join_within(set_aside)).ok_or(BudgetError::NoLocalHeap)?;
         let before = local.budget.replace(scope);
         if scope != 0 {
@@ -362,7 +361,7 @@ impl Core {
         self.finish(&plea, &mut || {
             let served = match place {
                 Some(_) => self.with_local(|local| self.cache_pop(local, class)),
-                None => self.pop_large(class, request, false),
+                None => self.pop_set_aside(number, request).or_else(|| self.pop_large(class, request, false)),
             };
             served.inspect(|address| self.clear_if_asked(request, address.get()))
         })

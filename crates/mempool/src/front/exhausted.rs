@@ -74,8 +74,7 @@ impl Core {
                 return helped;
             }
         }
-        let reserved =
-            if self.is_critical() && !self.is_refused_by_budget(plea) { self.serve_reserve(plea) } else { None };
+        let reserved = if self.is_critical() { self.serve_reserve(plea) } else { None };
         if reserved.is_none() {
             self.refuse(plea, &tried);
         }
@@ -143,9 +142,13 @@ impl Core {
         parked > 0
     }
 
-    /// A small request when no slab can be cut: any free fragment will do.
+    /// A small request when no slab can be cut: any free fragment will do, for a scoped one any that is set aside for the budget.
     fn serve_as_run(&self, plea: &Plea<'_>) -> Option<NonZeroUsize> {
-        if plea.anonymous() { self.serve_run(plea.request) } else { None }
+        if plea.anonymous() {
+            return self.serve_run(plea.request);
+        }
+        let (Some(number), true) = self.cache_budget(plea.class?) else { return None };
+        self.finish_request(plea.request, self.pop_set_aside(number, plea.request)?)
     }
 
     /// Opens more of a larger reservation until the request is served or there is no more: what one thread opens, others may take.
@@ -263,15 +266,19 @@ impl Core {
         names.split(',').any(|known| Some(known.as_bytes()) == name.get(..len))
     }
 
-    /// From the reserve: a run of its own, or for a named cache a slab of its own.
+    /// From the reserve: a run of its own, or for a named cache what its slabs there have, or a slab of its own.
     fn serve_reserve(&self, plea: &Plea<'_>) -> Option<NonZeroUsize> {
         let request = plea.request;
         if request.size > self.data_len {
             return None;
         }
         if let Some(class) = plea.class.filter(|_| !plea.anonymous()) {
-            let address = self.pop_large(CacheHandle::array_of(class), request, true)?;
-            return self.finish_request(request, address);
+            // What a slab there has free is charged already.
+            let may_charge = !self.is_refused_by_budget(plea);
+            let address = self
+                .pop_critical(class, request, may_charge)
+                .or_else(|| may_charge.then(|| self.pop_large(CacheHandle::array_of(class), request, true)).flatten());
+            return self.finish_request(request, address?);
         }
         let run = self.take_critical(fragments_for(request.size), (request.align / FRAGMENT).max(1))?;
         self.finish_request(request, NonZeroUsize::new(self.data + run.start * FRAGMENT)?)

@@ -17,6 +17,7 @@ mod marks;
 mod misuse;
 mod parking;
 mod reclaim;
+mod reserve;
 mod retired;
 mod route;
 mod shorts;

@@ -287,6 +287,7 @@ impl Core {
             Holder::Item(located) if located.shape.class as usize >= CLASSES => {
                 self.cache_budget(located.shape.class as usize).1
             }
+            Holder::Run => self.budget_at((address - self.data) / FRAGMENT).is_some(),
             _ => false,
         }
     }
@@ -337,7 +338,10 @@ impl Core {
             return self.not_a_run(address, call);
         };
         match self.frag.give(start, |_| ()) {
-            Ok(run) => self.count_given(run.len),
+            Ok(run) => {
+                self.count_given(run.len);
+                self.uncharge_run(run);
+            }
             Err(_) => self.not_a_run(address, call),
         }
     }
@@ -422,7 +426,9 @@ impl Core {
             Holder::Item(_) => false,
             Holder::HeapPage => self.heap.grow_in_place(old, request.size).unwrap_or(false),
             Holder::Run => {
-                let run = self.fragment_at(old).and_then(|start| self.frag.run_at(start));
+                // Those in the reserve stay as they are: what lies behind one is not its budget's, or not the reserve's.
+                let open = |start: &usize| *start >= self.frag.reserve();
+                let run = self.fragment_at(old).filter(open).and_then(|start| self.frag.run_at(start));
                 let len = fragments_for(request.size);
                 let grown = run.filter(|run| self.frag.grow_in_place(*run, len));
                 grown.inspect(|run| self.count_taken(len.saturating_sub(run.len))).is_some()

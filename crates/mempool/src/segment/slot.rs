@@ -54,10 +54,13 @@ pub enum State {
     /// A queued slab of which somebody else is taking an item that was freed remotely: its owner, if the thread field
     /// still names one, frees plainly and does nothing else.
     Tapped = 7,
+    /// A slab in the reserve, whose items only critical requests get: nobody owns it, and who frees does so remotely. The
+    /// thread field is not 0 while somebody takes an item.
+    Reserved = 8,
 }
 
 impl State {
-    const ALL: [State; 8] = [
+    const ALL: [State; 9] = [
         State::Free,
         State::Held,
         State::Queued,
@@ -66,12 +69,13 @@ impl State {
         State::Continued,
         State::Heap,
         State::Tapped,
+        State::Reserved,
     ];
 
     /// Whether a slab begins here that items may be allocated of.
     #[must_use]
     pub const fn is_slab(self) -> bool {
-        matches!(self, State::Held | State::Queued | State::Nobody | State::Tapped)
+        matches!(self, State::Held | State::Queued | State::Nobody | State::Tapped | State::Reserved)
     }
 }
 
@@ -104,8 +108,11 @@ impl Owner {
     #[inline(always)]
     #[must_use]
     pub const fn is_slab(self) -> bool {
-        const SLABS: u64 =
-            1 << State::Held as u64 | 1 << State::Queued as u64 | 1 << State::Nobody as u64 | 1 << State::Tapped as u64;
+        const SLABS: u64 = 1 << State::Held as u64
+            | 1 << State::Queued as u64
+            | 1 << State::Nobody as u64
+            | 1 << State::Tapped as u64
+            | 1 << State::Reserved as u64;
         SLABS >> (self.0 >> 32 & 0xf) & 1 != 0
     }
 

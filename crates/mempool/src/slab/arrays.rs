@@ -213,7 +213,7 @@ impl SlabTier {
     pub fn pop_whole(&self, runs: &impl Runs, shape: Shape, n: usize) -> Option<usize> {
         let size = shape.size.checked_mul(n)?;
         let whole = Shape { items: 1, size, run: size.div_ceil(FRAGMENT), count: n, plain: false, ..shape };
-        let slab = self.carve_shape(runs, whole, 0)?;
+        let slab = self.carve_shape(runs, whole, State::Nobody, 0)?;
         Some(self.address(&slab))
     }
 }
@@ -221,7 +221,7 @@ impl SlabTier {
 /// Arrays: consecutive items, told apart by *joined* bits ("this item and the next belong together") in
 /// the upper half of the `free` words of slabs that hold arrays and have at most half as many items.
 impl Slab<'_> {
-    fn joined(&self, w: usize) -> &AtomicU64 {
+    pub(super) fn joined(&self, w: usize) -> &AtomicU64 {
         self.slot.free(self.slot.words() / 2 + w)
     }
 
@@ -275,7 +275,7 @@ impl Slab<'_> {
     }
 
     /// The first `n` consecutive bits that are set in the words from `w` on, as `word` gives them.
-    fn find_region(&self, w: usize, n: usize, word: impl Fn(usize) -> u64) -> Option<usize> {
+    pub(super) fn find_region(&self, w: usize, n: usize, word: impl Fn(usize) -> u64) -> Option<usize> {
         // Ones at the end of the words so far.
         let mut open = 0;
         for w in w..self.used() {

@@ -18,6 +18,7 @@ mod loosen;
 mod protocol;
 mod queue;
 mod rescue;
+mod reserved;
 mod swap;
 mod tap;
 #[cfg(test)]

@@ -155,9 +155,9 @@ impl<'a> Slab<'a> {
         !mask(w, 0, items)
     }
 
-    /// Makes a slab of a run that the caller has just taken: all items free, owned by `me`.
-    /// With `me == 0` it is born full and belongs to nobody (an array in a slab of its own).
-    pub fn carve(&self, shape: Shape, me: u32) {
+    /// Makes a slab of a run that the caller has just taken. HELD of `me`: all items free; NOBODY: born full (an array in a slab of
+    /// its own); RESERVED: as if all items had been freed remotely.
+    pub fn carve(&self, shape: Shape, state: State, me: u32) {
         self.slot.cold(SHAPE).store(u64::from(shape.class) << 32 | u64::from(shape.items), Relaxed);
         self.slot.cold(SIZE).store(shape.size as u64, Relaxed);
         self.slot.cold(RUN).store(shape.run as u64, Relaxed);
@@ -171,14 +171,13 @@ impl<'a> Slab<'a> {
         let (reach, half) = (self.reach(&shape), self.slot.words() / 2);
         for w in 0..reach {
             let pad = self.pad(w);
-            self.slot.remote(w).store(pad, Relaxed);
-            self.slot.free(w).store(if me == 0 { 0 } else { !pad }, Relaxed);
+            self.slot.remote(w).store(if state == State::Reserved { !0 } else { pad }, Relaxed);
+            self.slot.free(w).store(if state == State::Held { !pad } else { 0 }, Relaxed);
             if reach <= half {
                 // No item is joined to another, see `arrays`.
                 self.slot.free(half + w).store(0, Relaxed);
             }
         }
-        let state = if me == 0 { State::Nobody } else { State::Held };
         // Release: whoever acts on the owner word finds the words above. Pairs with every Acquire of it.
         self.slot.owner().store(self.peek().next(state, me, 1).0, Release);
     }
@@ -389,9 +388,9 @@ impl<'a> Slab<'a> {
             && self.transit(seen, seen.next(State::Nobody, 0, 1))
     }
 
-    /// QUEUED or NOBODY, and empty, to GIVING: the caller, whoever it is, gives the run back. Touches no link.
+    /// QUEUED, NOBODY, or RESERVED and at rest, and empty, to GIVING: the caller, whoever it is, gives the run back. Touches no link.
     pub fn steal(&self, seen: Owner) -> bool {
-        matches!(seen.state(), State::Queued | State::Nobody)
+        (matches!(seen.state(), State::Queued | State::Nobody) || seen.state() == State::Reserved && seen.thread() == 0)
             && self.is_empty()
             && self.transit(seen, seen.next(State::Giving, 0, 1))
     }

@@ -212,10 +212,10 @@ impl SlabTier {
 
     pub(super) fn carve(&self, runs: &impl Runs, class: usize, me: u32) -> Option<Slab<'_>> {
         let shape = self.shape(class)?;
-        self.carve_shape(runs, shape, me)
+        self.carve_shape(runs, shape, State::Held, me)
     }
 
-    pub(super) fn carve_shape(&self, runs: &impl Runs, shape: Shape, me: u32) -> Option<Slab<'_>> {
+    pub(super) fn carve_shape(&self, runs: &impl Runs, shape: Shape, state: State, me: u32) -> Option<Slab<'_>> {
         let slot = runs.take(shape.run, shape.align)?;
         self.extend_reach(slot + self.slots_of(shape.run));
         let slab = self.slab(slot);
@@ -227,7 +227,7 @@ impl SlabTier {
             // Published by the Release of the carve.
             next.owner().store(seen.next(State::Continued, 0, 1).0, Relaxed);
         }
-        slab.carve(shape, me);
+        slab.carve(shape, state, me);
         Some(slab)
     }
 
@@ -288,7 +288,7 @@ impl SlabTier {
     fn leave_to_others(&self, runs: &impl Runs, slab: &Slab<'_>) {
         // Acquire as in `maybe_empty`.
         let seen = slab.owner();
-        if seen.state() != State::Nobody {
+        if self.freed_into_reserve(runs, slab, seen) || seen.state() != State::Nobody {
             return;
         }
         if !self.is_wanted(slab) && slab.steal(seen) {
@@ -320,6 +320,9 @@ impl SlabTier {
     pub(crate) fn freed_remotely(&self, runs: &impl Runs, local: &LocalHeap, slab: &Slab<'_>, tag: usize) {
         // Acquire: the class is that of the state seen, or the adoption fails.
         let seen = slab.owner();
+        if self.freed_into_reserve(runs, slab, seen) {
+            return;
+        }
         let class = slab.shape().class;
         // Since the bit is set it may have gone back and been cut for another class. A size class is as good as the other; but a cache that the
         // caller doesn't use may be ending, and our queue of it is then not ours to change. What was freed has gone back with the slab.
@@ -556,6 +559,7 @@ impl SlabTier {
                         slab.vacate();
                     }
                 }
+                State::Reserved => slab.repair_reserved(),
                 State::Free | State::Heap => {}
             }
         }

@@ -25,6 +25,7 @@ enum Work {
     ReturnEmpty,
     Rescue,
     Loosen(usize),
+    Reserved(usize, usize),
 }
 
 struct Scene {
@@ -57,7 +58,7 @@ fn pop(heap: &Heap, class: usize, live: &mut Vec<(usize, usize)>) {
 }
 
 /// The victim's slabs in every state, the survivor's too.
-const SCENES: [Prepare; 9] = [
+const SCENES: [Prepare; 11] = [
     |_, _, _| {},
     // Held, one item left; one freed remotely.
     |a, b, live| {
@@ -124,9 +125,27 @@ const SCENES: [Prepare; 9] = [
         (0..3).for_each(|_| pop(a, 0, live));
         (0..5).for_each(|_| pop(b, 1, live));
     },
+    // Slabs of the reserve: one full, one with an item left.
+    |a, b, live| {
+        for heap in [a, b, a] {
+            live.push((heap.pop_reserved(1, 1).expect("room"), 1));
+        }
+        pop(b, 1, live);
+    },
+    // Of arrays: joined ones across words.
+    |a, _, live| {
+        for n in [60, 10, 20] {
+            live.push((a.pop_reserved(2, n).expect("room"), n));
+        }
+        let (item, n) = live.remove(1);
+        a.push_array(item, n);
+    },
 ];
 
-const WORKS: [Work; 19] = [
+const WORKS: [Work; 22] = [
+    Work::Reserved(1, 1),
+    Work::Reserved(2, 5),
+    Work::Reserved(2, 70),
     Work::Loosen(1),
     Work::Loosen(2),
     Work::Pop(0),
@@ -170,6 +189,10 @@ fn work(scene: &mut Scene, kind: Work, until: u64) -> Option<()> {
         Work::Rescue => {
             let got = run_until(until, || heap.pop_anywhere(1))?;
             scene.live.extend(got.map(|item| (item, 1)));
+        }
+        Work::Reserved(class, n) => {
+            let got = run_until(until, || heap.pop_reserved(class, n))?;
+            scene.live.extend(got.map(|item| (item, n)));
         }
         Work::Loosen(class) => run_until(until, || heap.loosen(class)).map(drop)?,
         Work::Leave => run_until(until, || heap.leave())?,
@@ -240,8 +263,15 @@ fn a_thread_vanishes_after_any_store_of_any_operation() {
 /// A second thread goes on beside what the first left in the middle, and vanishes too, before anybody repairs.
 #[test]
 fn a_second_thread_vanishes_beside_the_first() {
-    const SECOND: [Work; 6] =
-        [Work::Pop(1), Work::PopArray(9), Work::Push(0), Work::Leave, Work::Steal, Work::Loosen(1)];
+    const SECOND: [Work; 7] = [
+        Work::Pop(1),
+        Work::PopArray(9),
+        Work::Push(0),
+        Work::Leave,
+        Work::Steal,
+        Work::Loosen(1),
+        Work::Reserved(1, 1),
+    ];
     for (s, prepare) in SCENES.into_iter().enumerate() {
         for (first, second) in WORKS.into_iter().flat_map(|first| SECOND.map(|second| (first, second))) {
             for (one, two) in (1..).step_by(2).flat_map(|one| [1, 2, 3, 5, 8].map(|two| (one, two))) {

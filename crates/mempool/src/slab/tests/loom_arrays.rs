@@ -2,7 +2,7 @@
 
 use super::loom_owner::{SLOT, explore, spawn};
 use super::world::{Heap, World, shape};
-use crate::segment::slot::SlotGeometry;
+use crate::segment::slot::{SlotGeometry, State};
 use crate::slab::{Runs, Shape, Slab};
 use std::sync::Arc;
 use std::vec::Vec;
@@ -57,7 +57,7 @@ fn loom_the_length_of_an_array_beside_a_take() {
         let (world, a, b) = wide(1);
         let slot = world.runs.take(9, 1).expect("room");
         let slab = world.tier.slab(slot);
-        slab.carve(world.tier.shape(0).expect("defined"), 2);
+        slab.carve(world.tier.shape(0).expect("defined"), State::Held, 2);
         assert_eq!(slab.claim_region(0, 63), Some(0));
         assert_eq!(slab.claim_region(0, 2), Some(63));
         // A remote free across two words, of which the owner's take sees the second word only.

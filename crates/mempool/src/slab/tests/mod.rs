@@ -13,11 +13,15 @@ mod loom_owner;
 #[cfg(loom)]
 mod loom_queues;
 #[cfg(loom)]
+mod loom_reserved;
+#[cfg(loom)]
 mod loom_tapped;
 #[cfg(not(loom))]
 mod oracle;
 #[cfg(not(loom))]
 mod regress;
+#[cfg(not(loom))]
+mod reserved;
 #[cfg(not(loom))]
 mod threads;
 mod world;

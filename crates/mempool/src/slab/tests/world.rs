@@ -265,6 +265,7 @@ impl World {
                         "slot {slot} has free items, but no hint leads there"
                     );
                 }
+                State::Reserved => assert_eq!(owner.thread(), 0, "slot {slot} is being taken from"),
                 state @ (State::Giving | State::Heap | State::Tapped) => panic!("slot {slot} is {state:?}"),
             }
             let slab_here = owner.state().is_slab();
@@ -378,6 +379,15 @@ impl Heap {
         Some(address)
     }
 
+    /// `n` items of the slabs in the reserve, which is all there is, or of a fresh one.
+    pub fn pop_reserved(&self, class: usize, n: usize) -> Option<usize> {
+        let tier = &self.world.tier;
+        let found = tier.pop_reserved(class, n, usize::MAX);
+        let address = found.or_else(|| tier.carve_reserved(&self.world.runs, class, n))?;
+        self.world.payload(address).exchange(0, 1);
+        Some(address)
+    }
+
     /// Frees as the front does: finds the item, compares the length, pushes.
     pub fn try_push(&self, address: usize, n: usize) -> Result<(), Refused> {
         let (slot, item, items) = self.world.find(address, n)?;
@@ -404,6 +414,14 @@ impl Heap {
         if !self.world.tier.adopt_into(&self.world.runs, self, &slab, offset & ((1 << shift) - 1), 0) {
             assert_eq!(self.try_push(address, 1), Ok(()));
         }
+    }
+
+    /// Frees remotely, and looks no further: as one who is held up there.
+    #[cfg(loom)]
+    pub fn push_late(&self, address: usize) {
+        self.world.payload(address).exchange(1, 0);
+        let (slot, item, items) = self.world.find(address, 1).expect("it is live");
+        self.world.tier.slab(slot).remote_free(item, items).expect("it is live");
     }
 
     /// Frees an array as the hot path does into a slab of the thread's own.
