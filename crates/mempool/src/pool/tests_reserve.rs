@@ -3,6 +3,7 @@
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Barrier, Mutex};
 use std::vec::Vec;
 
@@ -167,6 +168,33 @@ fn a_budget_does_not_get_what_critical_requests_have() {
     assert_eq!(tenant.info().used, 0);
     free_items(&cache, before);
     free_all(&pool, rest);
+    pool.verify().expect("a sound pool");
+}
+
+/// Whatever critical requests take and give meanwhile, none of it is charged to a budget, or taken off it.
+#[test]
+fn budgets_are_made_while_critical_requests_come_and_go() {
+    let pool = pool(4 << 20);
+    let _rest = fill_up(&pool);
+    let stop = AtomicBool::new(false);
+    let budgets = std::thread::scope(|scope| {
+        let (pool, stop) = (&pool, &stop);
+        for k in 1..4 {
+            scope.spawn(move || {
+                while !stop.load(Relaxed) {
+                    let objects = pool.critical(|| (0..k).map(|_| pool.try_alloc(layout(3000))).collect::<Vec<_>>());
+                    free_all(pool, objects.into_iter().flatten());
+                }
+            });
+        }
+        let tries = (0..200_000).filter_map(|_| pool.budget("a", 128 << 10, 1 << 20).ok());
+        let budgets = tries.take(16).collect::<Vec<_>>();
+        stop.store(true, Relaxed);
+        budgets
+    });
+    let used = budgets.iter().map(|budget| budget.info().used).collect::<Vec<_>>();
+    assert!(used.iter().all(|&used| used == 0), "{used:?}");
+    assert_eq!(pool.stats().reserve_free, 4 << 20);
     pool.verify().expect("a sound pool");
 }
 
