@@ -250,8 +250,9 @@ fn each_part(core: &Core, f: &mut dyn FnMut(Part)) {
         f(Part::Slab(shape.class as usize, held));
     });
     core.heap.for_each_page(&mut |page| f(Part::Page { live: page.objects, bytes: page.object_bytes }));
-    let slot = core.slot_fragments();
     core.frag.runs(&mut |run| {
+        // Here, where the compiler sees that it isn't 0, and that the division can't panic.
+        let slot = core.slot_fragments();
         let tiered = run.start % slot == 0 && core.slabs.slab(run.start / slot).peek().state() != State::Free;
         if !tiered {
             f(Part::Run { bytes: run.len * FRAGMENT });

@@ -200,7 +200,8 @@ impl Runs for Charged<'_> {
         let set_aside = |entry: &Entry| core.frag.take_within(entry.range(), fragments, align);
         let counted = |run: crate::frag::Run| {
             core.count_slab(fragments);
-            run.start / slot
+            // Not `slot`, of which the compiler doesn't see here that it isn't 0.
+            run.start / core.slot_fragments()
         };
         let taken = if self.reserve {
             core.take_critical(fragments, align).map(counted)

@@ -70,7 +70,8 @@ impl Core {
     /// An item or array of the named cache's `class` from its slabs in the reserve, or from one that is cut there, if `may_charge`.
     pub(super) fn pop_critical(&self, class: usize, request: &Request, may_charge: bool) -> Option<NonZeroUsize> {
         let shape = self.slabs.shape(class)?;
-        let n = if CacheHandle::is_array(class) { request.size.div_ceil(shape.size).max(1) } else { 1 };
+        // Arrays have the bytes of whole items.
+        let n = if CacheHandle::is_array(class) { request.size.checked_div(shape.size)?.max(1) } else { 1 };
         // A large scoped allocation may be aligned to more than the items that it is made of.
         if n > 1 && self.cache_budget(class).1 {
             return None;
@@ -113,8 +114,9 @@ impl Core {
     /// Calls `f` with every run that is a scoped allocation. Exact when nobody is at work.
     pub(super) fn each_set_aside(&self, f: &mut dyn FnMut(&Entry, Run)) {
         let end = self.budgets.assigned.load(Acquire) as usize;
-        let slot = self.slot_fragments();
         self.frag.runs_within(0..end, &mut |run| {
+            // Here, where the compiler sees that it isn't 0, and that the division can't panic.
+            let slot = self.slot_fragments();
             let is_slab = run.start.is_multiple_of(slot) && self.slabs.slab(run.start / slot).peek().is_slab();
             if let Some(entry) = self.budget_at(run.start).filter(|_| !is_slab) {
                 f(entry, run);
