@@ -9,6 +9,7 @@ use std::vec::Vec;
 use crate::config::{Config, Exhausted};
 use crate::os::fake::Fake;
 use crate::pool::Pool;
+use crate::pool::tests_shorts::wait_for_ends;
 use crate::{Budget, BudgetError};
 
 fn layout(size: usize) -> Layout {
@@ -30,6 +31,7 @@ fn free_all(pool: &Pool, objects: impl IntoIterator<Item = NonNull<u8>>) {
 
 /// Makes the pool give all empty slabs back.
 fn collect(pool: &Pool) {
+    wait_for_ends(pool);
     assert!(pool.try_alloc(layout(pool.stats().open)).is_err());
 }
 
@@ -270,6 +272,7 @@ fn a_new_thread_has_a_budgets_minimum_in_a_full_pool() {
             free_all(&pool, objects);
         });
     });
+    wait_for_ends(&pool);
     pool.verify().expect("a sound pool");
     free_all(&pool, rest);
     collect(&pool);

@@ -9,6 +9,7 @@ use std::vec::Vec;
 
 use crate::config::{Commit, Config, Exhausted};
 use crate::pool::Pool;
+use crate::pool::tests_shorts::wait_for_ends;
 use crate::{AllocError, BudgetError, RawCache};
 
 fn layout(size: usize) -> Layout {
@@ -192,6 +193,7 @@ fn budgets_are_made_while_critical_requests_come_and_go() {
         stop.store(true, Relaxed);
         budgets
     });
+    wait_for_ends(&pool);
     let used = budgets.iter().map(|budget| budget.info().used).collect::<Vec<_>>();
     assert!(used.iter().all(|&used| used == 0), "{used:?}");
     assert_eq!(pool.stats().reserve_free, 4 << 20);
@@ -263,6 +265,7 @@ fn ordinary_threads_get_nothing_of_what_critical_ones_free() {
         // Some, so that all kinds of threads find something now and then.
         free_items(&cache, items);
     });
+    wait_for_ends(&pool);
     let bag = bag.into_inner().expect("no test fails here").into_iter();
     free_items(&cache, bag.filter_map(|at| NonNull::new(core::ptr::with_exposed_provenance_mut(at))));
     pool.verify().expect("a sound pool");

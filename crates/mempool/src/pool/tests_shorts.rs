@@ -28,7 +28,7 @@ fn put(pool: &Pool, object: NonNull<u8>) {
 }
 
 /// Waits until no thread but this one has a local heap: the end of a thread is told to the pool a little after it can be joined.
-fn wait_for_ends(pool: &Pool) {
+pub fn wait_for_ends(pool: &Pool) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while pool.stats().threads > usize::from(pool.core().own().is_some()) {
         assert!(std::time::Instant::now() < deadline, "{} threads", pool.stats().threads);
