@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -17,7 +18,7 @@ pub fn mempool<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>
     command
 }
 
-/// `program` without variables that would change what it or the command does.
+/// `program` without variables and ignored signals that would change what it or the command does.
 pub fn clean(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -26,6 +27,16 @@ pub fn clean(program: impl AsRef<std::ffi::OsStr>) -> Command {
         }
     }
     command.env_remove("LD_PRELOAD").env("LC_ALL", "C.UTF-8");
+    // SAFETY: between fork and exec only system calls.
+    unsafe {
+        command.pre_exec(|| {
+            // Whatever the test's own parent ignores, as a shell does for what it starts in the background.
+            for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTERM] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            Ok(())
+        });
+    }
     command
 }
 
