@@ -24,13 +24,15 @@ pub fn check(config: &Config, page: usize, size: usize) -> Result<(), InitError>
         return Ok(());
     }
     let bytes = values.segment;
-    let step = (size / 2).max(page);
+    let step = (size / 2).max(page).max(1);
     let more = (1..STEPS).filter_map(|steps| bytes.next_multiple_of(step).checked_add((steps - 1) * step));
     let least = more.filter(|more| *more > bytes).find(|more| fits(&config.segment(*more), page, size) == Ok(true));
     Err(InitError::NoHugeRoom { bytes, size, least: least.unwrap_or(0) })
 }
 
 fn fits(config: &Config, page: usize, size: usize) -> Result<bool, InitError> {
+    // Neither is 0; where the compiler sees that, no division can panic.
+    let (page, size) = (page.max(1), size.max(1));
     let bytes = config.growth_limit().next_multiple_of(page);
     let guard = if config.values().guard_pages { page } else { 0 };
     let areas = plan(config, bytes, guard, page)?;
