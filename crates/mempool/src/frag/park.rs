@@ -98,7 +98,8 @@ impl Frag {
     pub fn is_room_short(&self, part: u32) -> bool {
         let (open, known) = (self.open(), self.charted().high);
         let longest = self.node(self.shape.levels.saturating_sub(1), 0).max;
-        longest.max(open.high - known) <= (open.high - open.low) >> part
+        // Of two moments: the range may have been raised in between.
+        longest.max(open.high.saturating_sub(known)) <= (open.high - open.low) >> part
     }
 
     pub(super) fn set_entry(&self, start: usize, says: u32) {
