@@ -3,6 +3,8 @@
 //! All metadata that threads share is an array of these, reached by element arithmetic (never by byte
 //! arithmetic), so that the very same code runs under loom, whose atomics have another size.
 
+#[cfg(loom)]
+mod quiet;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod steps;
 
@@ -13,9 +15,13 @@ pub(crate) use core::sync::atomic::{AtomicU32, Ordering};
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+#[cfg(not(any(loom, test)))]
+pub(crate) use core::sync::atomic::AtomicPtr;
+#[cfg(loom)]
+pub(crate) use quiet::AtomicPtr;
 // In ordinary tests every store can be the thread's last one.
 #[cfg(all(test, not(loom)))]
-pub(crate) use steps::AtomicU64;
+pub(crate) use steps::{AtomicPtr, AtomicU64};
 
 /// Tells the processor (or loom) that this is a spin.
 #[inline]
@@ -37,6 +43,28 @@ pub(crate) fn light_fence() {
     if FENCES.get() {
         loom::sync::atomic::fence(Ordering::SeqCst);
     }
+}
+
+/// Whether anybody in this program reads what threads announce: the models that have a fence for the barrier.
+#[inline(always)]
+pub(crate) fn is_heard() -> bool {
+    #[cfg(not(loom))]
+    return true;
+    #[cfg(loom)]
+    return FENCES.get();
+}
+
+/// Stores to a word that others change meanwhile by compare-exchange, whatever they make of it. Release. In C and Rust all changes of a word have one
+/// order, so that a store comes behind both of two changes that follow on one another, or before both; loom forgets that, and an
+/// exchange reminds it.
+#[inline(always)]
+pub(crate) fn put(word: &AtomicU64, value: u64) {
+    #[cfg(loom)]
+    if FENCES.get() {
+        word.swap(value, Ordering::Release);
+        return;
+    }
+    word.store(value, Ordering::Release);
 }
 
 /// Before a look at an owner word and before a change of one, for the models alone. Loom compares an access with the very last one to the same

@@ -275,7 +275,7 @@ impl Core {
     }
 
     pub(super) fn cache_pop(&self, local: &LocalHeap, class: usize) -> Option<NonZeroUsize> {
-        local.bin(class).and_then(crate::slab::Bin::pop).or_else(|| {
+        local.bin(class).and_then(|bin| bin.pop(local)).or_else(|| {
             let runs = self.runs_of(class, false);
             let popped = self.slabs.pop(&runs, local, class).unwrap_or_else(|bad| self.late_double_free(bad));
             popped.and_then(NonZeroUsize::new)
@@ -415,7 +415,7 @@ fn name_bytes(name: &str) -> [u8; NAME_LEN] {
 /// **The hot path of a cache's allocation**: the item's address, None when the bin's word has none.
 #[inline(always)]
 pub fn pop_cache(local: &LocalHeap, handle: CacheHandle) -> Option<NonZeroUsize> {
-    local.bin(handle.class()).and_then(crate::slab::Bin::pop)
+    local.bin(handle.class())?.pop(local)
 }
 
 /// What comes right behind it: an item from another word or slab.

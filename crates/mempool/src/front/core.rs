@@ -191,9 +191,8 @@ impl crate::slab::Runs for Core {
 }
 
 impl crate::slab::Owners for Core {
-    fn announced(&self, thread: u32) -> Option<u64> {
-        // A new thread's local heap is written in such a call too.
-        self.slabs.undisturbed(|| self.local_of(thread).map(LocalHeap::announced))
+    fn local(&self, thread: u32) -> Option<&LocalHeap> {
+        self.local_of(thread)
     }
 
     fn barrier(&self) -> bool {

@@ -82,7 +82,7 @@ impl Core {
     }
 
     /// Parked runs; what lies free in slabs: those that are wholly empty go back, whosever they are; then single items of the class; then
-    /// slabs of it that others have in their queues.
+    /// slabs of it that others have, and others' current ones that are empty.
     fn search(&self, plea: &Plea<'_>, tried: &mut Tried, again: &mut Again<'_>) -> Option<NonZeroUsize> {
         // By themselves first: they are the most for the least work, and nobody's slabs are disturbed for them.
         if self.collect_parked(tried)
@@ -99,10 +99,21 @@ impl Core {
         if let Some(address) = found.and_then(NonZeroUsize::new) {
             return self.finish_request(plea.request, address);
         }
-        // What others freed themselves into slabs of theirs.
+        // What others have free in slabs of theirs. Some slabs at a time, of which a run may need many; those who take and fill slabs
+        // meanwhile don't keep us here for ever.
         let me = self.with_local(|local| local.id);
-        let loosened = self.slabs.loosen(self, me, plea.class?);
-        if loosened > 0 { again() } else { None }
+        for _ in 0..self.slabs.reach() {
+            if self.slabs.loosen(self, me, plea.class) == 0 {
+                return None;
+            }
+            tried.slabs += self.slabs.steal_empty(self);
+            self.collect_parked(tried);
+            let served = again();
+            if served.is_some() {
+                return served;
+            }
+        }
+        None
     }
 
     /// An item of `class` that lies free in a slab of nobody, or was freed remotely into a slab of another thread.

@@ -398,12 +398,15 @@ impl Core {
         }
         let at = address as *mut LocalHeap;
         self.slabs.undisturbed(|| {
-            // SAFETY: the run is this entry's, which the calling thread has just claimed.
-            unsafe { self.write_local(at, index as u32 + FIRST_ID) };
-            // SAFETY: just written, and nobody else uses it.
-            self.clear_store(unsafe { &*at });
-            // SAFETY: as above.
-            self.clear_shorts(unsafe { &*at });
+            if word.load(Relaxed) == 0 {
+                // SAFETY: the run is this entry's, which the calling thread has just claimed.
+                unsafe { self.write_local(at, index as u32 + FIRST_ID) };
+            }
+            // SAFETY: written, now or for the thread that had the entry before.
+            let local = unsafe { &*at };
+            local.renew(core::ptr::from_ref(self).cast(), self.words(self.layout.zero));
+            self.clear_store(local);
+            self.clear_shorts(local);
             // Release pairs with `each_joined`.
             word.store(address as u64, Release);
         });

@@ -75,7 +75,7 @@ pub fn pop(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
         return None;
     }
     // SAFETY: at most MAX_SMALL.
-    unsafe { local.bin_for(size) }.pop()
+    unsafe { local.bin_for(size) }.pop(local)
 }
 
 /// What comes right behind it: `size` bytes from another word of the current slab, from another slab, or a run that the
@@ -112,7 +112,7 @@ pub fn pop_next(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
 #[inline(always)]
 pub fn pop_aligned(local: &LocalHeap, size: usize, align: usize) -> Option<NonZeroUsize> {
     // SAFETY: at most MAX_SMALL.
-    unsafe { local.bin_for(room_of_aligned(size, align)?) }.pop()
+    unsafe { local.bin_for(room_of_aligned(size, align)?) }.pop(local)
 }
 
 /// What comes right behind it, as [`pop_behind`].
@@ -384,7 +384,7 @@ impl Slotted for Any {
 
     #[inline(always)]
     fn place(local: &LocalHeap, product: u64) -> (usize, usize) {
-        ((product >> 32) as usize & local.lines, (product >> local.place) as usize)
+        ((product >> 32) as usize & local.lines as usize, (product >> local.place) as usize)
     }
 }
 

@@ -39,7 +39,7 @@ fn each(f: &mut dyn FnMut(&LocalHeap)) {
 
 /// The word of the calling thread named `before` and does not any more. Under the list's lock.
 pub fn leave(before: *const LocalHeap) {
-    // The one that serves nothing has no pool either, and is never written.
+    // The one that serves nothing has no pool either, and is never left.
     if core::ptr::eq(before, tls::none()) {
         return;
     }

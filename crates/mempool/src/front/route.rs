@@ -204,7 +204,7 @@ impl Core {
     }
 
     pub(super) fn pop_class(&self, local: &LocalHeap, class: usize) -> Option<usize> {
-        if let Some(popped) = local.bin(class).and_then(Bin::pop) {
+        if let Some(popped) = local.bin(class).and_then(|bin| bin.pop(local)) {
             return Some(popped.get());
         }
         self.slabs.pop_unswapped(self, local, class).unwrap_or_else(|bad| self.late_double_free(bad))

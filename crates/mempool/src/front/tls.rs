@@ -25,10 +25,10 @@ pub const EXITED: u64 = u64::MAX;
 static ZERO: AtomicU64 = AtomicU64::new(0);
 
 struct Shared(LocalHeap);
-// SAFETY: nothing ever writes to `NONE`: its bins pop from a word that is zero and stay as they are.
+// SAFETY: nothing ever writes to `NONE` but what threads announce, to an atomic: its bins pop from a word that is zero and stay as they are.
 unsafe impl Sync for Shared {}
 
-/// What threads without a local heap point to. Writes nothing: every pop of its bins finds zero.
+/// What threads without a local heap point to. Every pop of its bins finds zero.
 static NONE: Shared = Shared(LocalHeap::none(&raw const ZERO));
 
 /// The local heap that serves nothing.

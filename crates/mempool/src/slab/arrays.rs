@@ -45,14 +45,15 @@ impl LocalHeap {
     #[inline]
     pub fn pop_array(&self, class: usize, n: usize) -> Option<NonZeroUsize> {
         let bin = self.bin(class)?;
-        let slab = self.slab_at(bin.current.get().checked_sub(1)? as usize);
-        let w = bin.word_index();
-        let found = regions(slab.free_word(w).load(Relaxed), n);
+        self.announce_bin(bin);
+        let free = bin.word();
+        let found = regions(free.load(Relaxed), n);
         if found == 0 {
             return None;
         }
         let first = found.trailing_zeros() as usize;
-        join(slab.free_word(w), slab.joined(w), (u64::MAX >> (64 - n)) << first);
+        let slab = self.slab_at(bin.current.get().checked_sub(1)? as usize);
+        join(free, slab.joined(bin.word_index()), (u64::MAX >> (64 - n)) << first);
         NonZeroUsize::new(bin.base.get() + first * bin.size.get() as usize)
     }
 }
@@ -69,10 +70,10 @@ impl SlabTier {
         if n > shape.items as usize {
             return Ok(self.pop_whole(runs, shape, n));
         }
-        if let Some(found) = self.pop_region(bin, n) {
+        if let Some(found) = self.pop_region(local, bin, class, n) {
             return Ok(Some(found));
         }
-        self.put_back(local, bin);
+        self.put_back(local, bin, class);
         if let Some(found) = self.search_queue(runs, local, class, n, LOOKS)? {
             return Ok(Some(found));
         }
@@ -88,8 +89,8 @@ impl SlabTier {
     }
 
     /// `n` consecutive items of the bin's current slab, from the bin's word on.
-    fn pop_region(&self, bin: &Bin, n: usize) -> Option<usize> {
-        let slab = self.slab(bin.current.get().checked_sub(1)? as usize);
+    fn pop_region(&self, local: &LocalHeap, bin: &Bin, class: usize, n: usize) -> Option<usize> {
+        let slab = self.current(local, bin, class)?;
         let item = slab.claim_region(bin.word_index(), n)?;
         let address = self.address(&slab);
         bin.point(&slab, item / 64, address);
@@ -97,10 +98,9 @@ impl SlabTier {
     }
 
     /// The current slab, if there is one, goes back to the queue, or is let go when it is full.
-    fn put_back(&self, local: &LocalHeap, bin: &Bin) {
-        let Some(slot) = bin.current.get().checked_sub(1) else { return };
-        let slab = self.slab(slot as usize);
-        let (me, class) = (self.me(local, &slab), slab.shape().class);
+    fn put_back(&self, local: &LocalHeap, bin: &Bin, class: usize) {
+        let Some(slab) = self.current(local, bin, class) else { return };
+        let (me, class) = (owner_id(local.id, class), class as u32);
         bin.reset(self.zero);
         if slab.next_word(0).is_none() {
             self.unlink_anywhere(local, &slab, class);
@@ -187,9 +187,10 @@ impl SlabTier {
         bin.current.set(slab.index() as u32 + 1);
         bin.point(slab, 0, self.address(slab));
         slab.take().map_err(|e| self.bad(slab, e))?;
-        let found = self.pop_region(bin, n);
+        let class = slab.shape().class as usize;
+        let found = self.pop_region(local, bin, class, n);
         if found.is_none() {
-            self.put_back(local, bin);
+            self.put_back(local, bin, class);
         }
         Ok(found)
     }

@@ -15,16 +15,15 @@ use crate::segment::{Slot, Slots};
 use crate::sync::AtomicU64;
 use crate::units::GRANULE;
 
-/// Where the bin that serves a size lies in a local heap, in bytes, by size in granules: one load instead of a class and what follows
-/// from it.
+/// Where the bin that serves a size lies behind the first one, in bytes, by size in granules: one load instead of a class and what follows
+/// from it, and what is announced before the bin is used.
 static PLACES: [u16; MAX_SMALL / GRANULE + 1] = places();
 
 const fn places() -> [u16; MAX_SMALL / GRANULE + 1] {
     let mut places = [0; MAX_SMALL / GRANULE + 1];
     let mut granules = 0;
     while granules < places.len() {
-        let place = core::mem::offset_of!(LocalHeap, bins) + class_of_granules(granules) * size_of::<Bin>();
-        places[granules] = place as u16;
+        places[granules] = (class_of_granules(granules) * size_of::<Bin>()) as u16;
         granules += 1;
     }
     places
@@ -47,6 +46,8 @@ pub struct LocalHeap {
     pub(crate) shift: u8,
     /// By how much the product of an offset and a reciprocal is shifted for the place of a word in its line: see `front::words_of`.
     pub(crate) place: u8,
+    /// [`SlotGeometry::line_mask`](crate::segment::SlotGeometry::line_mask) of the pool.
+    pub(crate) lines: u16,
     /// Address of slot 0.
     pub(crate) data: usize,
     /// Bytes from there that belong to the pool.
@@ -57,14 +58,15 @@ pub struct LocalHeap {
     pub(crate) hot: *const AtomicU64,
     /// `data` in slots: it is a multiple of theirs.
     pub(crate) first: usize,
-    /// The owner word of the slab that the thread freed into last or is about to: see `loosen`. Others read it.
+    /// The owner word of the slab that the thread frees into or, as so many bytes from `bins`, the bin that it allocates from, now or
+    /// when it did so last: see `loosen`. Others read it.
     pub(super) announced: AtomicU64,
     /// Words from one owner word to the next.
     pub(crate) stride: usize,
     /// Bytes in a slot, less one.
     pub(crate) mask: usize,
-    /// [`SlotGeometry::line_mask`](crate::segment::SlotGeometry::line_mask) of the pool.
-    pub(crate) lines: usize,
+    /// Always zero: what the word of a bin points to since somebody else wanted its current slab.
+    pub(super) lent: AtomicU64,
     /// Number of bins, at least `CLASSES`.
     count: u32,
     /// What the thread is in the midst of; the front knows what the bits mean.
@@ -103,6 +105,7 @@ impl LocalHeap {
             id: u32::MAX,
             shift: 0,
             place: 0,
+            lines: 0,
             data: 0,
             len: Cell::new(0),
             wide: Cell::new(0),
@@ -110,7 +113,7 @@ impl LocalHeap {
             hot: core::ptr::null(),
             stride: 0,
             announced: AtomicU64::new(0),
-            lines: 0,
+            lent: AtomicU64::new(0),
             count: CLASSES as u32,
             marks: Cell::new(0),
             budget: Cell::new(0),
@@ -151,6 +154,7 @@ impl LocalHeap {
             id,
             shift: geometry.shift as u8,
             place: geometry.place_shift() as u8 + 32,
+            lines: geometry.line_mask() as u16,
             data: data.0,
             len: Cell::new(data.1),
             wide: Cell::new(if geometry.shift == WIDE { whole } else { 0 }),
@@ -158,7 +162,7 @@ impl LocalHeap {
             hot: slots.hot_base(),
             stride: geometry.stride,
             announced: AtomicU64::new(0),
-            lines: geometry.line_mask(),
+            lent: AtomicU64::new(0),
             count: classes as u32,
             marks: Cell::new(0),
             budget: Cell::new(0),
@@ -169,14 +173,24 @@ impl LocalHeap {
             left: Cell::new(false),
             next: Cell::new(core::ptr::null()),
             pages: Cell::new(0),
-            bins: [const { Bin::new(core::ptr::null()) }; CLASSES],
+            bins: core::array::from_fn(|_| Bin::new(zero)),
         };
         // SAFETY: valid for writes of more than this (contract).
         unsafe { at.write(heap) };
-        for class in 0..classes {
+        for class in CLASSES..classes {
             // SAFETY: bin `class` lies within `bytes(classes)` bytes of `at`.
             unsafe { (&raw mut (*at).bins).cast::<Bin>().add(class).write(Bin::new(zero)) };
         }
+    }
+
+    /// Serves another thread from now on, with nothing in its bins, whatever was there. For that thread, whose directory entry it is: others
+    /// may still look at what the last one announced.
+    pub fn renew(&self, pool: *const (), zero: *const AtomicU64) {
+        self.bins().for_each(|(_, bin)| bin.clear(zero));
+        self.marks.set(0);
+        self.budget.set(0);
+        self.pool.set(pool);
+        self.near.set(0);
     }
 
     /// Serves nothing, owns nothing and is of no pool from now on: the pool ends while its thread still points here, unless that is in
@@ -213,7 +227,8 @@ impl LocalHeap {
     pub(crate) fn slab_at(&self, slot: usize) -> Slab<'_> {
         debug_assert!(slot << self.shift < self.len.get());
         // SAFETY: the slot exists, and so does its descriptor; the pool outlives its local heaps.
-        let slot = unsafe { Slot::at(self.hot.add(slot * self.stride), slot, u32::from(self.shift), self.lines) };
+        let slot =
+            unsafe { Slot::at(self.hot.add(slot * self.stride), slot, u32::from(self.shift), self.lines as usize) };
         Slab::new(slot)
     }
 
@@ -231,8 +246,14 @@ impl LocalHeap {
     #[inline(always)]
     pub unsafe fn bin_unchecked(&self, class: usize) -> &Bin {
         debug_assert!(class < self.count as usize);
-        // SAFETY: the bins lie one behind the other from `bins` on (contract).
-        unsafe { &*(&raw const self.bins).cast::<Bin>().add(class) }
+        // SAFETY: the bins lie one behind the other (contract).
+        unsafe { &*self.first_bin().add(class) }
+    }
+
+    /// Where the bins begin.
+    #[inline(always)]
+    pub(super) fn first_bin(&self) -> *const Bin {
+        (&raw const self.bins).cast()
     }
 
     /// The bin of the size class that serves `size` bytes.
@@ -245,7 +266,7 @@ impl LocalHeap {
         // SAFETY: the table has an entry for each number of granules up to MAX_SMALL (contract).
         let place = unsafe { *PLACES.get_unchecked(size.div_ceil(GRANULE)) };
         // SAFETY: the place of a size class's bin, which every local heap has.
-        unsafe { &*core::ptr::from_ref(self).cast::<u8>().add(place as usize).cast::<Bin>() }
+        unsafe { &*self.first_bin().byte_add(place as usize) }
     }
 
     /// All bins with their classes.

@@ -1,30 +1,40 @@
-//! Loosening: making queued slabs of a thread that may never run again nobody's, so that others get at what the thread freed
-//! itself.
+//! Loosening: making slabs of a thread that may never run again nobody's, so that others get at what is free there.
 //!
-//! The owner of a queued slab frees into it by a plain store behind a look at the owner word, and nobody can take from a word
-//! that may be stored to at any moment. So each thread *announces* before that look which slab it is about to free into,
-//! in a word of its local heap. Whoever wants the slab puts a mark on the owner word, lets every thread of the process pass a
-//! barrier (a system call), and then reads what the owner has announced:
+//! The owner of a slab stores plainly to its `free` words: it allocates from the current slab behind a look at its bin's word, and frees
+//! into that one and the queued ones behind a look at the owner word. Nobody can take from a word that may be stored to at any moment.
+//! So each thread *announces* before such a look which bin it is about to allocate from, or which slab it is about to free into,
+//! in a word of its local heap. Whoever wants the slab puts a mark on the owner word and, if it is current, makes the bin's word point
+//! to one that is always zero; lets every thread of the process pass a barrier (a system call); and then reads what the owner has
+//! announced:
 //!
 //! ```text
 //!  owner                                   thief
-//!  announced = slab         (Release)      owner word: QUEUED(t) -> TAPPED(t, MARK)
+//!  announced = bin or slab  (Release)      owner word: QUEUED(t) -> TAPPED(t, MARK), or HELD(t) -> HELD(t, MARK)
+//!                                          bin's word -> zero
 //!  light fence                             heavy fence: a barrier in every thread
-//!  look at the owner word                  look at what t announced   (Acquire)
-//!  store to the slab's free word
+//!  look at the bin's word or owner word    look at what t announced   (Acquire)
+//!  store to the slab's free word           owner word: -> NOBODY, or back
 //! ```
 //!
 //! The barrier falls somewhere into what the owner does. If it falls behind an announcement, the thief reads it or a later
-//! one; if before, the owner's look finds the mark, and it frees remotely. An announcement of another slab comes after the
-//! stores to this one and brings them along. So when the owner has announced another slab (or none), it neither is about to store
-//! to this one nor will be, and the slab becomes nobody's. Otherwise the mark is taken away again: the one slab that
-//! a thread has freed into last cannot be had.
+//! one; if before, the owner's look finds the mark, and it frees remotely, or it finds zero and comes to [`SlabTier::current`]. An
+//! announcement of something else comes after the stores to this slab and brings them along. So when the owner has announced neither
+//! this slab nor, if it is current, its bin, it is not about to store to the slab, nor will be, and the slab becomes nobody's. Otherwise
+//! the mark is taken away again: the one slab that a thread has used last cannot be had.
+//!
+//! So a slab that a thread has HELD is either what the word of its bin leads to, or the thread has announced that bin.
+//!
+//! The bin's word stays as it is then. An owner that finds it so looks at the owner word: marked or not, a slab that names the owner
+//! is its own again after one compare-exchange, of which the thief's is the other side; if it names somebody else the bin has
+//! none. Nobody waits. What the owner stores to its bin's word and to the owner word of its current slab it stores plainly,
+//! behind an announcement; so the thief's last look is whether the bin's word is zero still, and its last step compares the
+//! very owner word that it made.
 //!
 //! The light fence only keeps the compiler from changing the order; the models, which know no such barrier, have a sequentially
 //! consistent fence on both sides instead. Where the system has no barrier nothing is loosened.
 
 use super::protocol::{CACHE_BIT, Slab};
-use super::{LocalHeap, SlabTier};
+use super::{Bin, LocalHeap, SlabTier, owner_id};
 use crate::segment::{Owner, State};
 use crate::sync::Ordering::{Acquire, Release};
 
@@ -36,8 +46,9 @@ const MOST: usize = 32;
 
 /// What loosening needs of those who know the threads.
 pub trait Owners {
-    /// What `thread` announced last; None when there is no such thread, or it is several.
-    fn announced(&self, thread: u32) -> Option<u64>;
+    /// The local heap of `thread`; None when there is no such thread, or it is several. Of what is there only what the thread announces
+    /// and the words of its bins are others' to look at.
+    fn local(&self, thread: u32) -> Option<&LocalHeap>;
     /// Lets every thread of the process pass a barrier. False when that can't be done.
     fn barrier(&self) -> bool;
 }
@@ -61,9 +72,7 @@ impl LocalHeap {
     /// Says that the thread is about to free into the slab whose owner word is at `owner`. Before the look at that word.
     #[inline(always)]
     pub fn announce<T>(&self, owner: *const T) {
-        // Release: what was stored to the slab announced before comes before. Pairs with `announced`.
-        self.announced.store(owner as u64, Release);
-        crate::sync::light_fence();
+        self.say(owner as u64);
     }
 
     /// As [`Self::announce`], for a slab.
@@ -72,26 +81,57 @@ impl LocalHeap {
         self.announce(slab.slot.owner());
     }
 
-    /// What was announced last.
-    pub fn announced(&self) -> u64 {
-        self.announced.load(Acquire)
+    /// Says that the thread is about to use the current slab of `bin`, one of its own. Before the look at the bin's word.
+    #[inline(always)]
+    pub fn announce_bin(&self, bin: &Bin) {
+        self.say(self.name_of(bin));
+    }
+
+    #[inline(always)]
+    fn say(&self, name: u64) {
+        if !crate::sync::is_heard() {
+            return;
+        }
+        // Release: what was stored behind the announcement before comes before. Pairs with `is_at`.
+        self.announced.store(name, Release);
+        crate::sync::light_fence();
+    }
+
+    /// What is announced of a bin: where it lies, from the first one, in bytes. Small numbers are no addresses.
+    #[inline(always)]
+    fn name_of(&self, bin: &Bin) -> u64 {
+        (core::ptr::from_ref(bin) as u64).wrapping_sub(self.first_bin() as u64)
+    }
+
+    /// Whether the thread may be about to store to `slab`, which it owns as `owner` says, and is of `class`.
+    fn is_at(&self, slab: &Slab<'_>, owner: Owner, class: usize) -> bool {
+        let announced = self.announced.load(Acquire);
+        let current = || self.bin(class).is_none_or(|bin| announced == self.name_of(bin));
+        announced == slab.name() || owner.is(State::Held) && current()
     }
 }
 
 impl Slab<'_> {
     /// Where its owner word is: what is announced.
-    pub(super) fn name(&self) -> u64 {
+    fn name(&self) -> u64 {
         core::ptr::from_ref(self.slot.owner()) as u64
     }
 
-    /// QUEUED of a thread to TAPPED of that thread with a mark.
-    fn mark(&self, seen: Owner) -> bool {
-        seen.state() == State::Queued && self.transit(seen, seen.next(State::Tapped, seen.thread() | MARK, 1))
+    /// QUEUED of a thread to TAPPED of that thread with a mark, or HELD to HELD with one: what the owner word says then.
+    fn mark(&self, seen: Owner) -> Option<Owner> {
+        let state = if seen.is(State::Queued) { State::Tapped } else { State::Held };
+        let marked = seen.next(state, seen.thread() | MARK, 1);
+        self.transit(seen, marked).then_some(marked)
     }
 
-    /// A slab that the caller has marked becomes nobody's if `loose`, or if its owner has left meanwhile; else it is queued as
-    /// before. Whether it is nobody's, and so needs a hint.
-    fn unmark(&self, loose: bool) -> bool {
+    /// A slab that the caller has marked, as `marked` says, becomes nobody's if `loose`, or if its owner has left meanwhile; else it is
+    /// its owner's as before. Whether it is nobody's, and so needs a hint.
+    fn unmark(&self, marked: Owner, loose: bool) -> bool {
+        if marked.is(State::Held) {
+            // Unless its owner has taken it back, and done with it whatever it wanted.
+            let next = if loose { (State::Nobody, 0) } else { (State::Held, unmarked(marked)) };
+            return self.transit(marked, marked.next(next.0, next.1, 1)) && loose;
+        }
         loop {
             let seen = self.peek();
             let next = match unmarked(seen) {
@@ -105,25 +145,49 @@ impl Slab<'_> {
             }
         }
     }
+
+    /// Whether it is the current slab of `me`, who has announced its bin; if somebody has marked it, it is not any more. Acquire: what
+    /// others did with it meanwhile is seen.
+    fn keep(&self, me: u32, class: usize) -> bool {
+        loop {
+            let seen = self.owner();
+            // It may have gone back and been cut anew, for another bin of the same thread, too.
+            if !seen.is(State::Held) || !is_of(seen, me) || self.shape().class as usize != class {
+                return false;
+            }
+            // Fails only when the mark is set or taken away meanwhile, or the slab is nobody's.
+            if seen.thread() == me || self.transit(seen, seen.next(State::Held, me, 1)) {
+                return true;
+            }
+        }
+    }
 }
 
 impl SlabTier {
-    /// Exhaustion: makes queued slabs of `class` with free items nobody's, whose owners are other threads than `me` and not about
-    /// to free into them. Some of them, and how many; 0 when there are no more. O(slots) and one barrier.
-    pub fn loosen(&self, owners: &impl Owners, me: u32, class: usize) -> usize {
-        let mut marked = [0_u32; MOST];
+    /// The current slab of `bin`, which is `local`'s for `class`; None when there is none, or somebody else has got it. For the owner, before
+    /// anything else than a look at the bin's word leads it there, and before it makes another slab its own to allocate from.
+    pub(super) fn current(&self, local: &LocalHeap, bin: &Bin, class: usize) -> Option<Slab<'_>> {
+        local.announce_bin(bin);
+        let slab = self.slab(bin.current.get().checked_sub(1)? as usize);
+        if slab.keep(owner_id(local.id, class), class) {
+            return Some(slab);
+        }
+        // It may be linked here still, as any slab that was stolen.
+        bin.reset(self.zero);
+        None
+    }
+
+    /// Exhaustion: makes slabs of other threads than `me` nobody's that these are not about to store to: those of `class` with free items, and
+    /// current ones that are wholly empty, of any class. Some of them, and how many; 0 when there are no more. O(slots) and one
+    /// barrier.
+    pub fn loosen(&self, owners: &impl Owners, me: u32, class: Option<usize>) -> usize {
+        let mut marked = [(0_u32, Owner(0)); MOST];
         let mut count = 0;
         for slot in 0..self.reach() {
             let slab = self.slab(slot);
-            let seen = slab.owner();
-            // A look without the mark first; it may be wrong either way.
-            let wanted = seen.state() == State::Queued
-                && thread_of(seen) != me
-                && self.is_loosened_for(&slab, class)
-                && owners.announced(thread_of(seen)).is_some_and(|name| name != slab.name());
             let Some(place) = marked.get_mut(count) else { break };
-            if wanted && slab.mark(seen) {
-                *place = slot as u32;
+            if let Some(owner) = self.mark_for(owners, &slab, me, class) {
+                *place = (slot as u32, owner);
                 count += 1;
             }
         }
@@ -131,10 +195,15 @@ impl SlabTier {
             return 0;
         }
         let passed = owners.barrier();
-        let loosened = marked.iter().take(count).filter(|&&slot| {
+        let loosened = marked.iter().take(count).filter(|&&(slot, owner)| {
             let slab = self.slab(slot as usize);
-            let announced = owners.announced(thread_of(slab.peek()));
-            let nobodys = slab.unmark(passed && announced.is_some_and(|name| name != slab.name()));
+            let class = slab.shape().class as usize;
+            // In this order: what the owner made its bin's word point to before it announced something else is seen.
+            let away = |local: &LocalHeap| {
+                let held = owner.is(State::Held);
+                !local.is_at(&slab, owner, class) && (!held || local.bin(class).is_some_and(|bin| bin.is_lent(local)))
+            };
+            let nobodys = slab.unmark(owner, passed && owners.local(thread_of(owner)).is_some_and(away));
             if nobodys {
                 self.set_hint(&slab);
             }
@@ -143,9 +212,25 @@ impl SlabTier {
         loosened.count()
     }
 
-    /// Whether `slab` is one of `class`, not a single array, with something free.
-    fn is_loosened_for(&self, slab: &Slab<'_>, class: usize) -> bool {
+    /// Marks `slab` if it is one to be loosened: what its owner word says then.
+    fn mark_for(&self, owners: &impl Owners, slab: &Slab<'_>, me: u32, class: Option<usize>) -> Option<Owner> {
+        let seen = slab.owner();
+        let (held, thread) = (seen.is(State::Held), thread_of(seen));
+        if !held && !seen.is(State::Queued) || thread == me || unmarked(seen) != seen.thread() {
+            return None;
+        }
+        // Looks without the mark first; they may be wrong either way.
         let shape = slab.shape();
-        shape.class as usize == class && shape.count == 0 && slab.has_free()
+        let wanted = class == Some(shape.class as usize) && shape.count == 0 && slab.has_free();
+        let local = owners.local(thread).filter(|_| wanted || held && slab.is_empty())?;
+        if local.is_at(slab, seen, shape.class as usize) {
+            return None;
+        }
+        let marked = slab.mark(seen)?;
+        // The class is that of the owner word that was marked.
+        if let Some(bin) = local.bin(shape.class as usize).filter(|_| held) {
+            bin.lend(local);
+        }
+        Some(marked)
     }
 }

@@ -10,11 +10,11 @@
 //! transitions and what the loom models showed. Nothing here waits or loops without a bound.
 
 use super::classes::CLASSES;
-use super::loosen::{thread_of, unmarked};
+use super::loosen::{is_of, thread_of, unmarked};
 use crate::segment::{Owner, Slot, State};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::sync::look;
+use crate::sync::{look, put};
 
 /// Cold words of a slab's descriptor.
 const LINKS: usize = 0;
@@ -377,14 +377,14 @@ impl<'a> Slab<'a> {
     #[inline(always)]
     pub fn requeue(&self, me: u32) {
         // Release pairs with a thief's Acquire of the owner word.
-        self.slot.owner().store(self.peek().next(State::Queued, me, 1).0, Release);
+        put(self.slot.owner(), self.peek().next(State::Queued, me, 1).0);
     }
 
-    /// HELD or QUEUED of `me` to NOBODY; false when it was stolen.
+    /// HELD, marked or not, or QUEUED of `me` to NOBODY; false when it was stolen.
     pub fn orphan(&self, me: u32) -> bool {
         let seen = self.peek();
         matches!(seen.state(), State::Held | State::Queued)
-            && seen.thread() == me
+            && is_of(seen, me)
             && self.transit(seen, seen.next(State::Nobody, 0, 1))
     }
 
@@ -425,7 +425,7 @@ impl<'a> Slab<'a> {
     pub fn let_go(&self, me: u32) -> LetGo {
         let nobody = self.peek().next(State::Nobody, 0, 1);
         // Release pairs with the Acquire of whoever adopts.
-        self.slot.owner().store(nobody.0, Release);
+        put(self.slot.owner(), nobody.0);
         // A freer's fetch_or and this compare-exchange are read-modify-writes of the same word: if the freer was first
         // this fails and we see its bit; if it comes later it reads from this one and must see NOBODY.
         let touched = (0..self.used()).any(|w| {
@@ -514,9 +514,10 @@ impl<'a> Slab<'a> {
             self.slot.owner().store(seen.next(State::Nobody, 0, 1).0, Relaxed);
             return self.has_free();
         }
-        if seen.state() == State::Tapped {
-            // Whoever tapped it is gone; it still stands in its owner's queue.
-            self.slot.owner().store(seen.next(State::Queued, unmarked(seen), 1).0, Relaxed);
+        // Whoever tapped or marked it is gone; it still stands in its owner's queue, or is current there.
+        let settled = if seen.state() == State::Tapped { State::Queued } else { seen.state() };
+        if settled != seen.state() || unmarked(seen) != seen.thread() {
+            self.slot.owner().store(seen.next(settled, unmarked(seen), 1).0, Relaxed);
         }
         false
     }

@@ -18,14 +18,17 @@ use super::SlabTier;
 use super::local::LocalHeap;
 use super::protocol::Slab;
 use crate::segment::Slots;
-use crate::sync::AtomicU64;
+use crate::sync::Ordering::Relaxed;
+use crate::sync::{AtomicPtr, AtomicU64};
 
-/// One thread's part of one class. Only the owning thread touches it (the child of a fork and the
+/// One thread's part of one class. Only the owning thread touches it, but for `word` (the child of a fork and the
 /// destroyer of a cache do so when no owner runs).
 #[repr(C)]
 pub struct Bin {
-    /// The free word that the hot path pops from; a word that is always zero when there is no current slab.
-    pub(super) word: Cell<*const AtomicU64>,
+    /// The free word that the hot path pops from; a word that is always zero when there is no current slab, and another such word, the
+    /// local heap's `lent`, since somebody wanted the current slab: then it may be another's by now. Read only behind an announcement of
+    /// this bin; only the owner makes it point to anything else than `lent`.
+    word: AtomicPtr<AtomicU64>,
     /// Address of the item that bit 0 of `word` stands for.
     pub(super) base: Cell<usize>,
     /// Bytes from item to item.
@@ -41,9 +44,20 @@ pub struct Bin {
 
 impl Bin {
     /// A bin with nothing in it, which pops from `zero`, a word that is always zero.
+    #[cfg(not(loom))]
     pub const fn new(zero: *const AtomicU64) -> Self {
+        Self::of(AtomicPtr::new(zero.cast_mut()))
+    }
+
+    /// As above.
+    #[cfg(loom)]
+    pub fn new(zero: *const AtomicU64) -> Self {
+        Self::of(AtomicPtr::new(zero.cast_mut()))
+    }
+
+    const fn of(word: AtomicPtr<AtomicU64>) -> Self {
         Self {
-            word: Cell::new(zero),
+            word,
             base: Cell::new(0),
             size: Cell::new(0),
             current: Cell::new(0),
@@ -53,14 +67,21 @@ impl Bin {
         }
     }
 
-    /// Takes the lowest free item of the current word: its address, or None when the word has none.
+    /// The word that it pops from. Behind an announcement.
+    #[inline(always)]
+    pub(super) fn word(&self) -> &AtomicU64 {
+        // SAFETY: `word` points to a descriptor's word or to one that is always zero; they live as long as the bin.
+        unsafe { &*self.word.load(Relaxed) }
+    }
+
+    /// Takes the lowest free item of the current word: its address, or None when the word has none. The bin is one of `local`'s.
     ///
     /// The hot path of every allocation. Relaxed: only the owner writes the word while the slab is HELD.
     #[inline(always)]
-    pub fn pop(&self) -> Option<NonZeroUsize> {
-        use crate::sync::Ordering::Relaxed;
-        // SAFETY: `word` points to a descriptor's word or to the zero word; both live as long as the bin.
-        let word = unsafe { &*self.word.get() };
+    pub fn pop(&self, local: &LocalHeap) -> Option<NonZeroUsize> {
+        // So that one who wants the slab knows that we may store to it. A plain move.
+        local.announce_bin(self);
+        let word = self.word();
         let free = word.load(Relaxed);
         if free == 0 {
             return None;
@@ -80,16 +101,37 @@ impl Bin {
 
     #[inline(never)]
     fn other_word(&self, local: &LocalHeap) -> Option<NonZeroUsize> {
-        use crate::sync::Ordering::Relaxed;
+        local.announce_bin(self);
+        if self.is_lent(local) {
+            return None;
+        }
         let at = self.at.get();
         let slab = local.slab_at(self.current.get().checked_sub(1)? as usize);
         let free = |w: &u16| slab.free_word(*w as usize).load(Relaxed) != 0;
         let w = (at + 1..self.used.get()).find(free).or_else(|| (0..at).find(free))?;
-        self.word.set(slab.free_word(w as usize));
+        self.point_to(slab.free_word(w as usize));
         let words = isize::from(w as i16 - at as i16);
         self.base.set(self.base.get().wrapping_add_signed(words * 64 * self.size.get() as isize));
         self.at.set(w);
-        self.pop()
+        self.pop(local)
+    }
+
+    /// Pops from `word` from now on. Relaxed: others compare it with what they know.
+    #[inline(always)]
+    fn point_to(&self, word: *const AtomicU64) {
+        self.word.store(word.cast_mut(), Relaxed);
+    }
+
+    /// Whether somebody wanted the current slab and may have it: see `loosen`. Behind an announcement, for the owner.
+    #[inline(always)]
+    pub(super) fn is_lent(&self, local: &LocalHeap) -> bool {
+        core::ptr::eq(self.word.load(Relaxed), &raw const local.lent)
+    }
+
+    /// For one who wants the current slab: it is not found behind this bin of `local`'s any more, unless the owner is about to say otherwise.
+    pub(super) fn lend(&self, local: &LocalHeap) {
+        // Relaxed: the barrier follows.
+        self.point_to(&raw const local.lent);
     }
 
     /// Whether it has a current slab.
@@ -107,7 +149,7 @@ impl Bin {
     #[inline(always)]
     pub(super) fn point(&self, slab: &Slab<'_>, w: usize, address: usize) {
         let size = slab.item_size();
-        self.word.set(slab.free_word(w));
+        self.point_to(slab.free_word(w));
         self.at.set(w as u16);
         self.used.set(slab.used() as u16);
         self.base.set(address + w * 64 * size);
@@ -117,9 +159,15 @@ impl Bin {
 
     /// Has no current slab any more.
     pub(super) fn reset(&self, zero: *const AtomicU64) {
-        self.word.set(zero);
+        self.point_to(zero);
         self.used.set(0);
         self.current.set(0);
+    }
+
+    /// Holds nothing any more, whatever it held.
+    pub(super) fn clear(&self, zero: *const AtomicU64) {
+        self.reset(zero);
+        self.head.set(0);
     }
 
     /// The first slab of the queue.

@@ -1,9 +1,9 @@
 //! Where an exhausted pool still finds an item of a class: in orphans, and in what was freed remotely into the queues of
 //! threads that may never run again.
 //!
-//! What a thread itself has freed into slabs of its queue is had by making them nobody's: see `loosen`.
+//! What else is free in a thread's slabs is had by making them nobody's: see `loosen`.
 //!
-//! *Limits:* what is left then is the free part of each thread's current slabs, and of the slab that it freed into last.
+//! *Limits:* what is left then is the free part of the slab that each thread used last.
 //! [`SlabTier::each_stranded`] says what threads have that is free, whether it could be had for its class or not.
 
 use super::loosen::is_of;
@@ -29,7 +29,7 @@ impl SlabTier {
     /// freed remotely into a slab of another thread's queue. O(slots).
     pub fn pop_anywhere(&self, runs: &impl Runs, local: &LocalHeap, class: usize) -> Result<Option<usize>, Bad> {
         let Some(bin) = local.bin(class) else { return Ok(None) };
-        while bin.current.get() == 0
+        while self.current(local, bin, class).is_none()
             && let Some(slab) = self.adopt_anywhere(local, class)
         {
             bin.current.set(slab.index() as u32 + 1);

@@ -24,6 +24,10 @@ impl SlabTier {
     /// it. None, with no slab but perhaps some to drain put to the queue's end, where that is not all there is to it.
     #[inline]
     pub(crate) fn swap(&self, local: &LocalHeap, bin: &Bin, me: u32) -> Option<NonZeroUsize> {
+        local.announce_bin(bin);
+        if bin.is_lent(local) {
+            return None;
+        }
         let old = local.slab_at(bin.current.get().checked_sub(1)? as usize);
         if old.items() < 64 {
             self.swap_for::<true>(local, bin, me, &old, PASSED_OVER)
@@ -70,7 +74,7 @@ impl SlabTier {
         bin.rotate(&new);
         bin.current.set(head as u32 + 1);
         bin.point(&new, w, self.address(&new));
-        bin.pop()
+        bin.pop(local)
     }
 
     /// A slab of the queue, claimed: the head, which has gathered free items longest, unless it is not worth a visit.

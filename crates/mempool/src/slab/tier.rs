@@ -135,8 +135,8 @@ impl SlabTier {
     /// As above, for who has tried to swap slabs.
     pub fn pop_unswapped(&self, runs: &impl Runs, local: &LocalHeap, class: usize) -> Result<Option<usize>, Bad> {
         let Some(bin) = local.bin(class) else { return Ok(None) };
-        while self.next_word(local, bin)? || self.next_slab(runs, local, bin, class) {
-            if let Some(address) = bin.pop() {
+        while self.next_word(local, bin, class)? || self.next_slab(runs, local, bin, class) {
+            if let Some(address) = bin.pop(local) {
                 return Ok(Some(address.get()));
             }
         }
@@ -145,9 +145,9 @@ impl SlabTier {
 
     /// Moves the bin to the current slab's next word with free items, taking remote frees when it runs dry.
     /// Lets the slab go when it is full: false, and the bin has no current slab.
-    fn next_word(&self, local: &LocalHeap, bin: &Bin) -> Result<bool, Bad> {
-        let Some(slot) = bin.current.get().checked_sub(1) else { return Ok(false) };
-        let slab = self.slab(slot as usize);
+    fn next_word(&self, local: &LocalHeap, bin: &Bin, class: usize) -> Result<bool, Bad> {
+        let Some(slab) = self.current(local, bin, class) else { return Ok(false) };
+        let (me, wanted) = (owner_id(local.id, class), class as u32);
         loop {
             if let Some(w) = slab.next_word(bin.word_index()) {
                 bin.point(&slab, w, self.address(&slab));
@@ -156,15 +156,14 @@ impl SlabTier {
             if slab.take().map_err(|e| self.bad(&slab, e))? {
                 continue;
             }
-            let (me, class) = (self.me(local, &slab), slab.shape().class);
-            if bin.has_other(&slab) && self.link(local, &slab, class) {
+            if bin.has_other(&slab) && self.link(local, &slab, wanted) {
                 // Others are to be used before: until it is its turn again some item of it may have been freed, by a plain
                 // store. If not, it is let go then.
                 slab.requeue(me);
                 bin.reset(self.zero);
                 return Ok(false);
             }
-            self.unlink_anywhere(local, &slab, class);
+            self.unlink_anywhere(local, &slab, wanted);
             if slab.let_go(me) == LetGo::Gone {
                 bin.reset(self.zero);
                 return Ok(false);
@@ -475,15 +474,18 @@ impl SlabTier {
 
     fn return_current(&self, runs: &impl Runs, local: &LocalHeap) -> Result<usize, Bad> {
         let mut returned = 0;
-        for (_, bin) in local.bins() {
-            let Some(slot) = bin.current.get().checked_sub(1) else { continue };
-            let slab = self.slab(slot as usize);
-            slab.take().map_err(|e| self.bad(&slab, e))?;
-            if slab.retire(self.me(local, &slab)) {
-                self.unlink(local, &slab);
-                bin.reset(self.zero);
-                self.give(runs, &slab);
-                returned += 1;
+        for (class, bin) in local.bins() {
+            // Again only if somebody has begun to want it meanwhile.
+            while let Some(slab) = self.current(local, bin, class) {
+                slab.take().map_err(|e| self.bad(&slab, e))?;
+                if slab.retire(owner_id(local.id, class)) {
+                    self.unlink(local, &slab);
+                    bin.reset(self.zero);
+                    self.give(runs, &slab);
+                    returned += 1;
+                } else if !slab.is_empty() {
+                    break;
+                }
             }
         }
         Ok(returned)
@@ -501,10 +503,9 @@ impl SlabTier {
     }
 
     fn leave_bins(&self, runs: &impl Runs, local: &LocalHeap) {
-        for (_, bin) in local.bins() {
-            if let Some(slot) = bin.current.get().checked_sub(1) {
+        for (class, bin) in local.bins() {
+            if let Some(slab) = self.current(local, bin, class) {
                 bin.reset(self.zero);
-                let slab = self.slab(slot as usize);
                 // Otherwise it is in the queue.
                 if slab.linked().0 != local.id {
                     self.abandon(runs, local, &slab);

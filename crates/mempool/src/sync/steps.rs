@@ -1,10 +1,10 @@
-//! Tests only: an `AtomicU64` after whose n-th change the thread can be made to vanish, by unwinding.
+//! Tests only: an `AtomicU64` and an `AtomicPtr` after whose n-th change the thread can be made to vanish, by unwinding.
 //!
 //! What the thread has stored by then stays, what it would have done next never happens: the picture that
 //! the child of a fork finds of every thread but the forking one.
 
 use core::ops::Deref;
-use core::sync::atomic::{AtomicU64 as Word, Ordering};
+use core::sync::atomic::{AtomicPtr as Pointer, AtomicU64 as Word, Ordering};
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -85,4 +85,23 @@ changes! {
     fetch_min(value: u64, order: Ordering) -> u64;
     compare_exchange(old: u64, new: u64, success: Ordering, failure: Ordering) -> Result<u64, u64>;
     compare_exchange_weak(old: u64, new: u64, success: Ordering, failure: Ordering) -> Result<u64, u64>;
+}
+
+/// The core's atomic pointer, counting its changes.
+#[repr(transparent)]
+pub struct AtomicPtr<T>(Pointer<T>);
+
+impl<T> AtomicPtr<T> {
+    pub(crate) const fn new(value: *mut T) -> Self {
+        Self(Pointer::new(value))
+    }
+
+    pub(crate) fn load(&self, order: Ordering) -> *mut T {
+        self.0.load(order)
+    }
+
+    pub(crate) fn store(&self, value: *mut T, order: Ordering) {
+        self.0.store(value, order);
+        step();
+    }
 }

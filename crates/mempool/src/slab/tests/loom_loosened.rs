@@ -14,7 +14,7 @@ use crate::segment::slot::State;
 use crate::sync::FENCES;
 
 /// Explores `model` with the fences.
-fn explore_fenced(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
+pub fn explore_fenced(preemptions: Option<usize>, model: impl Fn() + Sync + Send + 'static) {
     FENCES.set(true);
     explore(preemptions, model);
     FENCES.set(false);
@@ -84,7 +84,7 @@ fn loom_loosening_against_two_own_frees() {
 
 #[test]
 fn loom_loosening_against_the_owner_who_claims() {
-    explore_fenced(None, || {
+    explore_fenced(Some(2), || {
         let (world, a, b, [_, live, other, last]) = queued();
         a.push(other);
         let third = spawn(b, |b| b.pop_loosened(0));
@@ -96,7 +96,7 @@ fn loom_loosening_against_the_owner_who_claims() {
 
 #[test]
 fn loom_loosening_against_the_exit_of_the_owner() {
-    explore_fenced(Some(4), || {
+    explore_fenced(Some(3), || {
         let (world, a, b, [_, live, other, last]) = queued();
         a.push(other);
         let third = spawn(b, |b| b.pop_loosened(0));
@@ -142,7 +142,7 @@ fn loom_loosening_against_a_thief_and_the_last_free() {
 
 #[test]
 fn loom_loosening_against_remote_frees() {
-    explore_fenced(Some(2), || {
+    explore_fenced(Some(1), || {
         let (world, a, b, [_, live, other, last]) = queued();
         let c = world.heap(4);
         a.push(other);

@@ -7,6 +7,8 @@ mod loom_arrays;
 #[cfg(loom)]
 mod loom_ends;
 #[cfg(loom)]
+mod loom_lent;
+#[cfg(loom)]
 mod loom_loosened;
 #[cfg(loom)]
 mod loom_owner;

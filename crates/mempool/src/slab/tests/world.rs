@@ -12,6 +12,8 @@ use std::vec::Vec;
 
 use crate::segment::slot::{SlotGeometry, Slots, State};
 use crate::slab::classes::CLASSES;
+#[cfg(loom)]
+use crate::slab::thread_of;
 use crate::slab::{Bad, LocalHeap, Owners, Runs, SHAPE_WORDS, Shape, SlabTier, owner_id};
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::{AcqRel, Relaxed, Release};
@@ -245,12 +247,18 @@ impl World {
             let owner = slab.owner();
             let class = slab.shape().class as usize;
             let heap = heaps.iter().find(|heap| owner_id(heap.id, class) == owner.thread());
-            let current =
-                heap.is_some_and(|heap| heap.bin(class).is_some_and(|bin| bin.current.get() == slot as u32 + 1));
+            let current = heap.is_some_and(|heap| heap.current(class) == Some(slot));
             match owner.state() {
                 State::Free => assert_eq!(owner.thread(), 0),
                 State::Continued => assert!(!self.runs.begins(slot)),
-                State::Held => assert!(current, "slot {slot} is held, but current nowhere"),
+                State::Held => assert!(
+                    current,
+                    "slot {slot} is held, but current nowhere: {owner:?} {:?}",
+                    heaps
+                        .iter()
+                        .map(|h| (h.id, h.bin(class).map(|b| (b.current.get(), b.is_lent(h)))))
+                        .collect::<Vec<_>>()
+                ),
                 State::Queued => {
                     assert!(!current && heap.is_some(), "slot {slot} is queued by thread {}", owner.thread());
                     assert_eq!(
@@ -292,12 +300,11 @@ impl World {
 }
 
 impl Owners for World {
-    fn announced(&self, thread: u32) -> Option<u64> {
-        // Not under the lock: the models may go on elsewhere at each load.
-        let heaps = self.heaps.lock().expect("no test fails here").clone();
-        let at = heaps.into_iter().find(|(id, _)| *id == thread)?.1 as *const LocalHeap;
+    fn local(&self, thread: u32) -> Option<&LocalHeap> {
+        let heaps = self.heaps.lock().expect("no test fails here");
+        let at = heaps.iter().find(|(id, _)| *id == thread)?.1 as *const LocalHeap;
         // SAFETY: tests drop local heaps only when nobody is at work.
-        Some(unsafe { &*at }.announced())
+        Some(unsafe { &*at })
     }
 
     /// One thread takes the steps of all tests but the models, where a fence stands for it.
@@ -340,12 +347,19 @@ impl Deref for Heap {
 impl Heap {
     /// An item of `class`, as the front gets it, its payload written.
     pub fn try_pop(&self, class: usize) -> Result<Option<usize>, Bad> {
-        let address = match self.bin(class).expect("a class of the heap").pop() {
+        let address = match self.bin(class).expect("a class of the heap").pop(self) {
             None => self.world.tier.pop(&self.world.runs, self, class)?,
             popped => popped.map(core::num::NonZeroUsize::get),
         };
         if let Some(address) = address {
             self.world.payload(address).exchange(0, 1);
+            // The models of loosening: it came out of a slab that is its own.
+            #[cfg(loom)]
+            if crate::sync::is_heard() {
+                let slab = self.world.tier.slab((address - DATA) >> self.world.tier.slots.geometry().shift);
+                let owner = slab.owner();
+                assert!(owner.is(State::Held) && thread_of(owner) == self.id, "from a slab that is {owner:?}");
+            }
         }
         Ok(address)
     }
@@ -369,7 +383,7 @@ impl Heap {
 
     /// Makes slabs in others' queues nobody's.
     pub fn loosen(&self, class: usize) -> usize {
-        self.world.tier.loosen(&*self.world, self.id, class)
+        self.world.tier.loosen(&*self.world, self.id, Some(class))
     }
 
     /// An array of `n`.
@@ -440,12 +454,19 @@ impl Heap {
     #[cfg(loom)]
     pub fn adopted(&self, class: usize) -> Vec<usize> {
         let tier = &self.world.tier;
-        let Some(slab) = tier.adopt_orphan(self, class) else { return Vec::new() };
         let bin = self.bin(class).expect("a class of the heap");
+        self.announce_bin(bin);
+        let Some(slab) = tier.adopt_orphan(self, class) else { return Vec::new() };
         bin.current.set(slab.index() as u32 + 1);
         bin.point(&slab, 0, tier.address(&slab));
-        let popped = std::iter::from_fn(|| bin.pop().map(core::num::NonZeroUsize::get));
+        let popped = std::iter::from_fn(|| bin.pop(self).map(core::num::NonZeroUsize::get));
         popped.inspect(|&item| self.world.payload(item).exchange(0, 1)).collect()
+    }
+
+    /// Gives its own empty current slabs back.
+    #[cfg(loom)]
+    pub fn return_empty(&self) -> usize {
+        self.world.tier.return_empty(&self.world.runs, self).expect("no double free so far")
     }
 
     pub fn leave(&self) {
@@ -471,6 +492,15 @@ impl Heap {
         }
     }
 
+    /// The slot of the current slab of `class`. One that somebody else has got is none, if the bin's word says so.
+    fn current(&self, class: usize) -> Option<usize> {
+        let bin = self.bin(class)?;
+        let slot = bin.current.get().checked_sub(1)? as usize;
+        let slab = self.world.tier.slab(slot);
+        let ours = slab.peek().thread() == owner_id(self.id, class) && slab.shape().class as usize == class;
+        (ours && slab.peek().is(State::Held) || !bin.is_lent(self)).then_some(slot)
+    }
+
     fn holds(&self, slot: usize) -> bool {
         self.bins().any(|(class, _)| self.queue(class).contains(&slot))
     }
@@ -489,9 +519,9 @@ impl Heap {
                 let alone = queue.iter().all(|&other| other == slot || other as u32 + 1 == bin.current.get());
                 assert_eq!(bin.is_alone(&self.world.tier.slab(slot)), alone);
             }
-            if let Some(slot) = bin.current.get().checked_sub(1) {
-                let slab = self.world.tier.slab(slot as usize);
-                assert_eq!((slab.peek().state(), slab.peek().thread()), (State::Held, self.id));
+            if let Some(slot) = self.current(class) {
+                let slab = self.world.tier.slab(slot);
+                assert_eq!((slab.peek().state(), slab.peek().thread()), (State::Held, owner_id(self.id, class)));
                 assert_eq!(slab.shape().class as usize, class);
             }
         }
