@@ -121,7 +121,7 @@ fn loom_the_current_slab_against_letting_go() {
 /// The owner, which has looked at the owner word before, makes its bin's word point to the slab again, and is elsewhere when the barrier comes.
 #[test]
 fn loom_the_current_slab_against_an_owner_who_goes_on_behind_its_look() {
-    explore_fenced(Some(3), || {
+    explore_fenced(Some(4), || {
         let (world, a, b, items, other) = current(2);
         items.into_iter().for_each(|item| b.push(item));
         let third = spawn(b, |b| b.pop_loosened(0));
