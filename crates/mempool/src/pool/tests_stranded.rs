@@ -291,9 +291,10 @@ fn empty_current_slabs_of_sleepers_are_had() {
     free_all(&pool, before);
     let (tell, ready) = std::sync::mpsc::channel();
     thread::scope(|scope| {
+        let mut sleepers = Vec::new();
         for _ in 0..SLEEPERS {
             let (pool, cache, wake, tell) = (&pool, &cache, &wake, tell.clone());
-            scope.spawn(move || {
+            sleepers.push(scope.spawn(move || {
                 for class in 0..crate::slab::CLASSES {
                     let object = pool.try_alloc(layout(class_size(class))).expect("memory");
                     free_all(pool, [object]);
@@ -316,7 +317,7 @@ fn empty_current_slabs_of_sleepers_are_had() {
                     // SAFETY: live, and not used afterwards.
                     unsafe { cache.free_array(array, 3) };
                 }
-            });
+            }));
         }
         (0..SLEEPERS).for_each(|_| ready.recv().expect("the thread did its work"));
         let again = fill(&pool, 4096);
@@ -328,6 +329,7 @@ fn empty_current_slabs_of_sleepers_are_had() {
         pool.verify().expect("a sound pool");
         free_all(&pool, again);
         wake.wait();
+        sleepers.into_iter().for_each(|sleeper| sleeper.join().expect("no panic"));
     });
     drop(cache);
     pool.verify().expect("a sound pool");
@@ -405,7 +407,11 @@ fn workers_take_each_others_current_slabs() {
             }
         }
     };
-    thread::scope(|scope| (0..WORKERS).for_each(|k| drop(scope.spawn(work(k)))));
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|k| scope.spawn(work(k))).collect();
+        // To their very ends, where they leave the pool.
+        workers.into_iter().for_each(|worker| worker.join().expect("no panic"));
+    });
     pool.verify().expect("a sound pool");
     drop(cache);
     assert_eq!(pool.stats().live(), 0);
