@@ -49,6 +49,21 @@ fn loom_the_current_slab_against_an_allocation() {
     });
 }
 
+/// The owner allocates and is elsewhere: who finds the second announcement has what was allocated before.
+#[test]
+fn loom_the_current_slab_behind_an_allocation_and_a_free_elsewhere() {
+    explore_fenced(None, || {
+        let (world, a, b, mut live, other) = current(1);
+        let third = spawn(b, |b| b.pop_loosened(0));
+        live.extend(a.pop(0));
+        a.push(other);
+        let (b, theirs) = third.join().expect("joined");
+        live.extend(theirs);
+        let other = a.pop(1).expect("room");
+        end(&world, &[&a, &b], live, other);
+    });
+}
+
 /// The owner comes back to the bin after it was elsewhere.
 #[test]
 fn loom_the_current_slab_against_a_free_and_an_allocation() {
