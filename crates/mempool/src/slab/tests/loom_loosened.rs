@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::vec::Vec;
 
-use super::loom_owner::{explore, pops, spawn, world, world_of};
-use super::world::{Heap, World};
+use super::loom_owner::{SLOT, explore, geometry, pops, spawn, world, world_of};
+use super::world::{Heap, World, shape};
 use crate::segment::slot::State;
 use crate::sync::FENCES;
 
@@ -199,5 +199,52 @@ fn loom_loosening_for_another_who_adopts() {
         world.verify(&[&a, &b, &c]);
         got.into_iter().chain([items[2], items[4], items[5]]).for_each(|item| a.push(item));
         world.finish(&[&a, &b, &c]);
+    });
+}
+
+/// The current slab is taken and filled by another, and its owner has one in its queue to change to.
+#[test]
+fn loom_a_current_slab_that_is_full_elsewhere_when_its_owner_changes_slabs() {
+    explore_fenced(Some(3), || {
+        let world = world_of(3);
+        let (a, b) = (world.heap(2), world.heap(3));
+        let items = pops(&a, 0, 6);
+        assert_eq!(a.pop(0), None);
+        // Both are linked, and one of them is current. The last free is into the other one.
+        a.push(items[0]);
+        a.push(items[3]);
+        let first = a.pop(0).expect("two are free");
+        a.push(first);
+        let (other, rest) = if first == items[0] { (items[4], items[1]) } else { (items[1], items[4]) };
+        a.push(other);
+        let third = spawn(b, |b| b.pop_loosened(0));
+        let mine = a.pop(0);
+        let (b, theirs) = third.join().expect("joined");
+        world.verify(&[&a, &b]);
+        mine.into_iter().chain(theirs).chain([rest, items[2], items[5]]).for_each(|item| a.push(item));
+        world.finish(&[&a, &b]);
+    });
+}
+
+/// The current slab is wanted while its owner looks for another word of it.
+#[test]
+fn loom_another_word_of_a_current_slab() {
+    explore_fenced(Some(3), || {
+        let world = World::new(geometry(), 2, 2, 5);
+        world.tier.define(0, &shape(0, 65, 32));
+        world.tier.define(1, &shape(1, 2, SLOT / 2));
+        let world = Arc::new(world);
+        let (a, b) = (world.heap(2), world.heap(3));
+        let items = pops(&a, 0, 65);
+        // In the first word, while the bin is at the second.
+        a.push(items[0]);
+        let other = a.pop(1).expect("room");
+        let third = spawn(b, |b| b.pop_loosened(0));
+        let mine = a.pop(0);
+        let (b, theirs) = third.join().expect("joined");
+        world.verify(&[&a, &b]);
+        assert!(mine.is_none() || theirs.is_none(), "handed out twice");
+        mine.into_iter().chain(theirs).chain(items[1..].iter().copied()).chain([other]).for_each(|item| a.push(item));
+        world.finish(&[&a, &b]);
     });
 }

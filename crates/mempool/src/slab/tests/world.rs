@@ -347,7 +347,8 @@ impl Deref for Heap {
 impl Heap {
     /// An item of `class`, as the front gets it, its payload written.
     pub fn try_pop(&self, class: usize) -> Result<Option<usize>, Bad> {
-        let address = match self.bin(class).expect("a class of the heap").pop(self) {
+        let bin = self.bin(class).expect("a class of the heap");
+        let address = match bin.pop(self).or_else(|| bin.advance(self)) {
             None => self.world.tier.pop(&self.world.runs, self, class)?,
             popped => popped.map(core::num::NonZeroUsize::get),
         };
