@@ -146,6 +146,40 @@ impl Drop for Worker {
     }
 }
 
+/// The processors that a thread may use.
+struct Processors(libc::cpu_set_t);
+
+impl Processors {
+    /// Those of the calling thread.
+    fn mine() -> Self {
+        // SAFETY: all zeros is the empty set, which the call writes to. Refused, it stays empty.
+        unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set);
+            Self(set)
+        }
+    }
+
+    /// The `nth` of them alone; all of them where there are not so many.
+    fn nth(&self, nth: usize) -> Self {
+        // SAFETY: numbers within the set.
+        let mut there = (0..libc::CPU_SETSIZE as usize).filter(|&number| unsafe { libc::CPU_ISSET(number, &self.0) });
+        let Some(number) = there.nth(nth) else { return Self(self.0) };
+        // SAFETY: as above.
+        unsafe {
+            let mut set: libc::cpu_set_t = std::mem::zeroed();
+            libc::CPU_SET(number, &mut set);
+            Self(set)
+        }
+    }
+
+    /// Keeps the calling thread to them.
+    fn keep_to(&self) {
+        // SAFETY: the call reads the set. Where it is refused all stays as it is.
+        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const self.0) };
+    }
+}
+
 /// What a thread of `Replace` works on.
 type Set = (Vec<Object>, Rng);
 
@@ -285,7 +319,9 @@ fn at_once(
     time
 }
 
-/// Batches go through a bounded channel; only their handling is the allocators', the rest is the same for all.
+/// Batches go through a bounded channel; only their handling is the allocators', the rest is the same for all. Producer and consumer have a
+/// processor each: one who is done early sleeps, and then the scheduler likes to put both on the same one, where they
+/// take turns.
 fn hand_over<A: GlobalAlloc + Sync>(
     a: &'static A,
     producer: &Worker,
@@ -300,8 +336,12 @@ fn hand_over<A: GlobalAlloc + Sync>(
     for _ in 0..6 {
         to_producer.send(Vec::with_capacity(batch)).expect("the channel has room");
     }
+    let all = Processors::mine();
+    let second = all.nth(1);
+    all.nth(0).keep_to();
     let start = Instant::now();
     producer.give(move || {
+        second.keep_to();
         let mut rng = Rng::new(7);
         for _ in 0..batches {
             let mut objects = from_consumer.recv().expect("the consumer lives");
@@ -320,7 +360,9 @@ fn hand_over<A: GlobalAlloc + Sync>(
         // The producer may have ended.
         let _ = to_producer.send(objects);
     }
-    start.elapsed().mul_f64(pairs as f64 / (batches * batch as u64) as f64)
+    let time = start.elapsed();
+    all.keep_to();
+    time.mul_f64(pairs as f64 / (batches * batch as u64) as f64)
 }
 
 /// Bytes that the pool holds (slabs, runs) for what is live now.

@@ -420,10 +420,9 @@ pub fn pop_cache(local: &LocalHeap, handle: CacheHandle) -> Option<NonZeroUsize>
 
 /// What comes right behind it: an item from another word or slab.
 pub fn pop_cache_behind(local: &LocalHeap, handle: CacheHandle) -> Option<NonZeroUsize> {
-    local
-        .bin(handle.class())
-        .and_then(|bin| bin.advance(local))
-        .or_else(|| Core::of(local)?.cache_pop_behind(local, handle))
+    let bin = local.bin(handle.class())?;
+    local.announce_bin(bin);
+    bin.advance(local).or_else(|| Core::of(local)?.cache_pop_behind(local, handle))
 }
 
 /// `n` consecutive items of the current word, of the current slab, of another one. None for a single item, and when

@@ -101,6 +101,8 @@ pub fn pop_next(local: &LocalHeap, size: usize) -> Option<NonZeroUsize> {
     }
     // SAFETY: at most MAX_SMALL.
     let bin = unsafe { local.bin_for(size) };
+    // A pop has done so before, of this very bin as a rule.
+    local.announce_bin(bin);
     let advanced = bin.advance(local);
     if advanced.is_some() || !bin.has_current() {
         return advanced;

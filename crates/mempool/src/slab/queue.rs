@@ -81,6 +81,12 @@ impl Bin {
     pub fn pop(&self, local: &LocalHeap) -> Option<NonZeroUsize> {
         // So that one who wants the slab knows that we may store to it. A plain move.
         local.announce_bin(self);
+        self.pop_announced()
+    }
+
+    /// As above, behind an announcement.
+    #[inline(always)]
+    pub(super) fn pop_announced(&self) -> Option<NonZeroUsize> {
         let word = self.word();
         let free = word.load(Relaxed);
         if free == 0 {
@@ -93,7 +99,7 @@ impl Bin {
     }
 
     /// Takes an item from another word of the current slab, behind the current one or around: what the hot path does next when its word
-    /// has none left. The bin is one of `local`'s.
+    /// has none left. The bin is one of `local`'s, and announced.
     #[inline(always)]
     pub fn advance(&self, local: &LocalHeap) -> Option<NonZeroUsize> {
         if self.used.get() > 1 { self.other_word(local) } else { None }
@@ -101,7 +107,6 @@ impl Bin {
 
     #[inline(never)]
     fn other_word(&self, local: &LocalHeap) -> Option<NonZeroUsize> {
-        local.announce_bin(self);
         if self.is_lent(local) {
             return None;
         }
@@ -113,7 +118,7 @@ impl Bin {
         let words = isize::from(w as i16 - at as i16);
         self.base.set(self.base.get().wrapping_add_signed(words * 64 * self.size.get() as isize));
         self.at.set(w);
-        self.pop(local)
+        self.pop_announced()
     }
 
     /// Pops from `word` from now on. Relaxed: others compare it with what they know.

@@ -20,11 +20,10 @@ const FEW: usize = 8;
 pub(super) const PASSED_OVER: usize = 4;
 
 impl SlabTier {
-    /// Makes the head of the queue of `bin`, one of `me`'s in `local`, current in place of the full current slab, and takes an item of
+    /// Makes the head of the queue of `bin`, one of `me`'s in `local` and announced, current in place of the full current slab, and takes an item of
     /// it. None, with no slab but perhaps some to drain put to the queue's end, where that is not all there is to it.
     #[inline]
     pub(crate) fn swap(&self, local: &LocalHeap, bin: &Bin, me: u32) -> Option<NonZeroUsize> {
-        local.announce_bin(bin);
         if bin.is_lent(local) {
             return None;
         }
@@ -74,7 +73,7 @@ impl SlabTier {
         bin.rotate(&new);
         bin.current.set(head as u32 + 1);
         bin.point(&new, w, self.address(&new));
-        bin.pop(local)
+        bin.pop_announced()
     }
 
     /// A slab of the queue, claimed: the head, which has gathered free items longest, unless it is not worth a visit.

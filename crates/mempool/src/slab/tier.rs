@@ -126,6 +126,7 @@ impl SlabTier {
     /// O(words of a slab) now and then, amortised O(1).
     pub fn pop(&self, runs: &impl Runs, local: &LocalHeap, class: usize) -> Result<Option<usize>, Bad> {
         let Some(bin) = local.bin(class) else { return Ok(None) };
+        local.announce_bin(bin);
         match self.swap(local, bin, owner_id(local.id, class)) {
             Some(address) => Ok(Some(address.get())),
             None => self.pop_unswapped(runs, local, class),
@@ -136,7 +137,7 @@ impl SlabTier {
     pub fn pop_unswapped(&self, runs: &impl Runs, local: &LocalHeap, class: usize) -> Result<Option<usize>, Bad> {
         let Some(bin) = local.bin(class) else { return Ok(None) };
         while self.next_word(local, bin, class)? || self.next_slab(runs, local, bin, class) {
-            if let Some(address) = bin.pop(local) {
+            if let Some(address) = bin.pop_announced() {
                 return Ok(Some(address.get()));
             }
         }
